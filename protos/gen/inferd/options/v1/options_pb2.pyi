@@ -1,0 +1,76 @@
+from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+STREAMING_FIELD_NUMBER: _ClassVar[int]
+streaming: _descriptor.FieldDescriptor
+EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+example: _descriptor.FieldDescriptor
+SUCCESS_STATUS_FIELD_NUMBER: _ClassVar[int]
+success_status: _descriptor.FieldDescriptor
+MESSAGE_JSON_FIELD_NUMBER: _ClassVar[int]
+message_json: _descriptor.FieldDescriptor
+JSON_FIELD_NUMBER: _ClassVar[int]
+json: _descriptor.FieldDescriptor
+LIMITS_FIELD_NUMBER: _ClassVar[int]
+limits: _descriptor.FieldDescriptor
+JSON_VALUE_FIELD_NUMBER: _ClassVar[int]
+json_value: _descriptor.FieldDescriptor
+
+class Streaming(_message.Message):
+    __slots__ = ("rpc", "selector", "done")
+    RPC_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    rpc: str
+    selector: str
+    done: str
+    def __init__(self, rpc: _Optional[str] = ..., selector: _Optional[str] = ..., done: _Optional[str] = ...) -> None: ...
+
+class MessageJson(_message.Message):
+    __slots__ = ("object", "bare", "tag", "shorthand")
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    BARE_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    SHORTHAND_FIELD_NUMBER: _ClassVar[int]
+    object: str
+    bare: bool
+    tag: str
+    shorthand: str
+    def __init__(self, object: _Optional[str] = ..., bare: _Optional[bool] = ..., tag: _Optional[str] = ..., shorthand: _Optional[str] = ...) -> None: ...
+
+class FieldJson(_message.Message):
+    __slots__ = ("name", "shorthand", "raw", "null_when_unset", "omit_when_empty", "byte_list")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHORTHAND_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    NULL_WHEN_UNSET_FIELD_NUMBER: _ClassVar[int]
+    OMIT_WHEN_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    BYTE_LIST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shorthand: bool
+    raw: bool
+    null_when_unset: bool
+    omit_when_empty: bool
+    byte_list: bool
+    def __init__(self, name: _Optional[str] = ..., shorthand: _Optional[bool] = ..., raw: _Optional[bool] = ..., null_when_unset: _Optional[bool] = ..., omit_when_empty: _Optional[bool] = ..., byte_list: _Optional[bool] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("min", "max", "above", "min_items", "max_items", "max_length", "required")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_FIELD_NUMBER: _ClassVar[int]
+    MIN_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    min: float
+    max: float
+    above: float
+    min_items: int
+    max_items: int
+    max_length: int
+    required: bool
+    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ..., above: _Optional[float] = ..., min_items: _Optional[int] = ..., max_items: _Optional[int] = ..., max_length: _Optional[int] = ..., required: _Optional[bool] = ...) -> None: ...
