@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15inferd/v1/queue.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1finferd/options/v1/options.proto\"/\n\x0e\x45nqueueRequest\x12\x1d\n\x05model\x18\x01 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\x05model\"!\n\x0f\x45nqueueResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id2t\n\x0cQueueService\x12\x64\n\x07\x45nqueue\x12\x19.inferd.v1.EnqueueRequest\x1a\x1a.inferd.v1.EnqueueResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/queue/chat/completions:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15inferd/v1/queue.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1finferd/options/v1/options.proto\"/\n\x0e\x45nqueueRequest\x12\x1d\n\x05model\x18\x01 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\x05model\"!\n\x0f\x45nqueueResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id2\x8c\x01\n\x0cQueueService\x12|\n\x07\x45nqueue\x12\x19.inferd.v1.EnqueueRequest\x1a\x1a.inferd.v1.EnqueueResponse\":\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02\x1c\"\x17/queue/chat/completions:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENQUEUEREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_ENQUEUEREQUEST'].fields_by_name['model']._serialized_options = b'\362\340\030\0030\200\004'
   _globals['_QUEUESERVICE'].methods_by_name['Enqueue']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['Enqueue']._serialized_options = b'\202\323\344\223\002\034\"\027/queue/chat/completions:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['Enqueue']._serialized_options = b'\362\340\030\024{\"model\": \"smollm2\"}\202\323\344\223\002\034\"\027/queue/chat/completions:\001*'
   _globals['_ENQUEUEREQUEST']._serialized_start=99
   _globals['_ENQUEUEREQUEST']._serialized_end=146
   _globals['_ENQUEUERESPONSE']._serialized_start=148
   _globals['_ENQUEUERESPONSE']._serialized_end=181
-  _globals['_QUEUESERVICE']._serialized_start=183
-  _globals['_QUEUESERVICE']._serialized_end=299
+  _globals['_QUEUESERVICE']._serialized_start=184
+  _globals['_QUEUESERVICE']._serialized_end=324
 # @@protoc_insertion_point(module_scope)
