@@ -1,0 +1,143 @@
+"""What a runtime is to the rest of inferd: token ids in, token ids out, and whether it serves.
+
+Knows nothing of text, models' names or the wire.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A form that the output must have, enforced by the runtime's grammar backend."""
+
+    kind: Literal["json_schema", "regex", "ebnf"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to pick tokens and when to stop. Every field is explicit: adapters send them all.
+
+    Ranges are SGLang's (`SamplingParams` in `srt/sampling/sampling_params.py`) and were checked before.
+    `max_new_tokens` is in tokens; `top_k` is -1 for all.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    constraint: Constraint | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One continuation of one prompt.
+
+    `stream` asks for tokens as they are made; otherwise one final delta holds them all.
+    `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
+    `prompt_logprobs` for those of the prompt's tokens too.
+    """
+
+    token_ids: Sequence[int]
+    sampling: SamplingParams
+    stream: bool
+    logprobs: bool = False
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log probabilities (natural) of successive tokens: parallel sequences, one element a token.
+
+    A value is None where a token has none (the first of a prompt). `top` holds (token id, logprob)
+    pairs, most likely first; empty where none were asked for.
+    """
+
+    token_ids: Sequence[int]
+    values: Sequence[float | None]
+    top: Sequence[Sequence[tuple[int, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Why generation ended. `matched_token_id` is the stop token, where one ended it."""
+
+    reason: Literal["stop", "length"]
+    matched_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Tokens generated since the last delta. The last delta of a generation has `finish`.
+
+    `token_ids` includes the stop token, where one ended the generation. `prompt_logprobs` comes once.
+    `cached_tokens` is how many of the prompt's tokens the runtime had cached, the same in each delta.
+    """
+
+    token_ids: Sequence[int]
+    logprobs: Logprobs | None = None
+    prompt_logprobs: Logprobs | None = None
+    finish: Finish | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What a runtime says of itself. None: it does not say.
+
+    `max_total_tokens` is how many tokens its KV cache holds, over all requests; `started` is in Unix
+    seconds.
+    """
+
+    model_path: str | None = None
+    max_total_tokens: int | None = None
+    started: int | None = None
+
+
+class Runtime(Protocol):
+    """One replica of one model."""
+
+    #: Where it is, for people: "grpc 10.0.0.5:30000".
+    name: str
+    #: Names of `SamplingParams` fields that this adapter cannot honour.
+    unsupported: frozenset[str]
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes requests now, as far as known."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to watch the runtime's health. Returns at once; never fails because it is down."""
+        ...
+
+    async def close(self) -> None:
+        """Stop watching and release what is held. Generations under way end with UNAVAILABLE."""
+        ...
+
+    async def info(self) -> RuntimeInfo:
+        """What the runtime says of itself. Raises ServiceError UNAVAILABLE where it is down."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        """Generate; closing the generator aborts the work in the engine.
+
+        Raises ServiceError: INVALID_ARGUMENT for what the engine refuses (reason INVALID_CONSTRAINT
+        where a grammar does not compile), RESOURCE_EXHAUSTED where its queue is full, UNAVAILABLE where
+        it is down, starting, or dies under way.
+        """
+        ...

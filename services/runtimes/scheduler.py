@@ -1,0 +1,232 @@
+"""The runtime behind SGLang's scheduler protocol: `sglang.launch_server --smg-grpc-mode`.
+
+Tokens in and tokens out over one gRPC channel, and whether the engine can be reached. What the messages
+mean is in `scheduler_wire`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
+
+from services.errors import ServiceError
+from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
+from services.runtimes.scheduler_wire import (
+    ResponseReader,
+    aborted,
+    to_message,
+    to_service_error,
+    unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+#: Seconds between health checks.
+CHECK_INTERVAL = 0.25
+#: Seconds after which a health check without an answer counts as failed. The servicer answers from
+#: memory; but it is Python, and its machine may be busy.
+CHECK_TIMEOUT = 5.0
+#: Checks in a row that must find the engine out of reach before its calls are dropped.
+GONE_CHECKS = 2
+#: Seconds of silence after which a call is dropped then. A servicer whose scheduler died closes its port
+#: and keeps the open calls, mute, for 5 s; one that was told to stop does the same with calls that speak.
+SILENCE = 0.5
+#: Seconds that `info` may take.
+INFO_TIMEOUT = 5.0
+
+# Answers of a server that lives and has no health service, or knows none of this name.
+_NO_HEALTH_SERVICE = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
+
+_CHANNEL_OPTIONS = [
+    # The servicer's own limits: prompts with logprobs of every token are long.
+    ("grpc.max_receive_message_length", 256 << 20),
+    ("grpc.max_send_message_length", 256 << 20),
+    # A host that vanished without a FIN. The servicer takes more than one ping in 10 s for abuse.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # An engine that restarted is found within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # For a connection attempt, in spite of its name; the default is 20 s.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    # Each runtime has its own connection and backoff.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Runtimes are inside; HTTP proxies do not carry gRPC.
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class SchedulerRuntime:
+    """One engine at `address` (HOST:PORT). To be made on the loop that uses it.
+
+    `on_change` is called on that loop whenever `serving` changed. `health_service` is the name that the
+    engine's health service is asked for: the whole server by default, which serves from when its model
+    is loaded until it stops. SGLang has a stricter one, "sglang.grpc.scheduler.SglangScheduler", that
+    fails also while requests wait and nothing came from the scheduler for 30 s: a hang where prefills
+    are short, a long prompt on a CPU.
+    """
+
+    #: The protocol has no field for it.
+    unsupported = frozenset({"seed"})
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        health_service: str = "",
+    ) -> None:
+        self.name = f"grpc {address}"
+        self._on_change = on_change
+        self._health_request = health_pb2.HealthCheckRequest(service=health_service)
+        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._scheduler = pb_grpc.SglangSchedulerStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._serving = False
+        self._closed = False
+        self._calls: set[_Call] = set()
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def serving(self) -> bool:
+        """What the last health check said; False before the first."""
+        return self._serving
+
+    async def start(self) -> None:
+        """Begin to watch the engine's health. Returns at once."""
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name=f"health of {self.name}")
+
+    async def close(self) -> None:
+        """Stop watching and close the channel. Calls under way end with UNAVAILABLE. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        for call in list(self._calls):
+            call.drop()
+        await self._channel.close()
+        self._set_serving(False)
+
+    async def info(self) -> RuntimeInfo:
+        """What the engine says of itself.
+
+        Raises ServiceError UNAVAILABLE where it is down, DEADLINE_EXCEEDED after `INFO_TIMEOUT`.
+        """
+        self._check_open()
+        try:
+            model, server = await asyncio.gather(
+                self._scheduler.GetModelInfo(pb.GetModelInfoRequest(), timeout=INFO_TIMEOUT),
+                self._scheduler.GetServerInfo(pb.GetServerInfoRequest(), timeout=INFO_TIMEOUT),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise to_service_error(error) from None
+        return RuntimeInfo(
+            model_path=model.model_path or None,
+            max_total_tokens=server.max_total_num_tokens or None,
+            started=server.start_time.seconds or None,
+        )
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        """Generate; see `Runtime.generate`. With `stream` False, one delta.
+
+        An empty prompt is INVALID_ARGUMENT: it kills SGLang. So do others that only the model's
+        vocabulary tells (ids beyond it in the prompt or logit_bias, as many top_logprobs): they were
+        checked before.
+        """
+        self._check_open()
+        if not request.token_ids:
+            raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT", "the prompt has no tokens")
+        reader = ResponseReader(request)
+        call = _Call(self._scheduler.Generate(to_message(request)))
+        self._calls.add(call)
+        try:
+            while (response := await call.rpc.read()) is not grpc.aio.EOF:
+                call.heard = time.monotonic()
+                delta = reader.read(response)
+                if delta is None:
+                    continue
+                yield delta
+                if delta.finish is not None:
+                    return
+            raise aborted()
+        except grpc.aio.AioRpcError as error:
+            raise to_service_error(error, constrained=request.sampling.constraint is not None) from None
+        except asyncio.CancelledError:
+            if call.dropped and not _cancelling():
+                raise unavailable("the runtime went away") from None
+            raise
+        finally:
+            self._calls.discard(call)
+            # Ends the work in the engine, unless it ended by itself.
+            call.rpc.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise unavailable("the runtime was closed")
+
+    async def _watch(self) -> None:
+        """Check the engine's health until cancelled; drop calls that fall silent once it is gone.
+
+        By Check: the servicer's Watch says the state once and ends.
+        """
+        failed = 0
+        while True:
+            failed = 0 if await self._check() else failed + 1
+            if failed >= GONE_CHECKS:
+                self._drop_silent_calls()
+            await asyncio.sleep(CHECK_INTERVAL)
+
+    def _drop_silent_calls(self) -> None:
+        now = time.monotonic()
+        for call in list(self._calls):
+            if now - call.heard >= SILENCE:
+                log.warning("%s is gone: a call under way was dropped", self.name)
+                call.drop()
+
+    async def _check(self) -> bool:
+        """Whether the engine can be reached; `serving` is set on the way."""
+        try:
+            answer = await self._health.Check(self._health_request, timeout=CHECK_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            self._set_serving(error.code() in _NO_HEALTH_SERVICE)
+            # Late is not gone: keepalive ends the calls of a host that does not answer.
+            return error.code() is not grpc.StatusCode.UNAVAILABLE
+        self._set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return True
+
+    def _set_serving(self, serving: bool) -> None:
+        if serving != self._serving:
+            self._serving = serving
+            log.info("%s %s", self.name, "serves" if serving else "does not serve")
+            self._on_change()
+
+
+class _Call:
+    """One generation under way. `heard` is when it last said something (monotonic seconds)."""
+
+    __slots__ = ("dropped", "heard", "rpc")
+
+    def __init__(self, rpc: Any) -> None:
+        self.rpc = rpc
+        self.heard = time.monotonic()
+        self.dropped = False
+
+    def drop(self) -> None:
+        """End it with UNAVAILABLE."""
+        self.dropped = True
+        self.rpc.cancel()
+
+
+def _cancelling() -> bool:
+    """Whether the running task itself is being cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

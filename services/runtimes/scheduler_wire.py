@@ -1,0 +1,197 @@
+"""The scheduler protocol's messages: a GenerateRequest made, responses read, a call's failure named.
+
+No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grpc-proto).
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+
+from services.errors import ServiceError
+from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs
+
+log = logging.getLogger(__name__)
+
+#: Trailer of a call that ended because its grammar could not be followed.
+CONSTRAINT_TRAILER = "smg-constraint-failed"
+
+_CONSTRAINT_FIELDS = {"json_schema": "json_schema", "regex": "regex", "ebnf": "ebnf_grammar"}
+
+# xgrammar starts its messages with the time and the place in its own source.
+_SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
+
+
+def to_message(request: GenerateRequest) -> pb.GenerateRequest:
+    """The request as SGLang's scheduler takes it, with a fresh id.
+
+    Every scalar is set, because the engine takes proto3's zeros for values. Ids have one length,
+    because it aborts by prefix.
+    """
+    sampling = request.sampling
+    params = pb.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        max_new_tokens=sampling.max_new_tokens,
+        min_new_tokens=sampling.min_new_tokens,
+        stop=sampling.stop,
+        stop_token_ids=sampling.stop_token_ids,
+        ignore_eos=sampling.ignore_eos,
+        skip_special_tokens=sampling.skip_special_tokens,
+        spaces_between_special_tokens=True,
+        no_stop_trim=False,
+        n=1,
+        logit_bias={str(token_id): bias for token_id, bias in sampling.logit_bias},
+    )
+    if sampling.constraint is not None:
+        setattr(params, _CONSTRAINT_FIELDS[sampling.constraint.kind], sampling.constraint.text)
+    return pb.GenerateRequest(
+        request_id=uuid.uuid4().hex,
+        tokenized=pb.TokenizedInput(original_text="", input_ids=request.token_ids),
+        sampling_params=params,
+        return_logprob=request.logprobs or request.prompt_logprobs,
+        # Where logprobs of the prompt begin; -1 is after it. They cost the prefix cache.
+        logprob_start_len=0 if request.prompt_logprobs else -1,
+        top_logprobs_num=request.top_logprobs,
+        stream=request.stream,
+    )
+
+
+class ResponseReader:
+    """Makes deltas of one call's responses: each token once, in order, none lost.
+
+    A stream's `complete` repeats the last chunk (SGLang), or repeats everything, or brings tokens that
+    no chunk had: `completion_tokens`, the number generated up to and with a message, tells which.
+    """
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self._logprobs = request.logprobs
+        self._prompt_logprobs = request.prompt_logprobs
+        self._received = 0
+
+    def read(self, response: pb.GenerateResponse) -> Delta | None:
+        """The response's new part; None where there is none.
+
+        Raises ServiceError: UNAVAILABLE where the engine aborted, INTERNAL where tokens are missing.
+        """
+        if response.HasField("chunk"):
+            chunk = response.chunk
+            token_ids: Sequence[int] = chunk.token_ids
+            finish = None
+        else:
+            chunk = response.complete
+            token_ids = chunk.output_ids
+            finish = _finish(chunk)
+
+        count = len(token_ids)
+        # How many of them came before.
+        known = self._received - chunk.completion_tokens + count
+        if not 0 <= known <= self._received:
+            raise ServiceError(grpc.StatusCode.INTERNAL, "RUNTIME_ERROR", "the runtime lost tokens")
+        if known:
+            token_ids = token_ids[known:]
+        if known < count:
+            self._received = chunk.completion_tokens
+
+        logprobs = prompt_logprobs = None
+        if self._logprobs and known < count:
+            logprobs = _output_logprobs(chunk.output_logprobs, known, count)
+        if self._prompt_logprobs and chunk.HasField("input_logprobs"):
+            prompt_logprobs = _input_logprobs(chunk.input_logprobs)
+            self._prompt_logprobs = False
+        if not token_ids and finish is None and prompt_logprobs is None:
+            return None
+        return Delta(tuple(token_ids), logprobs, prompt_logprobs, finish, chunk.cached_tokens)
+
+
+def _finish(complete: pb.GenerateComplete) -> Finish:
+    if complete.finish_reason == "length":
+        return Finish("length")
+    if complete.finish_reason == "stop":
+        matched = complete.matched_token_id if complete.HasField("matched_token_id") else None
+        return Finish("stop", matched)
+    raise aborted()
+
+
+def _output_logprobs(logprobs: pb.OutputLogProbs, start: int, end: int) -> Logprobs:
+    """Those of the message's tokens from `start`. A scored prompt has one more than tokens: left out."""
+    return Logprobs(
+        tuple(logprobs.token_ids[start:end]),
+        tuple(logprobs.token_logprobs[start:end]),
+        _top(logprobs.top_logprobs[start:end], end - start),
+    )
+
+
+def _input_logprobs(logprobs: pb.InputLogProbs) -> Logprobs:
+    values = tuple(item.value if item.HasField("value") else None for item in logprobs.token_logprobs)
+    return Logprobs(tuple(logprobs.token_ids), values, _top(logprobs.top_logprobs, len(values)))
+
+
+def _top(lists: Sequence[pb.TopLogProbs], count: int) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """Pairs, likeliest first as SGLang sends them; an empty list for each token where none were asked."""
+    if not lists:
+        return ((),) * count
+    return tuple(tuple(zip(top.token_ids, top.values, strict=True)) for top in lists)
+
+
+def aborted() -> ServiceError:
+    """The engine ended the generation without finishing it."""
+    return ServiceError(
+        grpc.StatusCode.UNAVAILABLE,
+        "RUNTIME_ABORTED",
+        "the runtime aborted the generation",
+        retry_after=1.0,
+    )
+
+
+def unavailable(message: str = "the runtime is not available") -> ServiceError:
+    """The engine is down, starting, or went away under way."""
+    return ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_UNAVAILABLE", message, retry_after=1.0)
+
+
+def to_service_error(error: grpc.aio.AioRpcError, *, constrained: bool = False) -> ServiceError:
+    """What a failed call means to the caller; `constrained`: its output had to follow a grammar.
+
+    The engine's own words pass only where they speak of the request. Others name hosts or source lines:
+    they are logged.
+    """
+    code, details = error.code(), error.details() or ""
+    if constrained and _blames_constraint(code, details, error.trailing_metadata()):
+        return ServiceError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_CONSTRAINT",
+            _SOURCE_PLACE.sub("", details).strip(),
+        )
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return ServiceError(code, "RUNTIME_REFUSED", details)
+    log.warning("runtime call failed: %s: %s", code.name, details)
+    # SGLang says 503 of a full queue (`Scheduler._abort_on_queued_limit`).
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "queue is full" in details:
+        return ServiceError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "RUNTIME_OVERLOADED",
+            "the runtime's queue is full",
+            retry_after=1.0,
+        )
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return unavailable()
+    if code is grpc.StatusCode.CANCELLED:
+        return aborted()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ServiceError(code, "RUNTIME_DEADLINE", "the runtime did not answer in time")
+    return ServiceError(grpc.StatusCode.INTERNAL, "RUNTIME_ERROR", "the runtime failed")
+
+
+def _blames_constraint(code: grpc.StatusCode, details: str, trailers: Any) -> bool:
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return "grammar" in details or any(key == CONSTRAINT_TRAILER for key, _ in trailers or ())
+    return code is grpc.StatusCode.INVALID_ARGUMENT and "grammar" in details.lower()
