@@ -1,0 +1,87 @@
+"""A model's own tokenizer: text to token ids and back, and each token's bytes.
+
+Loaded once a model from its files; holds no state of a request, and is safe to call from threads. The
+backend (Rust) releases the GIL, so a long text can be encoded beside the event loop.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+#: The word boundary mark of SentencePiece pieces.
+_SPACE_MARK = "\u2581"
+
+
+class TokenizerError(Exception):
+    """The model's tokenizer cannot be used; the message says why and what to do."""
+
+
+class Tokenizer:
+    """Encodes and decodes with the `tokenizers` backend of a Hugging Face tokenizer."""
+
+    def __init__(self, hf: Any) -> None:
+        if not getattr(hf, "is_fast", False):
+            raise TokenizerError(
+                f"{hf.name_or_path}: there is no tokenizer.json that the tokenizers library can read;"
+                " set `tokenizer` to a folder that has one"
+            )
+        self.backend: Backend = hf.backend_tokenizer
+        # Left on, either would cut or lengthen what is encoded, and change the shared backend.
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.size: int = len(hf)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text. Special tokens written out in the text are recognised."""
+        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of tokens; U+FFFD where their bytes are no UTF-8."""
+        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for by itself; empty for an id without a token."""
+        found = self._bytes.get(token_id)
+        if found is None:
+            found = self._bytes[token_id] = self._piece_bytes(token_id)
+        return found
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        return {}
+
+    @cached_property
+    def _added(self) -> dict[int, str]:
+        return {i: token.content for i, token in self.backend.get_added_tokens_decoder().items()}
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        return "ByteLevel" in repr(self.backend.decoder)
+
+    def _piece_bytes(self, token_id: int) -> bytes:
+        if token_id in self._added:
+            return self._added[token_id].encode()
+        piece = self.backend.id_to_token(token_id)
+        if piece is None:
+            return b""
+        if self._is_byte_level:
+            return bytes(_BYTE_OF_CHARACTER.get(character, 0x3F) for character in piece)
+        if match := _BYTE_PIECE.fullmatch(piece):
+            return bytes([int(match[1], 16)])
+        return piece.replace(_SPACE_MARK, " ").encode()
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's spelling of bytes as printable characters, which byte-level vocabularies use: printable
+    Latin-1 bytes stand for themselves, the others for the characters from U+0100 on, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    spelled = {chr(byte): byte for byte in printable}
+    return spelled | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_of_character()
