@@ -1,0 +1,210 @@
+"""The bridge: an ASGI application that answers HTTP requests by RPCs, one request at a time, top to bottom.
+
+It is compiled from service descriptors; it names no method, field or path of its own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from starlette.types import Receive, Scope, Send
+
+from rest_bridge import errors, query, sse
+from rest_bridge.decode import Decoder, flag, parse
+from rest_bridge.encode import Encoder
+from rest_bridge.errors import ErrorResponse, HttpError
+from rest_bridge.message_pump import MessagePump
+from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
+from rest_bridge.request_head import RequestHead, read_head
+from rest_bridge.response import Response, metadata_headers
+from rest_bridge.router import Match, Router
+from rest_bridge.routes import Route
+from rest_bridge.transport import Call, Reply, RpcFailed, Transport
+from services.errors import ServiceError
+
+log = logging.getLogger("inferd.rest")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An RPC that answers a route, and how its messages become bytes; `done` ends a complete stream."""
+
+    method: MethodDescriptor
+    encode: Callable[[Message], bytes]
+    done: bytes = b""
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """A route, compiled: `decode` makes the request's message, or its body field, of a JSON document.
+
+    `own` is the route's method, `sibling` the streaming one that the body may select.
+    """
+
+    route: Route
+    request_type: Descriptor
+    new_request: Callable[[], Message]
+    decode: Callable[[object], Message]
+    own: _Answer
+    sibling: _Answer | None
+
+
+class Bridge:
+    """Serves the HTTP rules of `services` over `transport`. Raises RouteError or SpellingError for protos
+    that cannot be served.
+
+    A request body over `max_body_bytes` is refused. While a stream has nothing to send, a comment goes out
+    every `keep_alive_seconds`; until the first one is due, an error still gets its own HTTP status.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[ServiceDescriptor],
+        transport: Transport,
+        *,
+        max_body_bytes: int = 8 * 1024 * 1024,
+        keep_alive_seconds: float = 5.0,
+    ) -> None:
+        self._router = Router(services)
+        self._transport = transport
+        self._max_body_bytes = max_body_bytes
+        self._keep_alive_seconds = keep_alive_seconds
+        self._endpoints = {route: _compile(route) for route in self._router.routes}
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """What is served, in the order of the protos."""
+        return self._router.routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"the bridge serves HTTP, not {scope['type']}")
+        head = read_head(scope["headers"])
+        response = Response(send, head.request_id)
+        try:
+            await self._serve(scope, head, receive, response)
+        except ClientGone:
+            log.debug("the client has gone; request id %s", head.request_id)
+        except Exception as error:
+            await response.fail(_error_response(error, head.request_id))
+            if isinstance(error, HttpError) and error.status == 413:
+                await drop_body(receive)
+            await response.close()
+
+    async def _serve(self, scope: Scope, head: RequestHead, receive: Receive, response: Response) -> None:
+        match = self._router.match(scope["method"], scope["raw_path"])
+        endpoint = self._endpoints[match.route]
+        body = b""
+        if match.route.body:
+            head.check_body()
+            body = await read_body(receive, head.values.get(b"content-length"), self._max_body_bytes)
+        timeout = head.timeout
+        request, answer = _request(endpoint, match, body, scope["query_string"])
+        call = Call(answer.method, request, head.metadata, timeout)
+        if answer.method.server_streaming:
+            await self._stream(call, answer, receive, response)
+        else:
+            reply = await self._unary(call, receive)
+            await response.send(
+                match.route.success_status, answer.encode(reply.message), metadata_headers(reply.metadata)
+            )
+
+    async def _unary(self, call: Call, receive: Receive) -> Reply:
+        running = asyncio.get_running_loop().create_task(self._transport.unary(call))
+        async with Departure(receive, running.cancel) as departure:
+            try:
+                await asyncio.wait([running])
+            finally:
+                running.cancel()
+        try:
+            return running.result()
+        except (Exception, asyncio.CancelledError) as error:
+            if departure.happened:
+                raise ClientGone from None
+            if isinstance(error, asyncio.CancelledError):  # not ours: that is raised by the wait
+                raise RuntimeError("the call was cancelled") from None
+            raise
+
+    async def _stream(self, call: Call, answer: _Answer, receive: Receive, response: Response) -> None:
+        encode = answer.encode
+        stream = self._transport.stream(call)
+        async with (
+            MessagePump(
+                stream,
+                lambda message: sse.event(encode(message)),
+                idle=sse.KEEP_ALIVE,
+                idle_seconds=self._keep_alive_seconds,
+            ) as pump,
+            Departure(receive, lambda: pump.abandon(ClientGone())),
+        ):
+            # Nothing is sent before there is something to send: an early error gets its HTTP status.
+            frames = await pump.take()
+            await response.start_events(metadata_headers(stream.metadata))
+            while frames is not None and not pump.finished:
+                await response.write(frames)
+                frames = await pump.take()
+        await response.end((frames or b"") + answer.done)
+
+
+def _compile(route: Route) -> _Endpoint:
+    request_type = route.method.input_type
+    body_type = request_type
+    if route.body not in ("", "*"):
+        field_type = request_type.fields_by_name[route.body].message_type
+        assert field_type is not None
+        body_type = field_type
+    method, streaming = route.method, route.streaming
+    own = _Answer(method, Encoder(method.output_type).encode)
+    sibling = None
+    if streaming is not None:
+        done = sse.event(streaming.done.encode()) if streaming.done else b""
+        sibling = _Answer(streaming.method, Encoder(streaming.method.output_type).encode, done)
+    return _Endpoint(
+        route=route,
+        request_type=request_type,
+        new_request=GetMessageClass(request_type),
+        decode=Decoder(body_type).decode,
+        own=own,
+        sibling=sibling,
+    )
+
+
+def _request(endpoint: _Endpoint, match: Match, body: bytes, query_string: bytes) -> tuple[Message, _Answer]:
+    """The request's message, and the RPC that it is for. What the path says wins over the body."""
+    route, answer = endpoint.route, endpoint.own
+    document = parse(body) if route.body else {}
+    if endpoint.sibling is not None and route.streaming is not None:
+        answer = endpoint.sibling if flag(document, route.streaming.selector) else answer
+    if route.body == "*":
+        request = endpoint.decode(document)
+    else:
+        request = endpoint.new_request()
+        if query_string:
+            query.bind(request, endpoint.request_type, query_string, covered=route.body)
+        if route.body:
+            getattr(request, route.body).CopyFrom(endpoint.decode(document))
+    for field, text in zip(route.path_fields, match.texts, strict=True):
+        if text:
+            field.set(request, [text])
+    return request, answer
+
+
+def _error_response(error: Exception, request_id: str) -> ErrorResponse:
+    match error:
+        case HttpError():
+            return errors.from_http(error)
+        case ServiceError():
+            return errors.from_status(error.to_status())
+        case RpcFailed():
+            response = errors.from_status(error.status)
+            if not response.plain:
+                log.error("%s; request id %s", error.status, request_id)
+            response.headers.extend(metadata_headers(error.metadata))
+            return response
+        case _:
+            log.error("unexpected error; request id %s", request_id, exc_info=error)
+            return errors.unexpected()

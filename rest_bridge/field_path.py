@@ -1,0 +1,150 @@
+"""Fields by path (`a.b.c`), set from text: what the variables of a path and query parameters need.
+
+Values are scalars, or lists of them in a query; messages are for the JSON body.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
+from services.errors import invalid
+
+_INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_BITS = {
+    FieldDescriptor.CPPTYPE_INT32: (31, True),
+    FieldDescriptor.CPPTYPE_INT64: (63, True),
+    FieldDescriptor.CPPTYPE_UINT32: (32, False),
+    FieldDescriptor.CPPTYPE_UINT64: (64, False),
+}
+
+
+class FieldPathError(ValueError):
+    """A path that names no field, or no scalar field, of a message type."""
+
+
+@dataclass(frozen=True)
+class FieldPath:
+    """A scalar field of a message, or of a message within it."""
+
+    text: str
+    names: tuple[str, ...]
+    field: FieldDescriptor
+    read: Callable[[str], Any]
+
+    def set(self, message: Message, texts: Sequence[str]) -> None:
+        """Set the field. Raises INVALID_ARGUMENT for text that is no value of it, or for more texts than
+        the field holds."""
+        values = [self._read(text) for text in texts]
+        *parents, name = self.names
+        holder: Any = message
+        for parent in parents:
+            holder = getattr(holder, parent)
+        if self.field.is_repeated:
+            getattr(holder, name)[:] = values
+        elif len(values) == 1:
+            setattr(holder, name, values[0])
+        else:
+            raise invalid(self.text, f"{self.text}: given {len(values)} times, it takes one value")
+
+    def _read(self, text: str) -> Any:
+        try:
+            return self.read(text)
+        except ValueError as error:
+            raise invalid(self.text, f"{self.text}: {error}, got {_shown(text)}") from None
+
+
+def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
+    """Find a field; each name is the field's own or that of its JSON member. Raises FieldPathError."""
+    *parents, last = names
+    path: list[str] = []
+    for name in parents:
+        field = _find(message, name).field
+        if field.message_type is None or field.is_repeated:
+            raise FieldPathError(f"{field.full_name} is no single message: nothing in it can be named")
+        path.append(field.name)
+        message = field.message_type
+    spelling = _find(message, last)
+    if spelling.field.message_type is not None:
+        raise FieldPathError(f"{spelling.field.full_name} is no scalar")
+    return FieldPath(
+        text=".".join(names),
+        names=(*path, spelling.name),
+        field=spelling.field,
+        read=_reader(spelling.field),
+    )
+
+
+def _find(message: Descriptor, name: str) -> FieldSpelling:
+    for spelling in message_spelling(message).fields:
+        if name in spelling.accepted:
+            return spelling
+    raise FieldPathError(f"{message.full_name} has no field {name}")
+
+
+def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
+    """Text to the field's value, or ValueError that says what was expected."""
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            return str
+        case FieldDescriptor.TYPE_BOOL:
+            return _one_of({"true": True, "false": False})
+        case FieldDescriptor.TYPE_ENUM:
+            enum = field.enum_type
+            assert enum is not None
+            names = {value.name: value.number for value in enum.values}
+            return _one_of(enum_spelling(enum).numbers, unspoken=names)
+        case FieldDescriptor.TYPE_BYTES:
+            return _base64
+        case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
+            return _number
+        case _:
+            bits, signed = _BITS[field.cpp_type]
+            return _integer(-(2**bits) if signed else 0, 2**bits - 1)
+
+
+def _one_of(words: dict[str, Any], unspoken: dict[str, Any] | None = None) -> Callable[[str], Any]:
+    values = {**(unspoken or {}), **words}
+
+    def read(text: str) -> Any:
+        if text not in values:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return values[text]
+
+    return read
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if _INTEGER.fullmatch(text) and low <= (number := int(text)) <= high:
+            return number
+        raise ValueError(f"expected an integer from {low} to {high}")
+
+    return read
+
+
+def _number(text: str) -> float:
+    # float() also takes spaces and underscores.
+    if text.isascii() and text == text.strip() and "_" not in text:
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    raise ValueError("expected a number")
+
+
+def _base64(text: str) -> bytes:
+    standard = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except ValueError:
+        raise ValueError("expected base64") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 64 else f"{text[:60]}…")

@@ -1,0 +1,77 @@
+"""Reads a request's body, up to a limit; and notices when the client goes away."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive
+
+from rest_bridge.errors import HttpError
+
+# How long what is left of a refused body is read, and dropped, so that a client that sends it all before it
+# reads anything comes to read the answer. Closing at once would reset the connection under the answer.
+_LINGER_SECONDS = 2.0
+
+
+class ClientGone(Exception):
+    """The client has closed the connection."""
+
+
+async def read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
+    """The whole body. Raises HttpError 413 as soon as it is known to be over `limit` bytes, or ClientGone."""
+    if content_length is not None and int(content_length) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientGone
+        part = event.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        if not event.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def drop_body(receive: Receive) -> None:
+    """Read what is left of a body for a short while."""
+    try:
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
+class Departure:
+    """Calls `on_gone`, once, when the client closes the connection while the context lasts.
+
+    Nothing else may read from `receive` meanwhile.
+    """
+
+    def __init__(self, receive: Receive, on_gone: Callable[[], object]) -> None:
+        self._receive = receive
+        self._on_gone = on_gone
+        self._task: asyncio.Task[None] | None = None
+        self.happened = False
+
+    async def __aenter__(self) -> "Departure":
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.happened = True
+        self._on_gone()
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError(413, "body_too_large", f"the body is over {limit} bytes", [(b"connection", b"close")])

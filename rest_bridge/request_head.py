@@ -1,0 +1,104 @@
+"""What the bridge reads from a request's headers: the request's id, the metadata that the RPC gets, its
+deadline, and whether the body is JSON. Headers not named here go no further.
+"""
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rest_bridge.errors import HttpError
+
+REQUEST_ID = "x-request-id"
+
+#: HTTP header → metadata key.
+_FORWARDED = {
+    b"authorization": "authorization",
+    b"traceparent": "traceparent",
+    b"tracestate": "tracestate",
+    b"idempotency-key": "idempotency-key",
+    b"user-agent": "x-forwarded-user-agent",
+}
+
+# What gRPC takes in metadata.
+_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+_ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
+
+# gRPC over HTTP/2: TimeoutValue is at most 8 digits.
+_GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+# Longer than any call; a clock in nanoseconds has no room for what a header can say.
+_LONGEST = 30 * 24 * 3600.0
+
+_JSON = re.compile(r"(?:application/json|text/plain|[^/]+/[^/]+\+json)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """The headers of one request. `metadata` holds the request's id too."""
+
+    request_id: str
+    metadata: list[tuple[str, str | bytes]]
+    values: dict[bytes, bytes]
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that the call may take, of `grpc-timeout` or `x-request-timeout`. Raises HttpError 400."""
+        coded = self.values.get(b"grpc-timeout")
+        if coded is not None:
+            found = _GRPC_TIMEOUT.fullmatch(coded)
+            if found is None:
+                raise _bad_header("grpc-timeout", "up to 8 digits and a unit, one of H M S m u n")
+            return min(int(found[1]) * _UNITS[found[2]], _LONGEST)
+        seconds = self.values.get(b"x-request-timeout")
+        if seconds is not None:
+            if _SECONDS.fullmatch(seconds) is None:
+                raise _bad_header("x-request-timeout", "a number of seconds")
+            return min(float(seconds), _LONGEST)
+        return None
+
+    def check_body(self) -> None:
+        """Raises HttpError 415 for a body that is not JSON in UTF-8, or is compressed."""
+        kind, _, parameters = self.values.get(b"content-type", b"").decode("latin-1").partition(";")
+        if kind.strip() and _JSON.fullmatch(kind.strip()) is None:
+            raise _unsupported(f"content-type {kind.strip()!r}")
+        for parameter in parameters.split(";"):
+            name, _, value = parameter.strip().partition("=")
+            charset = value.strip().strip('"')
+            if name.strip().lower() == "charset" and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+                raise _unsupported(f"charset {charset!r}")
+        coding = self.values.get(b"content-encoding", b"").decode("latin-1").strip()
+        if coding.lower() not in ("", "identity"):
+            raise _unsupported(f"content-encoding {coding!r}")
+
+
+def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
+    """Read the headers of an ASGI scope, whose names are in lower case.
+
+    An id that cannot be passed on (not printable ASCII, or over 128 characters) is replaced.
+    """
+    values: dict[bytes, bytes] = {}
+    metadata: list[tuple[str, str | bytes]] = []
+    for name, value in headers:
+        values[name] = value
+        key = _FORWARDED.get(name)
+        if key is not None and _PRINTABLE.fullmatch(value):
+            metadata.append((key, value.decode("ascii")))
+    given = values.get(b"x-request-id", b"")
+    request_id = given.decode("ascii") if _ID.fullmatch(given) else uuid.uuid4().hex
+    metadata.append((REQUEST_ID, request_id))
+    return RequestHead(request_id, metadata, values)
+
+
+def _bad_header(name: str, expected: str) -> HttpError:
+    return HttpError(400, "malformed_header", f"{name}: expected {expected}")
+
+
+def _unsupported(what: str) -> HttpError:
+    return HttpError(
+        415,
+        "unsupported_media_type",
+        f"{what} is not accepted: send application/json in UTF-8, not compressed",
+        [(b"accept", b"application/json"), (b"accept-encoding", b"identity")],
+    )

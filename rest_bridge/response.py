@@ -1,0 +1,81 @@
+"""Writes an HTTP response: whole, or as server-sent events, or either with an error at its end."""
+
+import re
+
+from starlette.types import Send
+
+from rest_bridge import sse
+from rest_bridge.errors import ErrorResponse, Headers
+from services.in_process import Metadata
+
+_PASSED_ON = "x-inferd-"
+# What is safe as an HTTP header's value.
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
+
+class Response:
+    """The response to one request; every one carries the request's id."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._id: Headers = [(b"x-request-id", request_id.encode("ascii"))]
+        self._is_started = False
+        self._is_ended = False
+
+    async def send(self, status: int, body: bytes, headers: Headers) -> None:
+        """The whole response: a JSON document."""
+        await self._start(status, _json_headers(body) + headers)
+        await self.end(body)
+
+    async def start_events(self, headers: Headers) -> None:
+        """Status 200 and the headers of an event stream."""
+        await self._start(200, _EVENT_HEADERS + headers)
+
+    async def write(self, frames: bytes) -> None:
+        """A part of the body. Waits while the client is slow to read."""
+        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+
+    async def end(self, frames: bytes) -> None:
+        """The last part of the body."""
+        self._is_ended = True
+        await self._send({"type": "http.response.body", "body": frames, "more_body": False})
+
+    async def fail(self, error: ErrorResponse) -> None:
+        """The error as the response or, where events were sent before, as the last one; `close` ends it."""
+        if self._is_ended:
+            return
+        if self._is_started:
+            await self.write(sse.event(error.body))
+        else:
+            await self._start(error.status, _json_headers(error.body) + error.headers)
+            await self.write(error.body)
+
+    async def close(self) -> None:
+        """End the body, where it has not ended."""
+        if not self._is_ended:
+            await self.end(b"")
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self._is_started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": self._id + headers})
+
+
+_EVENT_HEADERS: Headers = [
+    (b"content-type", sse.CONTENT_TYPE),
+    (b"cache-control", b"no-cache"),
+    # nginx holds a response back until it has a buffer full, unless it is told not to.
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def metadata_headers(metadata: Metadata) -> Headers:
+    """The headers that a client gets of an RPC's initial metadata: those of inferd's own."""
+    return [
+        (key.encode("ascii"), value.encode("ascii"))
+        for key, value in metadata
+        if key.startswith(_PASSED_ON) and isinstance(value, str) and _PRINTABLE.fullmatch(value)
+    ]
+
+
+def _json_headers(body: bytes) -> Headers:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

@@ -1,0 +1,160 @@
+"""HTTP rules to routes: what the protos say about HTTP, read and checked once, at start.
+
+A rule that cannot work raises RouteError here, with the method's name and, in a template, the column; it
+never waits for the first request. `router` finds the route of a request.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from inferd.options.v1 import options_pb2
+
+from rest_bridge import path_template
+from rest_bridge.field_path import FieldPath, FieldPathError, resolve
+from rest_bridge.path_template import PathTemplate, TemplateError
+from rest_bridge.spelling import message_spelling
+
+
+class RouteError(ValueError):
+    """A method's HTTP rule, or its streaming option, cannot work."""
+
+
+@dataclass(frozen=True)
+class StreamingRule:
+    """The server-streaming sibling of a method; the member `selector` of the JSON body selects it.
+
+    `done` is the data of the event that ends a complete stream; "" if there is none.
+    """
+
+    method: MethodDescriptor
+    selector: str
+    done: str
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """One HTTP binding of a method.
+
+    `path_fields` are the fields that the template's variables set, in their order. `body` is "*", a field's
+    name, or "" as in google.api.HttpRule. `success_status` is of the unary answer; a stream is 200.
+    """
+
+    verb: str
+    template: PathTemplate
+    method: MethodDescriptor
+    streaming: StreamingRule | None
+    body: str
+    path_fields: tuple[FieldPath, ...]
+    success_status: int
+
+
+def compile_routes(services: Iterable[ServiceDescriptor]) -> tuple[Route, ...]:
+    """The routes of all methods, in the order of the protos. Raises RouteError."""
+    return tuple(route for service in services for method in service.methods for route in _of_method(method))
+
+
+def _of_method(method: MethodDescriptor) -> Iterator[Route]:
+    options: Any = method.GetOptions()
+    streaming = _streaming(method) if options.HasExtension(options_pb2.streaming) else None
+    if not options.HasExtension(annotations_pb2.http):
+        if streaming:
+            raise RouteError(f"{method.full_name}: a streaming option without an HTTP rule")
+        return
+    if method.client_streaming:
+        raise RouteError(f"{method.full_name}: client streaming has no HTTP form")
+    rule = options.Extensions[annotations_pb2.http]
+    yield _route(method, rule, streaming)
+    for binding in rule.additional_bindings:
+        if binding.additional_bindings:
+            raise RouteError(f"{method.full_name}: additional_bindings cannot be nested")
+        yield _route(method, binding, streaming)
+
+
+def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, streaming: StreamingRule | None) -> Route:
+    verb, text = _pattern(method, rule)
+    where = f"{method.full_name}: {verb} {text!r}"
+    try:
+        template = path_template.parse(text)
+    except TemplateError as error:
+        raise RouteError(f"{where}: {error}") from None
+    if rule.response_body:
+        raise RouteError(f"{where}: response_body is not supported")
+    if streaming and not rule.body:
+        raise RouteError(f"{where}: the streaming option selects by a member of the body, and there is none")
+    _check_body(where, method, rule.body)
+    return Route(
+        verb=verb,
+        template=template,
+        method=method,
+        streaming=streaming,
+        body=rule.body,
+        path_fields=_path_fields(where, method, template),
+        success_status=_success_status(method),
+    )
+
+
+def _pattern(method: MethodDescriptor, rule: http_pb2.HttpRule) -> tuple[str, str]:
+    pattern = rule.WhichOneof("pattern")
+    if pattern is None:
+        raise RouteError(f"{method.full_name}: the HTTP rule has no path")
+    if pattern != "custom":
+        return pattern.upper(), getattr(rule, pattern)
+    if not rule.custom.kind.isalpha():
+        raise RouteError(f"{method.full_name}: no HTTP method: {rule.custom.kind!r}")
+    return rule.custom.kind.upper(), rule.custom.path
+
+
+def _check_body(where: str, method: MethodDescriptor, body: str) -> None:
+    if body in ("", "*"):
+        return
+    field = method.input_type.fields_by_name.get(body)
+    if field is None:
+        raise RouteError(f"{where}: the body names no field of {method.input_type.full_name}: {body!r}")
+    if field.message_type is None or field.is_repeated:
+        raise RouteError(f"{where}: the body {body!r} is no single message")
+
+
+def _path_fields(where: str, method: MethodDescriptor, template: PathTemplate) -> tuple[FieldPath, ...]:
+    fields = []
+    for variable in template.variables:
+        try:
+            field = resolve(method.input_type, variable.field_path)
+        except FieldPathError as error:
+            raise RouteError(f"{where}: column {variable.column}: {error}") from None
+        if field.field.is_repeated:
+            raise RouteError(f"{where}: column {variable.column}: {field.text} is repeated")
+        fields.append(field)
+    return tuple(fields)
+
+
+def _success_status(method: MethodDescriptor) -> int:
+    options: Any = method.GetOptions()
+    if not options.HasExtension(options_pb2.success_status):
+        return 200
+    status: int = options.Extensions[options_pb2.success_status]
+    if status not in (200, 201, 202, 203):
+        raise RouteError(f"{method.full_name}: success_status {status} does not go with a body")
+    return status
+
+
+def _streaming(method: MethodDescriptor) -> StreamingRule:
+    options: Any = method.GetOptions()
+    option = options.Extensions[options_pb2.streaming]
+    if method.server_streaming:
+        raise RouteError(f"{method.full_name}: a streaming option on a method that streams")
+    sibling = method.containing_service.methods_by_name.get(option.rpc)
+    if sibling is None:
+        raise RouteError(f"{method.full_name}: the streaming option names no sibling: {option.rpc!r}")
+    if not sibling.server_streaming or sibling.client_streaming:
+        raise RouteError(f"{method.full_name}: {option.rpc} is not server-streaming")
+    if sibling.input_type.full_name != method.input_type.full_name:
+        raise RouteError(f"{method.full_name}: {option.rpc} takes another request")
+    members = {name for field in message_spelling(method.input_type).fields for name in field.accepted}
+    if not option.selector or option.selector in members:
+        raise RouteError(f"{method.full_name}: the selector is a field, or empty: {option.selector!r}")
+    if not option.done.isprintable():
+        raise RouteError(f"{method.full_name}: the data of the last event is not one line")
+    return StreamingRule(sibling, option.selector, option.done)

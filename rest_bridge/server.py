@@ -1,0 +1,87 @@
+"""The HTTP server: uvicorn, told to be one task among others of a process that it does not own."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+_BACKLOG = 2048
+
+
+class HttpServer(uvicorn.Server):
+    """Runs until it is stopped: `await server.serve(sockets=[…])`, `server.stop()`.
+
+    Leaves signals to the process: who runs it stops it.
+    """
+
+    def __init__(self, app: ASGIApp, *, grace_seconds: float = 10.0, keep_alive_seconds: int = 75) -> None:
+        """A connection is kept `keep_alive_seconds` for its next request. A stop gives requests that run
+        `grace_seconds`, and then cancels them."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=keep_alive_seconds,
+                timeout_graceful_shutdown=max(1, round(grace_seconds)),
+            )
+        )
+
+    def stop(self) -> None:
+        """Take no more requests, and return from `serve` when those that run are done."""
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises OSError where the address cannot be had.
+
+    `reuse_port`: other processes may listen on the same port, and connections are spread over them.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's delay off only where the protocol is named.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class _Protocol(HttpToolsProtocol):
+    """Tells the request that runs that its connection is lost, even while others are queued behind it.
+
+    uvicorn tells only the newest request of a connection: a client that pipelines a second one, and leaves,
+    would have the first one run to its end for nobody.
+    """
+
+    _running: RequestResponseCycle | None = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        super().connection_lost(exc)

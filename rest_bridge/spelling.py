@@ -1,0 +1,294 @@
+"""How OpenAI's JSON spells messages, fields and enums: the options of inferd/options/v1, read and checked.
+
+Everything here runs at start. A bad option raises `SpellingError`, which names the message or field.
+Converts no values: `decode` and `encode` compile what is read here.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto
+from inferd.options.v1 import options_pb2
+
+#: The Python types that orjson gives for JSON values, but null, which is "unset" everywhere.
+Kinds = frozenset[type]
+ANY_KIND: Kinds = frozenset({str, bool, int, float, list, dict})
+NUMBER: Kinds = frozenset({int, float})
+
+#: Well-known types that proto3 JSON spells as a string, by ToJsonString and FromJsonString.
+_TEXT_FORMS = {f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask")}
+#: Well-known types that proto3 JSON spells as the value they wrap.
+_WRAPPERS = {
+    f"google.protobuf.{name}Value"
+    for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+}
+_REFUSED = {f"google.protobuf.{name}" for name in ("Any", "Struct", "Value", "ListValue")}
+
+
+class SpellingError(ValueError):
+    """A message has no JSON form: its options contradict themselves, or its shape is not supported."""
+
+
+@dataclass(frozen=True)
+class FieldSpelling:
+    """The JSON spelling of a field. `accepted` are the members that a request may use; `member` is the
+    one that is written. `required` is of inferd.options.v1.Limits, the rest of FieldJson."""
+
+    field: FieldDescriptor
+    member: str
+    accepted: tuple[str, ...]
+    shorthand: bool
+    raw: bool
+    null_when_unset: bool
+    omit_when_empty: bool
+    byte_list: bool
+    required: bool
+
+    @property
+    def name(self) -> str:
+        """The field's name in the proto."""
+        return self.field.name
+
+    @property
+    def nested(self) -> Descriptor:
+        """The type of a message field's message."""
+        message = self.field.message_type
+        assert message is not None, self.field.full_name
+        return message
+
+    @property
+    def oneof(self) -> str:
+        """The name of the oneof that the field is in."""
+        oneof = self.field.containing_oneof
+        assert oneof is not None, self.field.full_name
+        return oneof.name
+
+    @property
+    def is_map(self) -> bool:
+        message = self.field.message_type
+        return message is not None and message.GetOptions().map_entry
+
+
+@dataclass(frozen=True)
+class MessageSpelling:
+    """The JSON spelling of a message: inferd.options.v1.MessageJson, with names resolved to fields.
+
+    `unions` are its oneofs (without those that merely make a field optional). A message with a tag has
+    exactly one. `text_form`: a well-known type that is a JSON string.
+    """
+
+    descriptor: Descriptor
+    fields: tuple[FieldSpelling, ...]
+    unions: tuple[tuple[FieldSpelling, ...], ...]
+    object: str
+    bare: bool
+    tag: str
+    shorthand: FieldSpelling | None
+    text_form: bool
+
+
+@dataclass(frozen=True)
+class EnumSpelling:
+    """The JSON words of an enum's values, both ways. A value without a word has no JSON form."""
+
+    words: dict[int, str]
+    numbers: dict[str, int]
+
+
+@cache
+def message_spelling(message: Descriptor) -> MessageSpelling:
+    """Read the options of a message and of its fields. Raises SpellingError."""
+    if message.full_name in _REFUSED:
+        raise SpellingError(
+            f"{message.full_name} is not supported: hold the document in a string field with json.raw"
+        )
+    if message.is_extendable:
+        raise SpellingError(f"{message.full_name}: extensions have no JSON form")
+    options = _option(message, options_pb2.message_json)
+    fields = tuple(_field_spelling(field) for field in message.fields)
+    by_name = {spelling.name: spelling for spelling in fields}
+    if options.shorthand and options.shorthand not in by_name:
+        raise SpellingError(f"{message.full_name}: shorthand names no field: {options.shorthand!r}")
+    spelling = MessageSpelling(
+        descriptor=message,
+        fields=fields,
+        unions=_unions(message, by_name),
+        object=options.object,
+        bare=options.bare or message.full_name in _WRAPPERS,
+        tag=options.tag,
+        shorthand=by_name.get(options.shorthand),
+        text_form=message.full_name in _TEXT_FORMS,
+    )
+    _check_message(spelling)
+    return spelling
+
+
+@cache
+def enum_spelling(enum: EnumDescriptor) -> EnumSpelling:
+    """Read the words of an enum; those of proto3 JSON, the values' names, where it declares none.
+
+    The value 0 has a word only where it declares one. Raises SpellingError.
+    """
+    declared: dict[int, str] = {
+        value.number: word for value in enum.values if (word := _option(value, options_pb2.json_value))
+    }
+    words = declared or {value.number: value.name for value in reversed(enum.values) if value.number}
+    for value in enum.values:
+        if value.number and value.number not in words:
+            raise SpellingError(f"{enum.full_name}: {value.name} has no json_value, but other values have")
+    numbers = {word: number for number, word in words.items()}
+    if len(numbers) < len(words):
+        raise SpellingError(f"{enum.full_name}: two values have the same json_value")
+    return EnumSpelling(words, numbers)
+
+
+def element_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> Kinds:
+    """The JSON kinds of a singular field, or of one element of a repeated one."""
+    match field.field.type:
+        case _ if field.raw:
+            return ANY_KIND
+        case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
+            return _message_kinds(message_spelling(field.nested), within)
+        case FieldDescriptor.TYPE_STRING | FieldDescriptor.TYPE_ENUM:
+            return frozenset({str})
+        case FieldDescriptor.TYPE_BYTES:
+            return frozenset({list}) if field.byte_list else frozenset({str})
+        case FieldDescriptor.TYPE_BOOL:
+            return frozenset({bool})
+        case _:
+            return NUMBER
+
+
+def field_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> Kinds:
+    """The JSON kinds of a field as a whole."""
+    if field.is_map:
+        return frozenset({dict})
+    if field.field.is_repeated:
+        elements = element_kinds(field, within) if field.shorthand else frozenset[type]()
+        return elements | {list}
+    return element_kinds(field, within)
+
+
+def bare_forms(message: MessageSpelling, within: tuple[Descriptor, ...] = ()) -> dict[type, FieldSpelling]:
+    """The field of a bare message that each JSON kind stands for. Raises SpellingError where two fields
+    cannot be told apart."""
+    if message.descriptor in within:
+        raise SpellingError(f"{message.descriptor.full_name}: its bare form contains itself")
+    forms: dict[type, FieldSpelling] = {}
+    for field in message.fields:
+        for kind in field_kinds(field, (*within, message.descriptor)):
+            if kind in forms:
+                raise SpellingError(
+                    f"{message.descriptor.full_name}: {forms[kind].name} and {field.name} have the same bare"
+                    f" JSON form"
+                )
+            forms[kind] = field
+    return forms
+
+
+def listed_kinds(field: FieldSpelling) -> Kinds:
+    """For a repeated shorthand field whose element may itself be a JSON list: what that list holds.
+
+    Raises SpellingError where a list cannot be told from an element that is one.
+    """
+    if list not in element_kinds(field):
+        return frozenset()
+    holder = field
+    while holder.field.message_type is not None and not holder.raw and not holder.byte_list:
+        holder = bare_forms(message_spelling(holder.nested))[list]
+        if holder.field.is_repeated:
+            break
+    held = ANY_KIND if holder.raw else frozenset({int}) if holder.byte_list else element_kinds(holder)
+    if held & element_kinds(field):
+        raise SpellingError(f"{field.field.full_name}: json.shorthand cannot tell an element from a list")
+    return held
+
+
+def _message_kinds(message: MessageSpelling, within: tuple[Descriptor, ...]) -> Kinds:
+    if message.text_form:
+        return frozenset({str})
+    if message.bare:
+        return frozenset(bare_forms(message, within))
+    return frozenset({dict, str}) if message.shorthand else frozenset({dict})
+
+
+def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
+    options = _option(field, options_pb2.json)
+    member = options.name or field.name
+    spelling = FieldSpelling(
+        field=field,
+        member=member,
+        accepted=tuple(dict.fromkeys((member, field.name, field.json_name))),
+        shorthand=options.shorthand,
+        raw=options.raw,
+        null_when_unset=options.null_when_unset,
+        omit_when_empty=options.omit_when_empty,
+        byte_list=options.byte_list,
+        required=_option(field, options_pb2.limits).required,
+    )
+    is_list = field.is_repeated and not spelling.is_map
+    may_be_unset = field.has_presence or (
+        (not field.is_repeated and field.type == FieldDescriptor.TYPE_ENUM) or spelling.raw
+    )
+    for given, possible, needed in (
+        (spelling.shorthand, is_list, "shorthand needs a repeated field"),
+        (
+            spelling.raw,
+            field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated,
+            "raw needs a string field",
+        ),
+        (spelling.null_when_unset, may_be_unset, "null_when_unset needs a field that can be unset"),
+        (spelling.omit_when_empty, field.is_repeated, "omit_when_empty needs a repeated or map field"),
+        (
+            spelling.byte_list,
+            field.type == FieldDescriptor.TYPE_BYTES and not field.is_repeated,
+            "byte_list needs a bytes field",
+        ),
+    ):
+        if given and not possible:
+            raise SpellingError(f"{field.full_name}: json.{needed}")
+    return spelling
+
+
+def _unions(message: Descriptor, by_name: dict[str, FieldSpelling]) -> tuple[tuple[FieldSpelling, ...], ...]:
+    proto = DescriptorProto()
+    message.CopyToProto(proto)
+    # An optional field is, in the descriptor, a oneof of its own.
+    optional = {field.name for field in proto.field if field.proto3_optional}
+    unions = [[field.name for field in oneof.fields] for oneof in message.oneofs]
+    return tuple(tuple(by_name[n] for n in names) for names in unions if not optional.issuperset(names))
+
+
+def _check_message(message: MessageSpelling) -> None:
+    name = message.descriptor.full_name
+    owners: dict[str, str] = {}
+    if message.object:
+        owners["object"] = "the constant member object"
+    if message.tag:
+        owners[message.tag] = "the tag"
+    for field in message.fields:
+        for member in field.accepted:
+            if member in owners:
+                raise SpellingError(
+                    f"{name}: the member {member!r} is both {owners[member]} and {field.name}"
+                )
+            owners[member] = field.name
+    if message.tag and len(message.unions) != 1:
+        raise SpellingError(f"{name}: a tag needs exactly one oneof, not {len(message.unions)}")
+    if message.bare:
+        if message.object or message.tag or message.shorthand:
+            raise SpellingError(f"{name}: a bare message has no object, tag or shorthand")
+        in_union = len(message.unions) == 1 and len(message.unions[0]) == len(message.fields)
+        if len(message.fields) != 1 and not in_union:
+            raise SpellingError(f"{name}: a bare message has one field, or one oneof and nothing beside it")
+    if message.shorthand:
+        meant = message.shorthand.field
+        is_text = meant.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)
+        if meant.is_repeated or message.shorthand.raw or not is_text:
+            raise SpellingError(f"{name}: shorthand needs a string or enum field, not {meant.name}")
+
+
+def _option(descriptor: Any, extension: Any) -> Any:
+    return descriptor.GetOptions().Extensions[extension]

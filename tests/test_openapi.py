@@ -1,0 +1,367 @@
+"""The OpenAPI document and its page: valid, complete, true to the codec, and whole without internet."""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from google.protobuf.message import Message
+from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, queue_pb2, sampling_pb2, tokenize_pb2
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from starlette.applications import Starlette
+
+from rest_bridge import comments
+from rest_bridge.decode import Decoder
+from rest_bridge.docs import docs_routes
+from rest_bridge.encode import Encoder
+from rest_bridge.openapi import document
+from rest_bridge.routes import compile_routes
+from services.errors import ServiceError
+from services.limits import check_limits
+
+SERVICES = [
+    service
+    for module in (chat_pb2, completion_pb2, tokenize_pb2, models_pb2, queue_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+]
+DOCUMENT = document(SERVICES)
+OPERATIONS = [
+    pytest.param(path, verb, operation, id=f"{verb} {path}")
+    for path, operations in DOCUMENT["paths"].items()
+    for verb, operation in operations.items()
+]
+
+
+def validator(schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+
+
+def component(name: str) -> Draft202012Validator:
+    return validator({"$ref": f"#/components/schemas/{name}"})
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_document_is_valid_openapi() -> None:
+    validate(DOCUMENT)
+    for schema in DOCUMENT["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_no_reference_dangles_and_no_component_is_unused() -> None:
+    used = set(references(DOCUMENT))
+    made = {
+        f"#/components/{kind}/{name}"
+        for kind in DOCUMENT["components"]
+        for name in DOCUMENT["components"][kind]
+    }
+    assert used == made
+
+
+def test_every_http_rule_is_described() -> None:
+    described = {(verb.upper(), path) for path, verbs in DOCUMENT["paths"].items() for verb in verbs}
+    ruled = {(route.verb, route.template.text.replace("=**", "")) for route in compile_routes(SERVICES)}
+    assert described == ruled | {("GET", "/health")}
+
+
+def test_operation_ids_are_unique_and_stable() -> None:
+    ids = [parameter.values[2]["operationId"] for parameter in OPERATIONS]
+    assert len(set(ids)) == len(ids)
+    assert {
+        "ChatService_CreateChatCompletion",
+        "ChatService_CreateChatCompletion_post_engines_model_chat_completions",
+        "ModelService_ListModels",
+        "health",
+    } <= set(ids)
+
+
+@pytest.mark.parametrize(("path", "verb", "operation"), OPERATIONS)
+def test_operation_is_described(path: str, verb: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"] and operation["description"]
+    assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
+    placed = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"}
+    assert placed == set(re.findall(r"{([^}]+)}", path))
+    assert all(parameter["description"] for parameter in operation.get("parameters", []))
+    assert ("requestBody" in operation) == (verb == "post")
+    assert all("$ref" in response or response["description"] for response in operation["responses"].values())
+    if path == "/health":
+        assert set(operation["responses"]) == {"200", "503"}
+        return
+    expected = {"200", "400", "404", "429", "503", "504", "default"}
+    expected |= {"413", "415"} if verb == "post" else set()
+    expected |= {"501"} if operation["tags"] == ["QueueService"] else set()
+    assert set(operation["responses"]) == expected
+    assert operation["responses"]["200"]["content"]["application/json"]["schema"]
+    if verb == "post":
+        assert operation["requestBody"]["description"]
+
+
+@pytest.mark.parametrize(("path", "verb", "operation"), OPERATIONS)
+def test_examples_run_as_they_are(path: str, verb: str, operation: dict[str, Any]) -> None:
+    media = operation.get("requestBody", {"content": {}})["content"].get("application/json", {})
+    examples = [media["example"]] if "example" in media else []
+    examples += [example["value"] for example in media.get("examples", {}).values()]
+    assert examples or verb == "get" or operation["tags"] == ["QueueService"]
+    for example in examples:
+        validator(media["schema"]).validate(example)
+        named_in_path = {p["name"]: p["example"] for p in operation.get("parameters", [])}
+        assert not named_in_path.keys() & example.keys()
+    for parameter in operation.get("parameters", []):
+        if "example" in parameter:
+            validator(parameter["schema"]).validate(parameter["example"])
+
+
+def test_every_field_of_the_contract_is_described() -> None:
+    """No field is without a comment, so no member is without a description."""
+    known = comments.load()
+    for service in SERVICES:
+        assert known[service.full_name]
+        for method in service.methods:
+            assert known[method.full_name]
+            for message in (method.input_type, method.output_type):
+                assert all(known[field.full_name] for field in message.fields)
+    assert "- `user`: The person" in DOCUMENT["components"]["schemas"]["Role"]["description"]
+
+
+def test_a_path_that_streams_says_how() -> None:
+    operation = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert examples["stream"]["value"] == {**examples["whole"]["value"], "stream": True}
+    success = operation["responses"]["200"]
+    assert set(success["content"]) == {"application/json", "text/event-stream"}
+    assert "data: [DONE]" in success["description"] and ": keep-alive" in success["description"]
+    event = validator(success["content"]["text/event-stream"]["schema"])
+    event.validate({"error": {"message": "m", "type": "server_error", "param": None, "code": "unavailable"}})
+    chunk = chat_pb2.ChatCompletionChunk(id="chatcmpl-1", created=1, model="m")
+    chunk.choices.add(delta=chat_pb2.ChatDelta(content="Paris"))
+    event.validate(as_json(chunk))
+    assert "text/event-stream" not in DOCUMENT["paths"]["/v1/tokenize"]["post"]["responses"]["200"]["content"]
+
+
+def test_model_in_the_path_is_not_required_in_the_body() -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    assert not component("CreateChatCompletionRequest").is_valid(body)
+    operation = DOCUMENT["paths"]["/engines/{model}/chat/completions"]["post"]
+    validator(operation["requestBody"]["content"]["application/json"]["schema"]).validate(body)
+    (parameter,) = operation["parameters"]
+    assert parameter["required"] and "slashes" in parameter["description"]
+    assert parameter["example"] == "smollm2"
+
+
+TEXT_PART = {"type": "text", "text": "Hi"}
+USER = {"role": "user", "content": "Hi"}
+FUNCTION = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "b": 1, "a": [None]}},
+}
+JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+
+CHAT, TEXT = "CreateChatCompletionRequest", "CreateCompletionRequest"
+TAKEN: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, {}),
+    (CHAT, {"messages": [USER], "no_such_member": {"a": 1}}),
+    (CHAT, {"messages": [{"role": "user", "content": [TEXT_PART, "and"]}]}),
+    (CHAT, {"messages": [{"role": "user", "content": TEXT_PART}]}),
+    (CHAT, {"messages": [{"role": "assistant", "content": None, "name": None}]}),
+    (CHAT, {"messages": [{"role": "tool", "tool_call_id": "1", "content": []}]}),
+    (CHAT, {"messages": None, "prompt": "Hi", "temperature": None}),
+    (CHAT, {"stop": "a"}),
+    (CHAT, {"stop": ["a", "b"]}),
+    (CHAT, {"stop": []}),
+    (CHAT, {"stop": None}),
+    (CHAT, {"tools": [FUNCTION], "tool_choice": "auto"}),
+    (CHAT, {"tool_choice": "none"}),
+    (CHAT, {"tool_choice": {"type": "function", "function": {"name": "f"}}}),
+    (CHAT, {"response_format": {"type": "text"}}),
+    (CHAT, {"response_format": {"type": "json_object"}}),
+    (CHAT, {"response_format": {"type": "json_object", "json_object": {}}}),
+    (CHAT, {"response_format": JSON_SCHEMA}),
+    (CHAT, {"logit_bias": {"5": -100, "6": 0.5}, "seed": -(2**63), "top_k": -1, "n": 128}),
+    (TEXT, {"prompt": "Hi"}),
+    (TEXT, {"prompt": ["Hi", "Ho"]}),
+    (TEXT, {"prompt": [1, 2, 3]}),
+    (TEXT, {"prompt": [[1, 2], [3]]}),
+    (TEXT, {"prompt": ["Hi", [3]]}),
+    (TEXT, {"prompt": []}),
+    (TEXT, {"prompt": [[]]}),
+    (TEXT, {"max_tokens": 0, "logprobs": 20, "temperature": 2, "top_p": 1}),
+]
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, {"model": ""}),
+    (CHAT, {"model": None}),
+    (CHAT, {"model": "m" * 513}),
+    (CHAT, {"messages": USER}),
+    (CHAT, {"messages": [{"content": "Hi"}]}),
+    (CHAT, {"messages": [{"role": "robot", "content": "Hi"}]}),
+    (CHAT, {"messages": [{"role": "user", "content": 5}]}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "smell", "text": "Hi"}]}]}),
+    (CHAT, {"stop": 5}),
+    (CHAT, {"stop": [5]}),
+    (CHAT, {"stop": ["a"] * 33}),
+    (CHAT, {"stop": "a" * 1025}),
+    (CHAT, {"tools": [{"type": "function", "function": {}}]}),
+    (CHAT, {"tool_choice": "maybe"}),
+    (CHAT, {"tool_choice": {"type": "function"}}),
+    (CHAT, {"tool_choice": {"type": "function", "function": {"name": ""}}}),
+    (CHAT, {"response_format": "text"}),
+    (CHAT, {"response_format": {"type": "json_schema"}}),
+    (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"name": "s"}}}),
+    (CHAT, {"response_format": {"type": "xml"}}),
+    (CHAT, {"temperature": 2.5}),
+    (CHAT, {"temperature": "1"}),
+    (CHAT, {"top_p": 0}),
+    (CHAT, {"n": 0}),
+    (CHAT, {"n": 1.5}),
+    (CHAT, {"top_k": -2}),
+    (CHAT, {"max_tokens": 0}),
+    (CHAT, {"min_tokens": -1}),
+    (CHAT, {"seed": 2**63}),
+    (CHAT, {"logit_bias": {"5": 101}}),
+    (TEXT, {"prompt": 5}),
+    (TEXT, {"prompt": [-1]}),
+    (TEXT, {"prompt": [1, "Hi"]}),
+    (TEXT, {"prompt": {"text": "Hi"}}),
+    (TEXT, {"prompt": ["Hi"] * 1025}),
+]
+MESSAGES: dict[str, type[Message]] = {
+    CHAT: chat_pb2.CreateChatCompletionRequest,
+    TEXT: completion_pb2.CreateCompletionRequest,
+}
+
+
+def server_takes(name: str, body: dict[str, Any]) -> bool:
+    try:
+        check_limits(Decoder(MESSAGES[name].DESCRIPTOR).decode(body))
+    except ServiceError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("name", "members"), TAKEN)
+def test_schema_takes_what_the_server_takes(name: str, members: dict[str, Any]) -> None:
+    body = {"model": "m", **members}
+    assert server_takes(name, body)
+    component(name).validate(body)
+
+
+@pytest.mark.parametrize(("name", "members"), REFUSED)
+def test_schema_refuses_what_the_server_refuses(name: str, members: dict[str, Any]) -> None:
+    body = {"model": "m", **members}
+    assert not server_takes(name, body)
+    assert not component(name).is_valid(body)
+
+
+def as_json(message: Message) -> Any:
+    return json.loads(Encoder(message.DESCRIPTOR).encode(message))
+
+
+def full_chat() -> chat_pb2.ChatCompletion:
+    answer = chat_pb2.ChatCompletion(id="chatcmpl-1", created=2**40, model="m")
+    choice = answer.choices.add(finish_reason=sampling_pb2.FINISH_REASON_STOP)
+    choice.message.role = message_pb2.ROLE_ASSISTANT
+    choice.message.content = "Paris"
+    token = choice.logprobs.content.add(token="Paris", logprob=-0.5, bytes=b"Paris")
+    token.top_logprobs.add(token="Rome", logprob=-2, bytes=b"\xff")
+    answer.usage.prompt_tokens_details.cached_tokens = 1
+    return answer
+
+
+def full_text() -> completion_pb2.Completion:
+    answer = completion_pb2.Completion(id="cmpl-1")
+    logprobs = answer.choices.add(text="a").logprobs
+    logprobs.tokens.append("a")
+    logprobs.token_logprobs.add()
+    logprobs.token_logprobs.add(logprob=-1)
+    logprobs.top_logprobs.add()
+    logprobs.top_logprobs.add().top.logprobs["a"] = -1
+    return answer
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        chat_pb2.ChatCompletion(),
+        full_chat(),
+        chat_pb2.ChatCompletionChunk(choices=[chat_pb2.ChatChunkChoice()]),
+        full_text(),
+        models_pb2.ListModelsResponse(models=[models_pb2.Model(id="m", aliases=["n"])]),
+        tokenize_pb2.TokenizeResponse(),
+        tokenize_pb2.CountTokensResponse(total_tokens=3),
+    ],
+    ids=lambda message: message.DESCRIPTOR.name,
+)
+def test_responses_follow_their_schemas(message: Message) -> None:
+    component(message.DESCRIPTOR.name).validate(as_json(message))
+
+
+def test_response_schema_holds_what_is_always_there() -> None:
+    empty = as_json(chat_pb2.ChatCompletion())
+    for member in empty:
+        assert not component("ChatCompletion").is_valid({k: v for k, v in empty.items() if k != member})
+    assert not component("ChatCompletion").is_valid({**empty, "object": "other"})
+    assert DOCUMENT["components"]["schemas"]["ListModelsResponse"]["required"] == ["object", "data"]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[httpx.Client]:
+    """The page, served on a real socket."""
+    app = Starlette(routes=docs_routes(DOCUMENT))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_openapi_json(site: httpx.Client) -> None:
+    response = site.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == DOCUMENT
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+def test_page_needs_no_other_host(site: httpx.Client, path: str) -> None:
+    page = site.get(path)
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assert "<title>inferd</title>" in page.text and "//" not in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
+    types = {}
+    for reference in re.findall(r'(?:href|src)="([^"]*)"', page.text):
+        response = site.get(reference)
+        assert response.status_code == 200 and response.content, reference
+        types[reference] = response.headers["content-type"].partition(";")[0]
+    assert types == {
+        "/docs/swagger-ui.css": "text/css",
+        "/docs/favicon-32x32.png": "image/png",
+        "/docs/favicon-16x16.png": "image/png",
+        "/docs/swagger-ui-bundle.js": "text/javascript",
+        "/docs/start.js": "text/javascript",
+    }
+    assert "//" not in site.get("/docs/start.js").text
+    assert not re.search(r"@import|url\((?!['\"]?data:)", site.get("/docs/swagger-ui.css").text)
+
+
+@pytest.mark.parametrize("name", ["swagger-ui.js", "index.html", "../docs.py", "swagger-ui-bundle.js.map"])
+def test_only_the_needed_files_are_served(site: httpx.Client, name: str) -> None:
+    assert site.get(f"/docs/{name}").status_code == 404
