@@ -89,6 +89,10 @@ class Bridge:
             await self._serve(scope, head, receive, response)
         except ClientGone:
             log.debug("the client has gone; request id %s", head.request_id)
+        except asyncio.CancelledError:
+            # The HTTP server stops, and its grace is over: it cancels what still runs, and ends itself.
+            await response.fail(errors.from_http(HttpError(503, "shutting_down", "the server is stopping")))
+            await response.close()
         except Exception as error:
             await response.fail(_error_response(error, head.request_id))
             if isinstance(error, HttpError) and error.status == 413:

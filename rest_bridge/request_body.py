@@ -11,6 +11,8 @@ from rest_bridge.errors import HttpError
 # How long what is left of a refused body is read, and dropped, so that a client that sends it all before it
 # reads anything comes to read the answer. Closing at once would reset the connection under the answer.
 _LINGER_SECONDS = 2.0
+# How long a client may take to send a body.
+_BODY_SECONDS = 60.0
 
 
 class ClientGone(Exception):
@@ -18,9 +20,19 @@ class ClientGone(Exception):
 
 
 async def read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
-    """The whole body. Raises HttpError 413 as soon as it is known to be over `limit` bytes, or ClientGone."""
+    """The whole body. Raises HttpError 413 as soon as it is known to be over `limit` bytes, HttpError 408
+    where it takes too long to come, or ClientGone."""
     if content_length is not None and int(content_length) > limit:
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await _read(receive, limit)
+    except TimeoutError:
+        message = f"the body did not arrive within {_BODY_SECONDS:g} seconds"
+        raise HttpError(408, "request_timeout", message, [(b"connection", b"close")]) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

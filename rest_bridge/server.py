@@ -46,7 +46,7 @@ class HttpServer(uvicorn.Server):
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A listening socket; port 0 is any free one. Raises OSError where the address cannot be had.
+    """A listening socket; port 0 is any free one. Raises OSError, naming it, where the address cannot be had.
 
     `reuse_port`: other processes may listen on the same port, and connections are spread over them.
     """
@@ -60,9 +60,9 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         listener.bind((host, port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, f"REST cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
 
 

@@ -97,8 +97,8 @@ def _room(model: ServedModel, prompts: Sequence[Sequence[int]], max_tokens: int 
 def _constraint(request: CompletionRequest) -> Constraint | None:
     found = {
         "response_format": _format_constraint(request.response_format),
-        "regex": Constraint("regex", request.regex) if request.HasField("regex") else None,
-        "ebnf": Constraint("ebnf", request.ebnf) if request.HasField("ebnf") else None,
+        "regex": Constraint("regex", request.regex, "regex") if request.HasField("regex") else None,
+        "ebnf": Constraint("ebnf", request.ebnf, "ebnf") if request.HasField("ebnf") else None,
     }
     chosen = [name for name, constraint in found.items() if constraint]
     if len(chosen) > 1:
@@ -109,7 +109,7 @@ def _constraint(request: CompletionRequest) -> Constraint | None:
 def _format_constraint(form: sampling_pb2.ResponseFormat) -> Constraint | None:
     kind = form.WhichOneof("format")
     if kind == "json_object":
-        return Constraint("json_schema", '{"type":"object"}')
+        return Constraint("json_schema", '{"type":"object"}', "response_format")
     if kind != "json_schema":
         return None
     field = "response_format.json_schema.schema"
@@ -119,4 +119,4 @@ def _format_constraint(form: sampling_pb2.ResponseFormat) -> Constraint | None:
         raise invalid(field, f"{field} is no JSON document: {error}", "INVALID_CONSTRAINT") from error
     if not isinstance(schema, dict):
         raise invalid(field, f"{field} must be a JSON object", "INVALID_CONSTRAINT")
-    return Constraint("json_schema", form.json_schema.schema)
+    return Constraint("json_schema", form.json_schema.schema, field)

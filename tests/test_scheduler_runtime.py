@@ -53,7 +53,7 @@ def tokens(deltas: list[Delta]) -> list[int]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110 - counters on either side, no events
+        while not condition():
             await asyncio.sleep(0.01)
 
 

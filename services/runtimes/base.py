@@ -10,10 +10,14 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A form that the output must have, enforced by the runtime's grammar backend."""
+    """A form that the output must have, enforced by the runtime's grammar backend.
+
+    `field` is the path of the request field that asked for it: errors name it.
+    """
 
     kind: Literal["json_schema", "regex", "ebnf"]
     text: str
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class SchedulerRuntime:
                     return
             raise aborted()
         except grpc.aio.AioRpcError as error:
-            raise to_service_error(error, constrained=request.sampling.constraint is not None) from None
+            raise to_service_error(error, request.sampling.constraint) from None
         except asyncio.CancelledError:
             if call.dropped and not _cancelling():
                 raise unavailable("the runtime went away") from None

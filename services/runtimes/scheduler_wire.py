@@ -13,7 +13,7 @@ import grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 from services.errors import ServiceError
-from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs
+from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ _CONSTRAINT_FIELDS = {"json_schema": "json_schema", "regex": "regex", "ebnf": "e
 
 # xgrammar starts its messages with the time and the place in its own source.
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
+
+# "Input length (2044 tokens) exceeds the maximum allowed length (2042 tokens). …"
+_TOO_LONG = re.compile(r"Input length \(\d+ tokens\) exceeds")
 
 
 def to_message(request: GenerateRequest) -> pb.GenerateRequest:
@@ -158,21 +161,24 @@ def unavailable(message: str = "the runtime is not available") -> ServiceError:
     return ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_UNAVAILABLE", message, retry_after=1.0)
 
 
-def to_service_error(error: grpc.aio.AioRpcError, *, constrained: bool = False) -> ServiceError:
-    """What a failed call means to the caller; `constrained`: its output had to follow a grammar.
+def to_service_error(error: grpc.aio.AioRpcError, constraint: Constraint | None = None) -> ServiceError:
+    """What a failed call means to the caller; `constraint` is the form that its output had to have.
 
     The engine's own words pass only where they speak of the request. Others name hosts or source lines:
     they are logged.
     """
     code, details = error.code(), error.details() or ""
-    if constrained and _blames_constraint(code, details, error.trailing_metadata()):
+    if constraint and _blames_constraint(code, details, error.trailing_metadata()):
         return ServiceError(
             grpc.StatusCode.INVALID_ARGUMENT,
             "INVALID_CONSTRAINT",
             _SOURCE_PLACE.sub("", details).strip(),
+            field=constraint.field,
         )
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return ServiceError(code, "RUNTIME_REFUSED", details)
+        # SGLang keeps a few tokens of the context, and all that its KV cache lacks, for itself.
+        reason = "CONTEXT_LENGTH_EXCEEDED" if _TOO_LONG.match(details) else "RUNTIME_REFUSED"
+        return ServiceError(code, reason, details)
     log.warning("runtime call failed: %s: %s", code.name, details)
     # SGLang says 503 of a full queue (`Scheduler._abort_on_queued_limit`).
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "queue is full" in details:

@@ -179,5 +179,5 @@ async def test_closing_the_generator_ends_the_work(runtime: SchedulerRuntime, sg
             await anext(deltas)
             assert await active() > before
         async with asyncio.timeout(10):
-            while await active() > before:  # noqa: ASYNC110 - another process
+            while await active() > before:
                 await asyncio.sleep(0.05)

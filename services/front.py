@@ -1,0 +1,98 @@
+"""The two servers of one process, gRPC and REST, over the same services: start, supervise, stop.
+
+The composition root: with `cli`, the only module of `services` that knows the bridge.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from rest_bridge.app import create_app
+from rest_bridge.bridge import Bridge
+from rest_bridge.docs import docs_routes
+from rest_bridge.openapi import document
+from rest_bridge.server import HttpServer, listen
+from rest_bridge.transport import InProcess
+from services.assembly import build_catalog
+from services.catalog import Catalog
+from services.config import Config
+from services.contract import SERVICES
+from services.guard import Guard
+from services.health import Health
+from services.server import create_health, create_methods, create_server
+
+
+async def run_front(
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    shared_ports: bool = False,
+    on_serving: Callable[[bool], None] = lambda _: None,
+    on_listening: Callable[[int, int], None] = lambda _grpc, _rest: None,
+) -> None:
+    """Serve until `stop` is set, or one of the servers fails; then let calls end within the grace time.
+
+    `on_serving` is told of the health at start and whenever it changes, `on_listening` the ports of gRPC
+    and REST. Raises OSError where an address cannot be had, TokenizerError where a model's files cannot be
+    read.
+    """
+    limits = config.server
+    changed = asyncio.Event()
+    catalog = build_catalog(config, changed.set)
+    methods = create_methods(catalog, Guard(limits.max_concurrent_requests, limits.request_timeout))
+    health = create_health(catalog, methods)
+
+    async def serving() -> bool:
+        return health.serving
+
+    bridge = Bridge(
+        SERVICES,
+        InProcess(methods),
+        max_body_bytes=limits.max_body_bytes,
+        keep_alive_seconds=limits.keep_alive,
+    )
+    app = create_app(
+        bridge, serving, cors_origins=limits.cors_origins, pages=docs_routes(document(SERVICES)), home="/docs"
+    )
+    rest = HttpServer(app, grace_seconds=limits.grace)
+    listener = listen(*limits.rest_address, reuse_port=shared_ports)
+    server, port = create_server(
+        methods, health, limits.grpc, max_message_bytes=limits.max_body_bytes, shared_port=shared_ports
+    )
+    on_listening(port, listener.getsockname()[1])
+    await server.start()
+    await _each_runtime(catalog, "start")
+    http = asyncio.create_task(rest.serve(sockets=[listener]), name="REST server")
+    others = [
+        asyncio.create_task(server.wait_for_termination(), name="gRPC server"),
+        asyncio.create_task(_publish(health, changed, on_serving), name="health"),
+        asyncio.create_task(stop.wait(), name="stop"),
+    ]
+    try:
+        done, _ = await asyncio.wait([http, *others], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await health.drain()
+        rest.stop()
+        await asyncio.gather(server.stop(limits.grace), http, return_exceptions=True)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await _each_runtime(catalog, "close")
+
+
+async def _publish(health: Health, changed: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
+    """Publish the health at start and whenever a runtime's state changes."""
+    while True:
+        await health.update()
+        on_serving(health.serving)
+        await changed.wait()
+        changed.clear()
+
+
+async def _each_runtime(catalog: Catalog, action: str) -> None:
+    calls: list[Any] = [
+        getattr(runtime, action)() for model in catalog for runtime in model.replicas.runtimes
+    ]
+    await asyncio.gather(*calls)

@@ -1,0 +1,65 @@
+"""How SGLang is started on this machine: its command line and environment."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.runtimes.accelerator import find_accelerator
+from services.runtimes.bytecode import with_bytecode
+
+#: For a machine without an accelerator, with `generic_cpu`: everything in its torch-native form.
+#: float32 because a CPU without AVX512 computes bfloat16 three times slower. On an idle machine the
+#: scheduler sleeps instead of spinning. Memory is the machine's own, so the KV cache takes little.
+_CPU_ARGS = (
+    *("--device", "cpu"),
+    *("--attention-backend", "torch_native"),
+    *("--sampling-backend", "pytorch"),
+    *("--dtype", "float32"),
+    *("--mem-fraction-static", "0.2"),
+    *("--max-total-tokens", "16384"),
+    "--disable-overlap-schedule",
+    "--sleep-on-idle",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run. `accelerator` is the maker of what it runs on, None for the CPU."""
+
+    args: Sequence[str]
+    environment: Mapping[str, str]
+    accelerator: str | None
+
+
+def sglang_command(
+    model: Path | str,
+    args: Sequence[str],
+    port: int,
+    sidecar_port: int,
+    environ: Mapping[str, str],
+) -> Command:
+    """SGLang serving `model` by the scheduler protocol at 127.0.0.1:`port`.
+
+    `args` are the user's and come last: of an option given twice, the last counts. With an accelerator
+    SGLang's defaults are left alone, and so is a platform that the environment chose.
+    """
+    # -P: where inferd was started there may be a folder named like a module of SGLang's, or of ours.
+    command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", str(model)]
+    # Its HTTP side-car (metrics, profiling) would else take port + 1, be it free or not.
+    command += ["--smg-grpc-mode", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--smg-http-sidecar-port", str(sidecar_port)]
+    # Unused in this mode, but by default port + 10000, which is refused where that is over 65535.
+    command += ["--grpc-port", str(port)]
+    environment = {**with_bytecode(environ), "PYTHONUNBUFFERED": "1"}
+    if isinstance(model, Path):
+        # Nothing is to be fetched, and nobody waited for where nothing can be.
+        environment["HF_HUB_OFFLINE"] = "1"
+    chosen = bool(environ.get("SGLANG_PLATFORM") or environ.get("SGLANG_USE_CPU_ENGINE"))
+    accelerator = find_accelerator(environ)
+    if accelerator is None and not chosen:
+        command += _CPU_ARGS
+        environment["SGLANG_PLATFORM"] = "generic_cpu"
+        # Warming up every batch size, as for CUDA graphs, takes minutes here.
+        environment.setdefault("SMG_SGLANG_SERVICER_WARMUP", "off")
+    return Command([*command, *args], environment, accelerator)

