@@ -13,10 +13,6 @@ from services.model_store import resolve
 _SMALL = ("--max-total-tokens", "8192", "--max-running-requests", "32")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real: needs a real engine; slow (all tests in tests/real)")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:

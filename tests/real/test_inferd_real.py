@@ -1,6 +1,7 @@
 """The main job on a real SGLang: the official SDK over REST, and the same requests over gRPC."""
 
 import asyncio
+import contextlib
 import json
 import re
 
@@ -31,8 +32,6 @@ def config_of(path, address: str) -> Config:
 @pytest.fixture
 async def start(request):
     """Starts inferd on a runtime's address; ends it with the test."""
-    import contextlib
-
     async with contextlib.AsyncExitStack() as stack:
 
         async def run(path, address: str, *, alone: bool = False) -> Inferd:
