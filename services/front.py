@@ -38,7 +38,7 @@ async def run_front(
     """
     limits = config.server
     changed = asyncio.Event()
-    catalog = build_catalog(config, changed.set)
+    catalog = await build_catalog(config, changed.set)
     methods = create_methods(catalog, Guard(limits.max_concurrent_requests, limits.request_timeout))
     health = create_health(catalog, methods)
 

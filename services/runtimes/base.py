@@ -5,6 +5,7 @@ Knows nothing of text, models' names or the wire.
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 
@@ -134,7 +135,14 @@ class Runtime(Protocol):
         ...
 
     async def info(self) -> RuntimeInfo:
-        """What the runtime says of itself. Raises ServiceError UNAVAILABLE where it is down."""
+        """What the runtime says of itself. Raises ServiceError where it is down or does not answer."""
+        ...
+
+    async def fetch_tokenizer(self, folder: Path) -> None:
+        """Write its model's tokenizer and configuration files into `folder`.
+
+        Raises ServiceError: UNAVAILABLE where it is down, UNIMPLEMENTED where it hands out none.
+        """
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:

@@ -8,12 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
+from smg_grpc_proto.generated import common_pb2
 
 from services.errors import ServiceError
 from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
@@ -24,6 +26,7 @@ from services.runtimes.scheduler_wire import (
     to_service_error,
     unavailable,
 )
+from services.runtimes.tokenizer_bundle import BundleError, unpack
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ GONE_CHECKS = 2
 SILENCE = 0.5
 #: Seconds that `info` may take.
 INFO_TIMEOUT = 5.0
+#: Seconds that fetching a tokenizer may take.
+TOKENIZER_TIMEOUT = 60.0
 
 # Answers of a server that lives and has no health service, or knows none of this name.
 _NO_HEALTH_SERVICE = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
@@ -134,6 +139,27 @@ class SchedulerRuntime:
             max_total_tokens=server.max_total_num_tokens or None,
             started=server.start_time.seconds or None,
         )
+
+    async def fetch_tokenizer(self, folder: Path) -> None:
+        """See `Runtime.fetch_tokenizer`."""
+        self._check_open()
+        data, digest = bytearray(), ""
+        try:
+            async for chunk in self._scheduler.GetTokenizer(
+                common_pb2.GetTokenizerRequest(), timeout=TOKENIZER_TIMEOUT
+            ):
+                data += chunk.data
+                digest = chunk.sha256 or digest
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise ServiceError(
+                    error.code(), "NO_TOKENIZER", "the runtime hands out no tokenizer"
+                ) from None
+            raise to_service_error(error) from None
+        try:
+            unpack(bytes(data), digest, folder)
+        except BundleError as error:
+            raise unavailable(str(error)) from error
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Generate; see `Runtime.generate`. With `stream` False, one delta.

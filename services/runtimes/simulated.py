@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 import grpc
@@ -23,6 +24,9 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
+from smg_grpc_proto.generated import common_pb2
+
+from services.runtimes.tokenizer_bundle import pack
 
 HEALTH_SERVICES = ("", "sglang.grpc.scheduler.SglangScheduler")
 
@@ -102,7 +106,8 @@ class SimulatedRuntime:
     """The server. `async with SimulatedRuntime(script) as server:` runs it at `server.address`.
 
     `decode` turns token ids to text; without it stop strings are ignored. `eos_token_id` ends a
-    generation that reaches it, as stop_token_ids do, unless ignore_eos.
+    generation that reaches it, as stop_token_ids do, unless ignore_eos. `tokenizer` is a folder whose files
+    GetTokenizer hands out.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class SimulatedRuntime:
         eos_token_id: int | None = None,
         model_path: str = "simulated",
         max_total_tokens: int = 16384,
+        tokenizer: Path | None = None,
     ) -> None:
         #: May be replaced while the server runs.
         self.script = script or echo()
@@ -131,6 +137,7 @@ class SimulatedRuntime:
         self._eos_token_id = eos_token_id
         self._model_path = model_path
         self._max_total_tokens = max_total_tokens
+        self._tokenizer = tokenizer
         self._started = time.time()
         self._server: Any = None
 
@@ -249,6 +256,16 @@ class SimulatedRuntime:
         info.start_time.FromSeconds(int(self._started))
         return info
 
+    async def send_tokenizer(self, context: Any) -> None:
+        """Serve one GetTokenizer call, in two chunks as the real one may."""
+        if self._tokenizer is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no tokenizer")
+            return
+        data, digest = pack(self._tokenizer)
+        half = len(data) // 2
+        await context.write(common_pb2.GetTokenizerChunk(data=data[:half]))
+        await context.write(common_pb2.GetTokenizerChunk(data=data[half:], sha256=digest))
+
     def loads(self) -> pb.GetLoadsResponse:
         load = pb.SchedulerLoad(
             num_running_reqs=self.running,
@@ -272,6 +289,9 @@ class _Scheduler(pb_grpc.SglangSchedulerServicer):
 
     async def GetServerInfo(self, request: Any, context: Any) -> pb.GetServerInfoResponse:
         return self._runtime.server_info()
+
+    async def GetTokenizer(self, request: Any, context: Any) -> None:
+        await self._runtime.send_tokenizer(context)
 
     async def GetLoads(self, request: Any, context: Any) -> pb.GetLoadsResponse:
         return self._runtime.loads()
