@@ -14,9 +14,10 @@ from google.protobuf.message_factory import GetMessageClass
 from starlette.types import Receive, Scope, Send
 
 from rest_bridge import errors, query, sse
-from rest_bridge.decode import Decoder, flag, parse
+from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
 from rest_bridge.errors import ErrorResponse, HttpError
+from rest_bridge.json_body import flag, parse
 from rest_bridge.message_pump import MessagePump
 from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
 from rest_bridge.request_head import RequestHead, read_head

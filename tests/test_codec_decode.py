@@ -9,7 +9,8 @@ from codec_protos import compile_protos
 from google.protobuf import json_format
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, tokenize_pb2
 
-from rest_bridge.decode import Decoder, flag, parse
+from rest_bridge.decode import Decoder
+from rest_bridge.json_body import flag, parse
 from rest_bridge.spelling import SpellingError
 from services.errors import ServiceError
 

@@ -18,8 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, tokenize_pb2
 
-from rest_bridge.decode import Decoder, parse
+from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
+from rest_bridge.json_body import parse
 from rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
 from services.errors import ServiceError
 
