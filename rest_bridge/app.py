@@ -2,12 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from rest_bridge.bridge import Bridge
+from rest_bridge.errors import HttpError, from_http
 
 
 def create_app(
@@ -25,7 +27,7 @@ def create_app(
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> Response:
         if await serving():
             return JSONResponse({"status": "serving"})
@@ -33,12 +35,20 @@ def create_app(
 
     if home is not None:
 
-        @app.get("/")
+        @app.api_route("/", methods=["GET", "HEAD"])
         async def index() -> Response:
             return RedirectResponse(home)
 
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> Response:
+        # Another verb on a page of ours. The router knows no other fault.
+        message = f"{request.method} is not allowed here"
+        body = from_http(HttpError(error.status_code, "method_not_allowed", message)).body
+        return Response(body, error.status_code, error.headers, "application/json")
+
     app.router.routes.extend(pages)
-    app.mount("/", bridge)
+    # As the default, not as a mount: that would not match every path, such as one with a line feed.
+    app.router.default = bridge
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

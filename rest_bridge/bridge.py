@@ -101,7 +101,9 @@ class Bridge:
             await response.close()
 
     async def _serve(self, scope: Scope, head: RequestHead, receive: Receive, response: Response) -> None:
-        match = self._router.match(scope["method"], scope["raw_path"])
+        # HEAD is GET without the body (RFC 9110, 9.3.2), which the HTTP server leaves out.
+        verb = "GET" if scope["method"] == "HEAD" else scope["method"]
+        match = self._router.match(verb, scope["raw_path"])
         endpoint = self._endpoints[match.route]
         body = b""
         if match.route.body:
@@ -206,7 +208,7 @@ def _error_response(error: Exception, request_id: str) -> ErrorResponse:
             return errors.from_status(error.to_status())
         case RpcFailed():
             response = errors.from_status(error.status)
-            if not response.plain:
+            if not response.plain and response.status != 501:
                 log.error("%s; request id %s", error.status, request_id)
             response.headers.extend(metadata_headers(error.metadata))
             return response

@@ -20,6 +20,7 @@ from rest_bridge.json_scalars import (
     base64_bytes,
     boolean,
     bounds,
+    declared_bounds,
     double,
     integer,
     raw_document,
@@ -211,7 +212,7 @@ class _Compiler:
             case FieldDescriptor.TYPE_FLOAT:
                 return single
             case _:
-                return integer(*bounds(field.field))
+                return integer(*bounds(field.field), declared_bounds(field.field))
 
 
 def _fields(members: _Members, no_object: Convert) -> Convert:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
+from inferd.options.v1 import options_pb2
 
 from rest_bridge.json_faults import Mismatch, expected, shown, unknown_word
 
@@ -21,6 +22,8 @@ BITS = {
     FieldDescriptor.CPPTYPE_UINT32: (32, False),
     FieldDescriptor.CPPTYPE_UINT64: (64, False),
 }
+# protobuf's stubs and its generated code disagree on the type of an extension.
+_LIMITS: Any = options_pb2.limits
 #: The least number that is infinity in 32 bits.
 _FLOAT_INFINITY = 3.4028235677973366e38
 
@@ -50,7 +53,10 @@ def single(value: Any) -> float:
     return number
 
 
-def integer(low: int, high: int) -> Convert:
+def integer(low: int, high: int, told: tuple[int, int] | None = None) -> Convert:
+    """Integers from `low` to `high`; an error tells of the bounds `told`, where they are narrower."""
+    least, greatest = told or (low, high)
+
     def convert(value: Any) -> int:
         if type(value) is int:
             number = value
@@ -62,7 +68,7 @@ def integer(low: int, high: int) -> Convert:
             raise expected("an integer", value)
         if low <= number <= high:
             return number
-        raise Mismatch(f": expected an integer from {low} to {high}, got {value}", "OUT_OF_RANGE")
+        raise Mismatch(f": expected an integer from {least} to {greatest}, got {value}", "OUT_OF_RANGE")
 
     return convert
 
@@ -106,5 +112,16 @@ def refuse(wanted: str) -> Convert:
 
 
 def bounds(field: FieldDescriptor) -> tuple[int, int]:
+    """Least and greatest value of an integer field's type."""
     bits, signed = BITS[field.cpp_type]
     return -(2**bits) if signed else 0, 2**bits - 1
+
+
+def declared_bounds(field: FieldDescriptor) -> tuple[int, int]:
+    """Those that the field's limits leave: what a client is told. The services check them."""
+    low, high = bounds(field)
+    limits = field.GetOptions().Extensions[_LIMITS]
+    return (
+        int(limits.min) if limits.HasField("min") else low,
+        int(limits.max) if limits.HasField("max") else high,
+    )

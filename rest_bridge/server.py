@@ -3,11 +3,11 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from rest_bridge.http_protocol import HttpProtocol
 
 _BACKLOG = 2048
 
@@ -24,7 +24,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Protocol,
+                http=HttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -64,24 +64,3 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         listener.close()
         raise OSError(error.errno, f"REST cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
-
-
-class _Protocol(HttpToolsProtocol):
-    """Tells the request that runs that its connection is lost, even while others are queued behind it.
-
-    uvicorn tells only the newest request of a connection: a client that pipelines a second one, and leaves,
-    would have the first one run to its end for nobody.
-    """
-
-    _running: RequestResponseCycle | None = None
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        running = self._running
-        if running is not None and not running.response_complete:
-            running.disconnected = True
-            running.message_event.set()
-        super().connection_lost(exc)

@@ -77,7 +77,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         return Work(
             model=model,
             prompts=[prompt],
-            sampling=sampling_params(request, model, [prompt], _max_tokens(request)),
+            sampling=sampling_params(request, model, [prompt], *_max_tokens(request)),
             n=request.n or 1,
             stream=stream,
             logprobs=request.logprobs,
@@ -94,11 +94,11 @@ def _messages(request: pb.CreateChatCompletionRequest) -> Sequence[message_pb2.M
     return [message_pb2.Message(role=message_pb2.ROLE_USER, content=content)]
 
 
-def _max_tokens(request: pb.CreateChatCompletionRequest) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        if request.HasField(name):
-            return int(getattr(request, name))
-    return None
+def _max_tokens(request: pb.CreateChatCompletionRequest) -> tuple[int | None, str]:
+    """The greatest number of tokens to generate, and the field that says so."""
+    if request.HasField("max_completion_tokens"):
+        return request.max_completion_tokens, "max_completion_tokens"
+    return request.max_tokens if request.HasField("max_tokens") else None, "max_tokens"
 
 
 def _check_tool_choice(choice: pb.ToolChoice) -> None:

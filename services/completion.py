@@ -119,5 +119,8 @@ def _writers(request: pb.CreateCompletionRequest, work: Work) -> list[_ChoiceWri
             given = bool(texts) and texts[0].WhichOneof("prompt") == "text"
             echoed = texts[0].text if given else tokenizer.decode(ids, skip_special_tokens=False)
         for _ in range(work.n):
-            writers.append(_ChoiceWriter(echoed, LogprobsWriter(tokenizer) if work.logprobs else None))
+            logprobs = None
+            if work.logprobs:
+                logprobs = LogprobsWriter(tokenizer, skip_special_tokens=work.sampling.skip_special_tokens)
+            writers.append(_ChoiceWriter(echoed, logprobs))
     return writers

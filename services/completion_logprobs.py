@@ -1,5 +1,6 @@
 """Log probabilities in text completion's shape: parallel lists, and where each token begins."""
 
+import codecs
 from collections.abc import Iterable
 
 from inferd.v1 import completion_pb2 as pb
@@ -12,9 +13,12 @@ from services.text.tokenizer import Tokenizer
 class LogprobsWriter:
     """The log probabilities of one continuation, piece by piece; offsets count on from piece to piece."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
         self._offset = 0
+        # A character of several tokens begins with the first of them, and counts with the last.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, pieces: Iterable[Piece]) -> pb.CompletionLogprobs:
         """The log probabilities of these pieces' tokens, an echoed prompt's included."""
@@ -30,7 +34,8 @@ class LogprobsWriter:
             token = self._text(token_id)
             written.tokens.append(token)
             written.text_offset.append(self._offset)
-            self._offset += len(token)
+            if not (self._skip and self._tokenizer.is_special(token_id)):
+                self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
             if value is None:
                 written.token_logprobs.add()
                 written.top_logprobs.add()

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from services.logprob_queue import LogprobQueue
 from services.replicas import Replicas
 from services.runtimes.base import Delta, GenerateRequest, Logprobs
 from services.text.detokenizer import Detokenizer
@@ -52,7 +53,8 @@ async def generate(
 
 
 class _Reader:
-    """The text state of one continuation: half characters and half stop strings wait here."""
+    """The text state of one continuation: half characters, half stop strings and tokens that may turn out to
+    have ended it wait here; and the log probabilities of tokens whose text waits."""
 
     def __init__(self, text: ModelText, request: GenerateRequest) -> None:
         sampling = request.sampling
@@ -60,22 +62,33 @@ class _Reader:
             text.tokenizer, request.token_ids, skip_special_tokens=sampling.skip_special_tokens
         )
         self._stops = StopStrings(sampling.stop) if sampling.stop else None
+        self._ends = text.ends.union(sampling.stop_token_ids)
+        #: A token that ends the text, if the runtime says next that it did.
+        self._held: list[int] = []
+        self._logprobs = LogprobQueue() if request.logprobs else None
         self._unseen = 0
 
     def read(self, delta: Delta) -> Piece | None:
         """The piece that this delta completes; None where all of it has to wait."""
-        ids, finish = delta.token_ids, delta.finish
+        finish = delta.finish
+        ids = [*self._held, *delta.token_ids]
+        held = len(self._held)
+        self._held = []
+        if delta.logprobs and self._logprobs:
+            self._logprobs.add(delta.logprobs)
         if finish and ids and ids[-1] == finish.matched_token_id:
             # The token that ended the text is no part of it.
-            text, used = self._text(ids[:-1])
-            used += used == len(ids) - 1
-        else:
-            text, used = self._text(ids)
+            ids.pop()
+        elif not finish and ids and ids[-1] in self._ends:
+            self._held = [ids.pop()]
+        text, used = self._text(ids)
         if finish and not self._stopped:
             text += self._rest()
         reason = "stop" if self._stopped else finish.reason if finish else None
-        logprobs = _first(delta.logprobs, used) if delta.logprobs else None
-        tokens = self._unseen + used
+        logprobs = None
+        if self._logprobs:
+            logprobs = self._logprobs.take(len(text), last=reason is not None, cut=self._stopped)
+        tokens = self._unseen + (max(0, used - held) if self._stopped else len(delta.token_ids))
         if not (text or reason or logprobs or delta.prompt_logprobs):
             self._unseen = tokens
             return None
@@ -88,13 +101,15 @@ class _Reader:
 
     def _text(self, ids: Sequence[int]) -> tuple[str, int]:
         """The text of these tokens that may go out, and how many of them it took to get to its end."""
-        add = self._detokenizer.add
-        if self._stops is None:
-            return "".join([add(token_id) for token_id in ids]), len(ids)
         parts = []
         for used, token_id in enumerate(ids, 1):
-            parts.append(self._stops.feed(add(token_id)))
-            if self._stops.matched is not None:
+            part = self._detokenizer.add(token_id)
+            if self._logprobs:
+                self._logprobs.decoded(len(part))
+            if self._stops is not None:
+                part = self._stops.feed(part)
+            parts.append(part)
+            if self._stopped:
                 return "".join(parts), used
         return "".join(parts), len(ids)
 
@@ -104,12 +119,6 @@ class _Reader:
             return rest
         rest = self._stops.feed(rest)
         return rest if self._stops.matched is not None else rest + self._stops.finish()
-
-
-def _first(logprobs: Logprobs, count: int) -> Logprobs:
-    if count >= len(logprobs.token_ids):
-        return logprobs
-    return Logprobs(logprobs.token_ids[:count], logprobs.values[:count], logprobs.top[:count])
 
 
 async def interleave(

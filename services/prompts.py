@@ -2,7 +2,7 @@
 and the token counter all call it, so that their numbers are the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from inferd.v1 import chat_pb2, message_pb2, prompt_pb2
 
@@ -43,13 +43,16 @@ async def _tokens(text: ModelText, prompt: prompt_pb2.Prompt, index: int) -> lis
 
 
 def check_token_ids(ids: Iterable[int], text: ModelText, field: str) -> None:
-    """Raise INVALID_ARGUMENT for an id that the model has no token for: an engine may die of one."""
+    """Raise INVALID_ARGUMENT for an id that the model has no token for: an engine may die of one.
+
+    `field` is the path of a list of ids, or of a map whose keys are ids.
+    """
     for index, token_id in enumerate(ids):
         if token_id >= text.vocabulary:
+            path = f'{field}["{token_id}"]' if isinstance(ids, Mapping) else f"{field}[{index}]"
+            last = text.vocabulary - 1
             raise invalid(
-                f"{field}[{index}]",
-                f"{field}[{index}] is {token_id}; the model's token ids are 0 to {text.vocabulary - 1}",
-                "OUT_OF_RANGE",
+                path, f"{path}: the model's token ids are 0 to {last}, not {token_id}", "OUT_OF_RANGE"
             )
 
 

@@ -22,18 +22,22 @@ _DEFAULTS = {field.name: field.default for field in fields(SamplingParams)}
 
 
 def sampling_params(
-    request: CompletionRequest, model: ServedModel, prompts: Sequence[Sequence[int]], max_tokens: int | None
+    request: CompletionRequest,
+    model: ServedModel,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int | None,
+    limited_by: str = "max_tokens",
 ) -> SamplingParams:
     """The sampling of every continuation that `request` asks for.
 
-    `max_tokens` None: as many as the context has room for after the longest prompt. Raises ServiceError
-    INVALID_ARGUMENT naming the field.
+    `max_tokens` None: as many as the context has room for after the longest prompt; else `limited_by` is the
+    field that gave it. Raises ServiceError INVALID_ARGUMENT naming the field.
     """
-    room = _room(model, prompts, max_tokens)
+    room = _room(model, prompts, max_tokens, limited_by)
     limit = room if max_tokens is None else max_tokens
     if request.min_tokens > limit:
         raise invalid(
-            "min_tokens", f"min_tokens is {request.min_tokens}: greater than max_tokens, which is {limit}"
+            "min_tokens", f"min_tokens is {request.min_tokens}: greater than {limited_by}, which is {limit}"
         )
     for index, string in enumerate(request.stop):
         if not string:
@@ -79,13 +83,15 @@ def ignored_fields(params: SamplingParams, model: ServedModel) -> list[str]:
     )
 
 
-def _room(model: ServedModel, prompts: Sequence[Sequence[int]], max_tokens: int | None) -> int:
+def _room(
+    model: ServedModel, prompts: Sequence[Sequence[int]], max_tokens: int | None, limited_by: str
+) -> int:
     longest = max(map(len, prompts))
     room = model.max_model_len - longest
     if room < (max_tokens if max_tokens is not None else 1):
-        asked = "" if max_tokens is None else f" and max_tokens is {max_tokens}"
+        asked = "" if max_tokens is None else f" and {limited_by} is {max_tokens}"
         raise invalid(
-            "messages" if max_tokens is None else "max_tokens",
+            "messages" if max_tokens is None else limited_by,
             f"this model's context is {model.max_model_len} tokens, but the prompt has {longest}{asked}",
             "CONTEXT_LENGTH_EXCEEDED",
             max_model_len=str(model.max_model_len),
@@ -100,6 +106,9 @@ def _constraint(request: CompletionRequest) -> Constraint | None:
         "regex": Constraint("regex", request.regex, "regex") if request.HasField("regex") else None,
         "ebnf": Constraint("ebnf", request.ebnf, "ebnf") if request.HasField("ebnf") else None,
     }
+    for name in ("regex", "ebnf"):
+        if request.HasField(name) and not getattr(request, name):
+            raise invalid(name, f"{name} must not be empty")
     chosen = [name for name, constraint in found.items() if constraint]
     if len(chosen) > 1:
         raise invalid(chosen[1], f"at most one of {' and '.join(chosen)} may be set")

@@ -129,8 +129,14 @@ async def test_other_verbs(rest: Rest) -> None:
     assert error_of(response)["code"] == "method_not_allowed"
     response = await rest.client.delete("/things/x")
     assert response.headers["allow"] == "GET, PATCH"
-    response = await rest.client.head("/things/x")
+    response = await rest.client.head("/say")
     assert (response.status_code, response.content) == (405, b"")
+
+
+async def test_head_is_get_without_its_body(rest: Rest) -> None:
+    response = await rest.client.head("/things/x")
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-type"] == "application/json"
 
 
 async def test_malformed_paths(rest: Rest) -> None:

@@ -129,10 +129,10 @@ class TestTypes:
             ("max_tokens", "5", "max_tokens: expected an integer, got a string"),
             ("max_tokens", True, "max_tokens: expected an integer, got a boolean"),
             ("max_tokens", 1.5, "max_tokens: expected an integer, got 1.5"),
-            ("max_tokens", -1, "max_tokens: expected an integer from 0 to 4294967295, got -1"),
-            ("max_tokens", 2**32, "max_tokens: expected an integer from 0 to 4294967295, got 4294967296"),
+            ("max_tokens", -1, "max_tokens: expected an integer from 1 to 4294967295, got -1"),
+            ("max_tokens", 2**32, "max_tokens: expected an integer from 1 to 4294967295, got 4294967296"),
             ("maxTokens", {}, "maxTokens: expected an integer, got an object"),
-            ("top_k", -(2**31) - 1, "top_k: expected an integer from -2147483648 to 2147483647, got"),
+            ("top_k", -(2**31) - 1, "top_k: expected an integer from -1 to 2147483647, got"),
             (
                 "seed",
                 2**63,

@@ -95,6 +95,74 @@ async def test_a_stop_string_never_leaks_however_the_tokens_come(start_inferd, s
         assert whole.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "stop"
 
 
+async def test_what_ends_a_text_is_no_part_of_it_streamed_or_not(start_inferd, small_text):
+    inferd = await start_inferd(says(small_text, "Hello world, and more"))
+    client = inferd.openai()
+    [stop, *_] = small_text.tokenizer.encode(" world", add_special_tokens=False)
+    for extra, expected in (
+        ({"stop_token_ids": [stop]}, "Hello"),
+        ({"skip_special_tokens": False}, "Hello world, and more"),
+        # A stop token that does not stop is text like any other.
+        ({"skip_special_tokens": False, "ignore_eos": True}, "Hello world, and more<|im_end|>"),
+    ):
+        whole = await client.chat.completions.create(**HELLO, extra_body=extra)
+        assert whole.choices[0].message.content == expected
+        chunks = await streamed(client, **HELLO, extra_body=extra, stream_options={"include_usage": True})
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == expected
+        assert chunks[-1].usage == whole.usage
+
+
+async def test_logprobs_end_where_a_stop_string_cuts_the_text(start_inferd, small_text):
+    client = (await start_inferd(says(small_text, "Hello é world, and more"))).openai()
+    for stop, expected in (
+        (["rld"], "Hello é wo"),
+        (["é w"], "Hello "),
+        (["none"], "Hello é world, and more"),
+    ):
+        whole = await client.chat.completions.create(**HELLO, logprobs=True, stop=stop)
+        assert whole.choices[0].message.content == expected
+        content = whole.choices[0].logprobs.content
+        joined = b"".join(bytes(entry.bytes) for entry in content).decode().removesuffix("<|im_end|>")
+        assert expected.startswith(joined)
+        chunks = await streamed(client, **HELLO, logprobs=True, stop=stop)
+        pieces = [chunk.choices[0].logprobs.content for chunk in chunks if chunk.choices[0].logprobs]
+        assert [entry for piece in pieces for entry in piece] == content
+
+
+async def test_text_offsets_count_characters(start_inferd, small_text):
+    client = (await start_inferd(says(small_text, "a𝄞b"))).openai()
+    answer = await client.completions.create(model="small", prompt="😀x", max_tokens=9, logprobs=0, echo=True)
+    [choice] = answer.choices
+    assert choice.text == "😀xa𝄞b"
+    ids = [
+        token
+        for text in ("😀x", "a𝄞b")
+        for token in small_text.tokenizer.encode(text, add_special_tokens=True)
+    ]
+    data = list(map(small_text.tokenizer.token_bytes, ids))
+    before = [len(b"".join(data[:index]).decode(errors="ignore")) for index in range(len(data))]
+    assert len(set(before)) < len(before)
+    # The last is the token that ended the text.
+    assert choice.logprobs.text_offset == [*before, len(choice.text)]
+
+
+async def test_a_long_text_does_not_stall_the_others(start_inferd):
+    """The tokenizer's thread must leave the interpreter to the event loop."""
+    inferd = await start_inferd()
+    async with inferd.http() as http:
+        prompt = "lorem ipsum dolor sit amet " * 60_000
+        counting = asyncio.create_task(
+            http.post("/utils/token_counter", json={"model": "small", "prompt": prompt}, timeout=120)
+        )
+        served = 0
+        while not counting.done():
+            assert (await http.get("/v1/models")).status_code == 200
+            served += 1
+        assert (await counting).json()["total_tokens"] > 60_000
+        # Where the loop is held, it is one or two: those before and after.
+        assert served > 5
+
+
 async def test_stop_tokens_are_not_part_of_the_text(start_inferd, small_text):
     client = (await start_inferd(says(small_text, "Hello world"))).openai()
     [stop, *_] = small_text.tokenizer.encode(" world", add_special_tokens=False)

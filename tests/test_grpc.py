@@ -206,6 +206,10 @@ async def test_errors_say_what_and_where(start_inferd):
         ({"presence_penalty": -3}, "presence_penalty"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 600, "max_tokens": 3}, "max_completion_tokens"),
+        ({"regex": ""}, "regex"),
+        ({"ebnf": ""}, "ebnf"),
+        ({"tools": [{"function": {"name": "f", "parameters": "[]"}}]}, "tools[0].function.parameters"),
         ({"n": 0}, "n"),
         ({"n": 1_000_000}, "n"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
@@ -216,7 +220,7 @@ async def test_errors_say_what_and_where(start_inferd):
         ({"stop": ["a" * 1025]}, "stop[0]"),
         ({"stop_token_ids": [7, 1_000_000]}, "stop_token_ids[1]"),
         ({"logit_bias": {5: 101}}, 'logit_bias["5"]'),
-        ({"logit_bias": {1_000_000: 1}}, "logit_bias[0]"),
+        ({"logit_bias": {1_000_000: 1}}, 'logit_bias["1000000"]'),
         ({"regex": "a", "ebnf": "root ::= x"}, "ebnf"),
         (
             {"response_format": {"json_schema": {"name": "x", "schema": "{"}}},
@@ -239,6 +243,15 @@ async def test_values_out_of_range_are_named(start_inferd, fields, field):
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert details[1].field_violations[0].field == field
         assert not inferd.runtime.requests
+
+
+async def test_a_part_that_is_nothing_is_named(start_inferd):
+    inferd = await start_inferd()
+    request = hello()
+    request.messages[0].content.add()
+    async with inferd.channel() as channel:
+        _, details = await fails(chat_pb2_grpc.ChatServiceStub(channel).CreateChatCompletion(request))
+        assert details[1].field_violations[0].field == "messages[0].content[1]"
 
 
 async def test_prompts_that_would_kill_an_engine_do_not_reach_it(start_inferd):

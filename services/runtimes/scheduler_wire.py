@@ -26,7 +26,7 @@ _CONSTRAINT_FIELDS = {"json_schema": "json_schema", "regex": "regex", "ebnf": "e
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
 
 # "Input length (2044 tokens) exceeds the maximum allowed length (2042 tokens). …"
-_TOO_LONG = re.compile(r"Input length \(\d+ tokens\) exceeds")
+_TOO_LONG = re.compile(r"Input length \((\d+) tokens\) exceeds the maximum allowed length \((\d+) tokens\)")
 
 
 def to_message(request: GenerateRequest) -> pb.GenerateRequest:
@@ -177,8 +177,14 @@ def to_service_error(error: grpc.aio.AioRpcError, constraint: Constraint | None 
         )
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         # SGLang keeps a few tokens of the context, and all that its KV cache lacks, for itself.
-        reason = "CONTEXT_LENGTH_EXCEEDED" if _TOO_LONG.match(details) else "RUNTIME_REFUSED"
-        return ServiceError(code, reason, details)
+        if too_long := _TOO_LONG.match(details):
+            return ServiceError(
+                code,
+                "CONTEXT_LENGTH_EXCEEDED",
+                f"the prompt has {too_long[1]} tokens, but this model's runtime takes {too_long[2]} at most",
+                metadata={"prompt_tokens": too_long[1], "max_prompt_tokens": too_long[2]},
+            )
+        return ServiceError(code, "RUNTIME_REFUSED", details)
     log.warning("runtime call failed: %s: %s", code.name, details)
     # SGLang says 503 of a full queue (`Scheduler._abort_on_queued_limit`).
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "queue is full" in details:

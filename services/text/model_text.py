@@ -39,7 +39,7 @@ class ModelText:
     """Text in and out of one model.
 
     `context_length` and `vocabulary` are in tokens; `defaults` are the model's own sampling defaults,
-    by the names of `SamplingParams`.
+    by the names of `SamplingParams`. `ends` are the tokens by which the model ends an answer.
     """
 
     tokenizer: Tokenizer
@@ -47,6 +47,7 @@ class ModelText:
     context_length: int
     vocabulary: int
     defaults: Mapping[str, float]
+    ends: frozenset[int]
 
     @classmethod
     def load(cls, path: str | Path) -> "ModelText":
@@ -71,6 +72,7 @@ class ModelText:
             context_length=_context_length(config),
             vocabulary=min(tokenizer.size, config.get("vocab_size", tokenizer.size)),
             defaults={name: generation[name] for name in _DEFAULTED if generation.get(name) is not None},
+            ends=_ends(hf.eos_token_id, config.get("eos_token_id"), generation.get("eos_token_id")),
         )
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -104,6 +106,14 @@ def _json_file(path: str | Path, name: str) -> dict[str, Any]:
     found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
     document = orjson.loads(Path(found).read_bytes()) if found else {}
     return document if isinstance(document, dict) else {}
+
+
+def _ends(*given: int | list[int] | None) -> frozenset[int]:
+    """End-of-sequence tokens: files name one, several, or none."""
+    found: set[int] = set()
+    for ids in given:
+        found.update(ids if isinstance(ids, list) else () if ids is None else (ids,))
+    return frozenset(found)
 
 
 def _context_length(config: Mapping[str, Any]) -> int:

@@ -63,6 +63,10 @@ class ChatTemplate:
             role = "system"
         if not message.content and not message.tool_calls:
             raise invalid(f"{path}.content", f"{path}.content is required", "REQUIRED_FIELD_MISSING")
+        for index, part in enumerate(message.content):
+            if part.WhichOneof("part") is None:
+                field = f"{path}.content[{index}]"
+                raise invalid(field, f"{field} must be a text part", "REQUIRED_FIELD_MISSING")
         rendered: dict[str, Any] = {"role": role, "content": self._content(message)}
         if message.HasField("name"):
             rendered["name"] = message.name
@@ -109,6 +113,8 @@ def _tool(tool: pb.Tool, path: str) -> dict[str, Any]:
             function["parameters"] = orjson.loads(tool.function.parameters)
         except orjson.JSONDecodeError as error:
             raise invalid(field, f"{field} is no JSON document: {error}") from error
+        if not isinstance(function["parameters"], dict):
+            raise invalid(field, f"{field} must be a JSON object: a JSON Schema")
     return {"type": "function", "function": function}
 
 

@@ -1,7 +1,6 @@
 """A model's own tokenizer: text to token ids and back, and each token's bytes.
 
-Loaded once a model from its files; holds no state of a request, and is safe to call from threads. The
-backend (Rust) releases the GIL, so a long text can be encoded beside the event loop.
+Loaded once a model from its files; holds no state of a request, and is safe to call from threads.
 """
 
 import re
@@ -37,11 +36,17 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. Special tokens written out in the text are recognised."""
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        # In a batch, though of one: `encode` holds the GIL for as long as it takes, a batch releases it.
+        [encoding] = self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return encoding.ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of tokens; U+FFFD where their bytes are no UTF-8."""
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is left out of a text without special tokens."""
+        return token_id in self._special
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for by itself; empty for an id without a token."""
@@ -57,6 +62,11 @@ class Tokenizer:
     @cached_property
     def _added(self) -> dict[int, str]:
         return {i: token.content for i, token in self.backend.get_added_tokens_decoder().items()}
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(i for i, token in added.items() if token.special)
 
     @cached_property
     def _is_byte_level(self) -> bool:

@@ -135,7 +135,7 @@ async def test_prompt_beyond_the_context_is_refused(runtime: SchedulerRuntime) -
         await generate(runtime, token_ids=PROMPT * 4000)
     assert (caught.value.code, caught.value.reason) == (
         grpc.StatusCode.INVALID_ARGUMENT,
-        "RUNTIME_REFUSED",
+        "CONTEXT_LENGTH_EXCEEDED",
     )
 
 
