@@ -81,7 +81,7 @@ async def running(model: str) -> AsyncIterator[tuple[int, int, int]]:
 async def measure(
     pid: int, name: str, streams: int, rounds: int, call: Callable[[], Awaitable[None]], tokens: int
 ) -> None:
-    """Print the CPU time of `streams` calls at once, `rounds` times over: per token; per call for 0 tokens."""
+    """Print the CPU time of `streams` calls at once, `rounds` times over: per token, or per call."""
     await asyncio.gather(*(call() for _ in range(streams)))
     before = cpu_seconds(pid)
     for _ in range(rounds):
