@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from services.config import Config, RuntimeConfig
 from services.front import run_front
@@ -16,11 +17,17 @@ Report = Callable[[str], None]
 
 
 def resolve_models(config: Config, report: Report) -> Config:
-    """`config` with each model's path as a local folder or a Hugging Face id. Raises ModelUnavailable."""
+    """`config` with the path of each model that is launched here as a local folder or a Hugging Face id.
+
+    A model that only runs elsewhere need not be here: its runtimes hand out the tokenizer. Raises
+    ModelUnavailable.
+    """
     models = []
     for model in config.models:
+        changes: dict[str, object] = {}
+        if any(runtime.launch for runtime in model.runtimes):
+            changes["path"] = str(resolve(model.path, report))
         package = MODEL_PACKAGES.get(model.path.removeprefix("pypi:"))
-        changes: dict[str, object] = {"path": str(resolve(model.path, report))}
         if package is not None and model.owned_by is None:
             changes["owned_by"] = package.owner
         models.append(model.model_copy(update=changes))
@@ -74,8 +81,10 @@ def _launch(config: Config, launched: list[LocalSGLang], report: Report) -> Conf
             if runtime.launch is None:
                 runtimes.append(runtime)
                 continue
+            # A folder by its type: SGLang is then told to fetch nothing.
+            source = Path(model.path) if Path(model.path).is_dir() else model.path
             local = LocalSGLang(
-                model.path, runtime.launch.args, name=model.id, on_state=_reporter(model.id, report)
+                source, runtime.launch.args, name=model.id, on_state=_reporter(model.id, report)
             )
             local.start()
             launched.append(local)

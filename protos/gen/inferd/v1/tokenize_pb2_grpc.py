@@ -57,7 +57,8 @@ class TokenizeServiceServicer:
     """
 
     def CountTokens(self, request, context):
-        """Counts the tokens of a request: exactly the usage.prompt_tokens that a completion of it reports.
+        """Counts the tokens of a request: exactly the usage.prompt_tokens that a completion of it reports. With
+        messages it counts as chat does, with a prompt alone as text completion does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
