@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.message_factory import GetMessageClass
-from rest_protos import compile_services
+from proto_source import compile_services
 
 from rest_bridge.app import create_app
 from rest_bridge.bridge import Bridge

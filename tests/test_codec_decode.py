@@ -5,9 +5,9 @@ from typing import Any
 import grpc
 import orjson
 import pytest
-from codec_protos import compile_protos
 from google.protobuf import json_format
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, tokenize_pb2
+from proto_source import compile_messages
 
 from rest_bridge.decode import Decoder
 from rest_bridge.json_body import flag, parse
@@ -109,7 +109,7 @@ class TestMembers:
         ]
 
     def test_json_name(self) -> None:
-        shapes = compile_protos("message M { repeated string models = 1 [$json.name = 'data']; }")
+        shapes = compile_messages("message M { repeated string models = 1 [$json.name = 'data']; }")
         decoder = Decoder(shapes["M"])
         assert decoder.decode({"data": ["a"]}) == decoder.decode({"models": ["a"]})
 
@@ -327,7 +327,7 @@ def test_plain_lists_take_no_bare_element() -> None:
     assert fault(decoder.decode, {"tokens": 1}).field == "tokens"
 
 
-SHAPES = compile_protos("""
+SHAPES = compile_messages("""
 message Tree { string name = 1; repeated Tree children = 2; map<string, Tree> by_name = 3; Tree next = 4; }
 message Pair { oneof pair { string a = 1; int32 b = 2; } }
 message Value {
@@ -446,4 +446,4 @@ class TestOtherShapes:
 )
 def test_bad_options_are_errors_at_start(source: str, names: str) -> None:
     with pytest.raises(SpellingError, match=names):
-        Decoder(compile_protos(source)["M"])
+        Decoder(compile_messages(source)["M"])

@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 import pytest
-from codec_protos import compile_protos
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -18,6 +17,7 @@ from inferd.v1 import (
     sampling_pb2,
     tokenize_pb2,
 )
+from proto_source import compile_messages
 
 from rest_bridge.encode import Encoder
 from rest_bridge.spelling import SpellingError
@@ -151,7 +151,7 @@ def test_raw_documents_keep_their_text() -> None:
     assert b'{"z": 1.50, "a": 123456789012345678901234567890}' in Encoder(schema.DESCRIPTOR).encode(schema)
 
 
-SHAPES = compile_protos("""
+SHAPES = compile_messages("""
 message Tree { string name = 1; repeated Tree children = 2; Tree next = 3; }
 message Node {
   option $message.tag = 'kind';
@@ -237,6 +237,6 @@ class TestOtherShapes:
         assert encoded(made("Known", {})) == {"times": []}
 
     def test_refused(self) -> None:
-        shapes = compile_protos("message M { google.protobuf.Value v = 1; }")
+        shapes = compile_messages("message M { google.protobuf.Value v = 1; }")
         with pytest.raises(SpellingError, match="Value is not supported"):
             Encoder(shapes["M"])

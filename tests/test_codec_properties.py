@@ -9,7 +9,6 @@ import openai.types
 import openai.types.chat
 import orjson
 import pytest
-from codec_protos import compile_protos
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -17,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, tokenize_pb2
+from proto_source import compile_messages
 
 from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
@@ -39,7 +39,7 @@ RESPONSES = [
     models_pb2.ListModelsResponse,
     tokenize_pb2.CountTokensResponse,
 ]
-PLAIN = compile_protos("""
+PLAIN = compile_messages("""
 message Plain {
   string text = 1; bytes data = 2; bool truth = 3; double number = 4; float single = 5; int32 a = 6;
   uint32 b = 7; sint32 c = 8; fixed32 d = 9; sfixed32 e = 10;

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inferd.v1 import chat_pb2, completion_pb2, models_pb2, queue_pb2, tokenize_pb2
-from rest_protos import compile_services
+from proto_source import compile_services
 
 from rest_bridge.errors import HttpError
 from rest_bridge.router import Router
