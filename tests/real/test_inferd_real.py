@@ -166,6 +166,23 @@ async def test_stop_strings_and_tokens(tiny):
     assert ids
 
 
+async def test_the_token_that_ends_an_answer_is_no_part_of_it(start, smollm2_path, smollm2_address):
+    """The engine streams it before it says that it was the end."""
+    inferd = await start(smollm2_path, smollm2_address)
+    client = inferd.openai()
+    async with inferd.http() as http:
+        body = {"model": "smollm2", "prompt": " capital"}
+        [capital] = (await http.post("/tokenize", json=body)).json()["tokens"]
+    for extra, expected in (
+        ({"stop_token_ids": [capital]}, "The"),
+        ({"skip_special_tokens": False}, "The capital of France is Paris."),
+    ):
+        whole = await client.chat.completions.create(**FRANCE, extra_body=extra)
+        assert whole.choices[0].message.content == expected
+        stream = await client.chat.completions.create(**FRANCE, extra_body=extra, stream=True)
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == expected
+
+
 async def test_several_prompts_and_answers(tiny):
     client = tiny.openai()
     base = {"model": "smollm2", "max_tokens": 5, "temperature": 0}
