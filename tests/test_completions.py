@@ -314,7 +314,19 @@ async def test_a_client_that_leaves_ends_the_work(start_inferd):
     async with asyncio.timeout(5):
         while inferd.runtime.running:
             await asyncio.sleep(0.01)
+        # By name as well: the real servicer loses a cancellation that meets it while it writes.
+        while not inferd.runtime.aborted:
+            await asyncio.sleep(0.01)
     assert inferd.runtime.cancelled == 1
+    assert list(inferd.runtime.aborted) == [inferd.runtime.requests[0].request_id]
+
+
+async def test_what_ends_by_itself_is_not_aborted(start_inferd):
+    inferd = await start_inferd()
+    client = inferd.openai()
+    await client.chat.completions.create(**HELLO, max_tokens=3)
+    await streamed(client, **HELLO, max_tokens=3)
+    assert not inferd.runtime.aborted
 
 
 async def test_the_documents_sample_body_works_on_every_path(start_inferd, small_text):

@@ -96,6 +96,8 @@ class SchedulerRuntime:
         self._serving = False
         self._closed = False
         self._calls: set[_Call] = set()
+        # Kept from the garbage collector until they are done.
+        self._aborts: set[asyncio.Task[None]] = set()
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -118,6 +120,8 @@ class SchedulerRuntime:
             await asyncio.wait([self._watcher])
         for call in list(self._calls):
             call.drop()
+        for abort in list(self._aborts):
+            abort.cancel()
         await self._channel.close()
         self._set_serving(False)
 
@@ -172,16 +176,19 @@ class SchedulerRuntime:
         if not request.token_ids:
             raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT", "the prompt has no tokens")
         reader = ResponseReader(request)
-        call = _Call(self._scheduler.Generate(to_message(request)))
+        message = to_message(request)
+        call = _Call(self._scheduler.Generate(message))
         self._calls.add(call)
+        finished = False
         try:
             while (response := await call.rpc.read()) is not grpc.aio.EOF:
                 call.heard = time.monotonic()
                 delta = reader.read(response)
                 if delta is None:
                     continue
+                finished = delta.finish is not None
                 yield delta
-                if delta.finish is not None:
+                if finished:
                     return
             raise aborted()
         except grpc.aio.AioRpcError as error:
@@ -194,6 +201,25 @@ class SchedulerRuntime:
             self._calls.discard(call)
             # Ends the work in the engine, unless it ended by itself.
             call.rpc.cancel()
+            if not finished and not self._closed:
+                self._abort(message.request_id)
+
+    def _abort(self, request_id: str) -> None:
+        """Tell the engine to end a request whose call was cancelled.
+
+        The servicer should do that by itself, and does not where the cancellation meets it while it writes a
+        message: the engine would then generate to the end. A second abort of a request does no harm.
+        """
+        task = asyncio.create_task(self._send_abort(request_id), name=f"abort on {self.name}")
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def _send_abort(self, request_id: str) -> None:
+        request = pb.AbortRequest(request_id=request_id, reason="the call was cancelled")
+        try:
+            await self._scheduler.Abort(request, timeout=INFO_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            log.debug("%s: abort: %s", self.name, error.code().name)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -131,6 +131,8 @@ class SimulatedRuntime:
         #: How many generations run now, and how many ended because the caller went away.
         self.running = 0
         self.cancelled = 0
+        #: Ids of the requests that were aborted by name.
+        self.aborted: deque[str] = deque(maxlen=1000)
         self.host = host
         self.port = port
         self._decode = decode
@@ -283,6 +285,10 @@ class _Scheduler(pb_grpc.SglangSchedulerServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
         await self._runtime.generate(request, context)
+
+    async def Abort(self, request: pb.AbortRequest, context: Any) -> pb.AbortResponse:
+        self._runtime.aborted.append(request.request_id)
+        return pb.AbortResponse(success=True)
 
     async def GetModelInfo(self, request: Any, context: Any) -> pb.GetModelInfoResponse:
         return self._runtime.model_info()

@@ -251,13 +251,16 @@ async def test_leaving_and_cancelling_reach_the_engine(tiny, sglang_address):
 
         client = tiny.openai()
         long = {"model": "smollm2", "prompt": "a", "max_tokens": 1900, "extra_body": {"ignore_eos": True}}
-        stream = await client.completions.create(**long, stream=True)
-        await anext(aiter(stream))
-        await stream.close()
+        # Often: the servicer loses a cancellation that comes while it writes, one in ten or so.
+        for _ in range(20):
+            stream = await client.completions.create(**long, stream=True)
+            await anext(aiter(stream))
+            await stream.close()
         unary = asyncio.create_task(client.completions.create(**long))
         await asyncio.sleep(0.5)
         unary.cancel()
-        async with asyncio.timeout(10):
+        # A generation that was lost would go on for longer.
+        async with asyncio.timeout(8):
             while await running():
                 await asyncio.sleep(0.1)
 
