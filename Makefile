@@ -14,6 +14,7 @@ serve: ## Install what is missing, fetch the default model, and serve it (CONFIG
 
 test: ## Install what the tests need, and run all of them (ARGS for pytest)
 	@scripts/install dev
+	@scripts/postgres >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: ## All but the tests: format, lint, types, protos, generated code

@@ -55,6 +55,13 @@ def create_app(
             allow_origins=cors_origins,
             allow_methods=sorted({route.verb for route in bridge.routes}),
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-inferd-ignored", "retry-after"],
+            expose_headers=[
+                "x-request-id",
+                "x-inferd-ignored",
+                "x-should-retry",
+                "location",
+                "preference-applied",
+                "retry-after",
+            ],
         )
     return app

@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 from rest_bridge import errors, query, sse
 from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
-from rest_bridge.errors import ErrorResponse, HttpError
+from rest_bridge.errors import ErrorResponse, Headers, HttpError
+from rest_bridge.events import event_encoder
 from rest_bridge.json_body import flag, parse
 from rest_bridge.message_pump import MessagePump
 from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
@@ -32,7 +33,8 @@ log = logging.getLogger("inferd.rest")
 
 @dataclass(frozen=True)
 class _Answer:
-    """An RPC that answers a route, and how its messages become bytes; `done` ends a complete stream."""
+    """An RPC that answers a route, and how its messages become bytes: bodies or, of one that streams, events.
+    `done` ends a complete stream."""
 
     method: MethodDescriptor
     encode: Callable[[Message], bytes]
@@ -43,7 +45,7 @@ class _Answer:
 class _Endpoint:
     """A route, compiled: `decode` makes the request's message, or its body field, of a JSON document.
 
-    `own` is the route's method, `sibling` the streaming one that the body may select.
+    `own` is the route's method, `sibling` the streaming one that the request may select.
     """
 
     route: Route
@@ -105,6 +107,7 @@ class Bridge:
         verb = "GET" if scope["method"] == "HEAD" else scope["method"]
         match = self._router.match(verb, scope["raw_path"])
         endpoint = self._endpoints[match.route]
+        head.check_idempotency_key()
         body = b""
         if match.route.body:
             head.check_body()
@@ -115,10 +118,12 @@ class Bridge:
         if answer.method.server_streaming:
             await self._stream(call, answer, receive, response)
         else:
+            wait = match.route.preferred_wait
+            applied = wait.apply(request, head.wait) if wait is not None else []
             reply = await self._unary(call, receive)
-            await response.send(
-                match.route.success_status, answer.encode(reply.message), metadata_headers(reply.metadata)
-            )
+            status, headers = _outcome(match.route, reply.message)
+            headers += applied + metadata_headers(reply.metadata)
+            await response.send(status, answer.encode(reply.message), headers)
 
     async def _unary(self, call: Call, receive: Receive) -> Reply:
         running = asyncio.get_running_loop().create_task(self._transport.unary(call))
@@ -137,12 +142,11 @@ class Bridge:
             raise
 
     async def _stream(self, call: Call, answer: _Answer, receive: Receive, response: Response) -> None:
-        encode = answer.encode
         stream = self._transport.stream(call)
         async with (
             MessagePump(
                 stream,
-                lambda message: sse.event(encode(message)),
+                answer.encode,
                 idle=sse.KEEP_ALIVE,
                 idle_seconds=self._keep_alive_seconds,
             ) as pump,
@@ -164,40 +168,57 @@ def _compile(route: Route) -> _Endpoint:
         field_type = request_type.fields_by_name[route.body].message_type
         assert field_type is not None
         body_type = field_type
-    method, streaming = route.method, route.streaming
-    own = _Answer(method, Encoder(method.output_type).encode)
+    streaming = route.streaming
     sibling = None
     if streaming is not None:
-        done = sse.event(streaming.done.encode()) if streaming.done else b""
-        sibling = _Answer(streaming.method, Encoder(streaming.method.output_type).encode, done)
+        sibling = _answer(streaming.method, sse.event(streaming.done.encode()) if streaming.done else b"")
     return _Endpoint(
         route=route,
         request_type=request_type,
         new_request=GetMessageClass(request_type),
         decode=Decoder(body_type).decode,
-        own=own,
+        own=_answer(route.method),
         sibling=sibling,
     )
+
+
+def _answer(method: MethodDescriptor, done: bytes = b"") -> _Answer:
+    if method.server_streaming:
+        return _Answer(method, event_encoder(method.output_type), done)
+    return _Answer(method, Encoder(method.output_type).encode)
 
 
 def _request(endpoint: _Endpoint, match: Match, body: bytes, query_string: bytes) -> tuple[Message, _Answer]:
     """The request's message, and the RPC that it is for. What the path says wins over the body."""
     route, answer = endpoint.route, endpoint.own
-    document = parse(body) if route.body else {}
+    document = parse(body) if body or route.needs_body else {}
+    parameters = query.parse(query_string) if query_string and route.body != "*" else ()
     if endpoint.sibling is not None and route.streaming is not None:
-        answer = endpoint.sibling if flag(document, route.streaming.selector) else answer
+        selector = route.streaming.selector
+        is_streamed = flag(document, selector) if route.body else query.flag(parameters, selector)
+        answer = endpoint.sibling if is_streamed else answer
     if route.body == "*":
         request = endpoint.decode(document)
     else:
         request = endpoint.new_request()
-        if query_string:
-            query.bind(request, endpoint.request_type, query_string, covered=route.body)
+        query.bind(request, endpoint.request_type, parameters, covered=route.body)
         if route.body:
             getattr(request, route.body).CopyFrom(endpoint.decode(document))
     for field, text in zip(route.path_fields, match.texts, strict=True):
         if text:
             field.set(request, [text])
     return request, answer
+
+
+def _outcome(route: Route, message: Message) -> tuple[int, Headers]:
+    """Status and headers of a unary answer: where to find what it tells of, and when to ask again."""
+    status, headers = route.success_status, list[tuple[bytes, bytes]]()
+    if route.location is not None and (path := route.location.of(message)):
+        headers.append((b"location", path.encode("ascii")))
+    if route.pending is not None and (seconds := route.pending.retry_after(message)) is not None:
+        status = route.pending.status
+        headers.append((b"retry-after", b"%d" % seconds))
+    return status, headers
 
 
 def _error_response(error: Exception, request_id: str) -> ErrorResponse:

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from rest_bridge import well_known
 from rest_bridge.json_body import bad_body
 from rest_bridge.json_faults import Mismatch, expected, required, shown, spoken, unknown_word
 from rest_bridge.json_scalars import (
@@ -37,6 +38,7 @@ from rest_bridge.spelling import (
     element_kinds,
     enum_spelling,
     field_kinds,
+    flattened,
     listed_kinds,
     message_spelling,
 )
@@ -78,7 +80,7 @@ class _Compiler:
         if convert is None:
             spelling = message_spelling(message)
             if spelling.text_form:
-                convert = self._messages[message] = _text_form(spelling)
+                convert = self._messages[message] = well_known.json_reader(message)
             elif spelling.bare:
                 convert = self._bare(spelling)
             elif spelling.tag:
@@ -94,9 +96,27 @@ class _Compiler:
             convert = _exclusive(spelling.unions, convert)
         # Entered before its members are compiled: one of them may be of this type.
         self._messages[spelling.descriptor] = convert
+        if spelling.inline is not None:
+            convert = self._inlined(spelling, spelling.inline, convert)
         for field in spelling.fields:
             self._add(members, field)
         return convert
+
+    def _inlined(self, spelling: MessageSpelling, inline: FieldSpelling, convert: Convert) -> Convert:
+        """An object of which the members that are not its own are those of its inline field."""
+        name, own = inline.name, spelling.own
+
+        def both(value: Any) -> Any:
+            values = convert(value)
+            if type(value) is dict:
+                others = {member: given for member, given in value.items() if member not in own}
+                if inner := convert_inner(others):
+                    values[name] = inner
+            return values
+
+        self._messages[spelling.descriptor] = both
+        convert_inner = self.message(inline.nested)
+        return both
 
     def _tagged(self, spelling: MessageSpelling) -> Convert:
         tag, union = spelling.tag, spelling.unions[0]
@@ -337,21 +357,6 @@ def _key(field: FieldDescriptor) -> Convert:
     return convert
 
 
-def _text_form(spelling: MessageSpelling) -> Convert:
-    new = GetMessageClass(spelling.descriptor)
-    name = spelling.descriptor.name
-
-    def convert(value: Any) -> Message:
-        message: Any = new()
-        try:
-            message.FromJsonString(string(value))
-        except (ValueError, OverflowError):
-            raise Mismatch(f": expected a {name}, as proto3 JSON spells it, got {shown(value)}") from None
-        return message
-
-    return convert
-
-
 _PLAIN: dict[Convert, type] = {string: str, boolean: bool, double: float}
 
 
@@ -369,5 +374,5 @@ def _is_enum(field: FieldSpelling) -> bool:
 def _may_be_empty(field: FieldSpelling) -> bool:
     """Whether the field is a message that may be empty, so that its tag alone says everything."""
     return field.field.message_type is not None and not any(
-        inner.required for inner in message_spelling(field.nested).fields
+        inner.required for inner in flattened(message_spelling(field.nested))
     )

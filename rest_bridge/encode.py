@@ -15,6 +15,7 @@ import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from rest_bridge.errors import error_object
 from rest_bridge.spelling import FieldSpelling, MessageSpelling, enum_spelling, message_spelling
 
 #: Turns a field's value into what orjson writes. None: it is that already.
@@ -57,6 +58,8 @@ class _Compiler:
             spelling = message_spelling(message)
             if spelling.text_form:
                 convert = self._messages[message] = methodcaller("ToJsonString")
+            elif spelling.error:
+                convert = self._messages[message] = error_object
             elif spelling.bare:
                 convert = self._bare(spelling)
             elif spelling.tag:
@@ -70,8 +73,27 @@ class _Compiler:
         convert = _visit(spelling, members)
         # Entered before its fields are compiled: one of them may be of this type.
         self._messages[spelling.descriptor] = convert
+        if spelling.inline is not None:
+            convert = self._inlined(spelling, spelling.inline, convert)
         self._fill(members, spelling)
         return convert
+
+    def _inlined(
+        self, spelling: MessageSpelling, inline: FieldSpelling, convert: Callable[[Any], dict[str, Any]]
+    ) -> Callable[[Any], dict[str, Any]]:
+        """An object with the members of its inline field too, but for those that it has itself."""
+        name, own = inline.name, spelling.own
+
+        def both(message: Any) -> dict[str, Any]:
+            document = convert(message)
+            if message.HasField(name):
+                inner = convert_inner(getattr(message, name))
+                document.update((member, value) for member, value in inner.items() if member not in own)
+            return document
+
+        self._messages[spelling.descriptor] = both
+        convert_inner = self.message(inline.nested)
+        return both
 
     def _tagged(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
         tag, union = spelling.tag, spelling.unions[0]
@@ -117,7 +139,7 @@ class _Compiler:
 
     def _fill(self, members: _Members, spelling: MessageSpelling) -> None:
         for field in spelling.fields:
-            members[field.field] = (field.member, self._field(field))
+            members[field.field] = (field.member, _elsewhere if field.inline else self._field(field))
 
     def _field(self, field: FieldSpelling) -> _Convert:
         if field.is_map:
@@ -175,7 +197,11 @@ def _blank(spelling: MessageSpelling) -> dict[str, Any]:
         unset = _unset(field)
         if field.null_when_unset or (unset is not None and not field.omit_when_empty):
             blank[field.member] = unset
-    return blank
+    if spelling.inline is None:
+        return blank
+    inner = _blank(message_spelling(spelling.inline.nested))
+    hidden = spelling.own - blank.keys()
+    return {member: value for member, value in inner.items() if member not in hidden} | blank
 
 
 def _unset(field: FieldSpelling) -> Any:
@@ -191,6 +217,10 @@ def _unset(field: FieldSpelling) -> Any:
     if field.field.type == FieldDescriptor.TYPE_BYTES:
         return [] if field.byte_list else ""
     return field.field.default_value
+
+
+def _elsewhere(_: Any) -> None:
+    """An inline field has no member: what it holds is written after the message's own."""
 
 
 def _is_empty(field: FieldSpelling) -> bool:

@@ -1,6 +1,7 @@
 """Fields by path (`a.b.c`), set from text: what the variables of a path and query parameters need.
 
-Values are scalars, or lists of them in a query; messages are for the JSON body.
+Values are scalars and the messages that are a string in JSON, or lists of them in a query; other messages
+are for the JSON body.
 """
 
 import base64
@@ -12,6 +13,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from rest_bridge import well_known
 from rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
 from services.errors import invalid
 
@@ -30,7 +32,8 @@ class FieldPathError(ValueError):
 
 @dataclass(frozen=True)
 class FieldPath:
-    """A scalar field of a message, or of a message within it."""
+    """A scalar field of a message, or of a message within it. `text` is how it was named; `names` are the
+    fields on the way to it, as the protos name them, inline ones too."""
 
     text: str
     names: tuple[str, ...]
@@ -46,7 +49,10 @@ class FieldPath:
         for parent in parents:
             holder = getattr(holder, parent)
         if self.field.is_repeated:
-            getattr(holder, name)[:] = values
+            holder.ClearField(name)
+            getattr(holder, name).extend(values)
+        elif len(values) == 1 and self.field.message_type is not None:
+            getattr(holder, name).CopyFrom(values[0])
         elif len(values) == 1:
             setattr(holder, name, values[0])
         else:
@@ -64,27 +70,36 @@ def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
     *parents, last = names
     path: list[str] = []
     for name in parents:
-        field = _find(message, name).field
+        steps = _find(message, name)
+        field = steps[-1].field
         if field.message_type is None or field.is_repeated:
             raise FieldPathError(f"{field.full_name} is no single message: nothing in it can be named")
-        path.append(field.name)
+        path += [step.name for step in steps]
         message = field.message_type
-    spelling = _find(message, last)
-    if spelling.field.message_type is not None:
+    steps = _find(message, last)
+    spelling = steps[-1]
+    if spelling.field.message_type is not None and not message_spelling(spelling.nested).text_form:
         raise FieldPathError(f"{spelling.field.full_name} is no scalar")
     return FieldPath(
         text=".".join(names),
-        names=(*path, spelling.name),
+        names=(*path, *(step.name for step in steps)),
         field=spelling.field,
         read=_reader(spelling.field),
     )
 
 
-def _find(message: Descriptor, name: str) -> FieldSpelling:
-    for spelling in message_spelling(message).fields:
-        if name in spelling.accepted:
-            return spelling
-    raise FieldPathError(f"{message.full_name} has no field {name}")
+def _find(message: Descriptor, name: str) -> tuple[FieldSpelling, ...]:
+    """The field of that name, last, and the inline fields that it stands in."""
+    inlines: list[FieldSpelling] = []
+    spelling = message_spelling(message)
+    while True:
+        for field in spelling.fields:
+            if name in field.accepted:
+                return (*inlines, field)
+        if spelling.inline is None:
+            raise FieldPathError(f"{message.full_name} has no field {name}")
+        inlines.append(spelling.inline)
+        spelling = message_spelling(spelling.inline.nested)
 
 
 def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
@@ -99,6 +114,9 @@ def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
             assert enum is not None
             names = {value.name: value.number for value in enum.values}
             return _one_of(enum_spelling(enum).numbers, unspoken=names)
+        case FieldDescriptor.TYPE_MESSAGE:
+            assert field.message_type is not None
+            return well_known.text_reader(field.message_type)
         case FieldDescriptor.TYPE_BYTES:
             return _base64
         case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:

@@ -13,13 +13,16 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inferd.options.v1 import options_pb2
 
 from rest_bridge import comments as proto_comments
+from rest_bridge.openapi_responses import Responses, selection
 from rest_bridge.path_template import Wildcard
-from rest_bridge.routes import Route, StreamingRule, compile_routes
+from rest_bridge.routes import Route, compile_routes
 from rest_bridge.schema import Json, Schemas
-from rest_bridge.spelling import message_spelling
+from rest_bridge.spelling import FieldSpelling, flattened, message_spelling
 
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _EXAMPLE: Any = options_pb2.example
+
+_SELECTS = "Whether the answer is a stream of events."
 
 _DESCRIPTION = """\
 A typed gRPC service in front of SGLang runtimes, and the REST paths of OpenAI's API over it. This document \
@@ -28,48 +31,6 @@ is made from the protos: every path here, but /health, is an RPC there.
 Members of a request that are not described here are ignored. A null in a request is as good as an absent \
 member. The header `x-request-timeout` sets a deadline, in seconds; `x-request-id` names the request, and \
 the response repeats it or brings one."""
-
-_RETRY_AFTER: Json = {
-    "Retry-After": {
-        "description": "Seconds after which the same request may do better.",
-        "schema": {"type": "integer", "minimum": 1},
-    }
-}
-
-# What each error status says. Those of a body are only for operations that take one.
-_ERRORS: Mapping[int, str] = {
-    400: "The request is at fault: it is malformed, or a member is missing, of a wrong type or out of range."
-    " `param` names the member.",
-    404: "What the request names does not exist.",
-    413: "The body is larger than the server takes.",
-    415: "The body is not `application/json` in UTF-8, or is compressed.",
-    429: "The server has as much work as it takes. Try again later.",
-    501: "Not served.",
-    503: "What would do the work is out of reach. Try again later.",
-    504: "The deadline passed before the work was done.",
-}
-_OF_A_BODY = (413, 415)
-_RETRIED = (429, 503)
-_NOT_SERVED = 501
-
-_ERROR_SCHEMA: Json = {
-    "type": "object",
-    "description": "Every error, before and within a stream.",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string", "description": "What is wrong, for people."},
-                "type": {"type": "string", "description": "The kind of error, such as `server_error`."},
-                "param": {"type": ["string", "null"], "description": "Path of the member at fault, if any."},
-                "code": {"type": "string", "description": "The reason, for programs."},
-            },
-            "required": ["message", "type", "param", "code"],
-        }
-    },
-    "required": ["error"],
-}
-_ERROR_REFERENCE: Json = {"$ref": "#/components/schemas/Error"}
 
 
 def _health(description: str, status: str) -> Json:
@@ -104,7 +65,7 @@ class _Document:
     def __init__(self, comments: Mapping[str, str]) -> None:
         self._comments = comments
         self._schemas = Schemas(comments)
-        self._schemas.components["Error"] = _ERROR_SCHEMA
+        self._responses = Responses(self._schemas, self._comment)
 
     def build(self, services: Sequence[ServiceDescriptor]) -> Json:
         routes = compile_routes(services)
@@ -133,10 +94,7 @@ class _Document:
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(self._schemas.components.items())),
-                "responses": {
-                    "Error": _error("Any other error."),
-                    **{f"Error{status}": _error(text, status) for status, text in _ERRORS.items()},
-                },
+                "responses": self._responses.components,
             },
         }
 
@@ -152,12 +110,16 @@ class _Document:
         texts = [comment]
         if route.streaming is not None:
             sibling = self._comment(route.streaming.method)
-            texts.append(f'With `"{route.streaming.selector}": true`: {sibling}')
+            texts.append(f"With {selection(route)}: {sibling}")
         if route is not main:
             texts.insert(0, f"The same as `{main.verb} {_path(main)}`.")
             name += f"_{route.verb.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', _path(route)).strip('_')}"
         example = _example(method)
-        parameters = [*self._path_parameters(route, example), *self._query_parameters(route, example)]
+        parameters = [
+            *self._path_parameters(route, example),
+            *self._query_parameters(route, example),
+            *self._header_parameters(route),
+        ]
         return {
             "operationId": name,
             "tags": [service.name],
@@ -165,7 +127,7 @@ class _Document:
             "description": "\n\n".join(texts),
             **({"parameters": parameters} if parameters else {}),
             **({"requestBody": self._request_body(route, example)} if route.body else {}),
-            "responses": self._responses(route),
+            "responses": self._responses.of(route),
         }
 
     def _path_parameters(self, route: Route, example: Json) -> Iterator[Json]:
@@ -184,11 +146,12 @@ class _Document:
             }
 
     def _query_parameters(self, route: Route, example: Json) -> Iterator[Json]:
-        """The request's own scalars that stand neither in the path nor in the body."""
+        """The request's own scalars that stand neither in the path nor in the body, and what selects the
+        stream where there is no body."""
         if route.body == "*":
             return
-        for field in message_spelling(route.method.input_type).fields:
-            if field.name in (*_bound(route), route.body) or field.field.message_type is not None:
+        for field in flattened(message_spelling(route.method.input_type)):
+            if field.name in (*_bound(route), route.body) or _is_document(field):
                 continue
             yield {
                 "name": field.member,
@@ -198,6 +161,26 @@ class _Document:
                 "schema": self._schemas.parameter(field.field),
                 **({"example": example[field.member]} if field.member in example else {}),
             }
+        if route.streaming is not None and not route.body:
+            yield {
+                "name": route.streaming.selector,
+                "in": "query",
+                "required": False,
+                "description": _SELECTS,
+                "schema": {"type": "boolean", "default": False},
+            }
+
+    def _header_parameters(self, route: Route) -> Iterator[Json]:
+        if route.preferred_wait is not None:
+            comment = self._comment(route.preferred_wait.field)
+            yield {
+                "name": "Prefer",
+                "in": "header",
+                "required": False,
+                "description": f"`wait=N` (RFC 7240), where the request itself says nothing of it. {comment}",
+                "schema": {"type": "string"},
+                "example": "wait=10",
+            }
 
     def _body(self, route: Route) -> Json:
         """Schema of the request body."""
@@ -206,7 +189,7 @@ class _Document:
             (field,) = (field for field in message_spelling(message).fields if field.name == route.body)
             message, bound = field.nested, frozenset()
         selector = route.streaming.selector if route.streaming is not None else ""
-        return self._schemas.body(message, bound, selector, "Whether the answer is a stream of events.")
+        return self._schemas.body(message, bound, selector, _SELECTS)
 
     def _request_body(self, route: Route, example: Json) -> Json:
         # What stands in the path need not be said twice.
@@ -221,26 +204,8 @@ class _Document:
         elif example:
             media["example"] = example
         description = self._comment(route.method.input_type)
-        return {"description": description, "required": True, "content": {"application/json": media}}
-
-    def _responses(self, route: Route) -> Json:
-        description = self._comment(route.method.output_type)
-        whole = self._schemas.response(route.method.output_type)
-        content: Json = {"application/json": {"schema": whole}}
-        responses: Json = {str(route.success_status): {"description": description, "content": content}}
-        if route.streaming is not None:
-            chunk = self._schemas.response(route.streaming.method.output_type)
-            schema = {"description": "The data of one event.", "oneOf": [chunk, _ERROR_REFERENCE]}
-            success = responses.setdefault("200", {"description": "", "content": {}})
-            success["content"]["text/event-stream"] = {"schema": schema}
-            told = _stream_description(route.streaming)
-            success["description"] = f"{success['description']}\n\n{told}".strip()
-        served = "UNIMPLEMENTED" not in self._comment(route.method.containing_service)
-        for status in _ERRORS:
-            if (route.body or status not in _OF_A_BODY) and not (served and status == _NOT_SERVED):
-                responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
-        responses["default"] = {"$ref": "#/components/responses/Error"}
-        return responses
+        content = {"application/json": media}
+        return {"description": description, "required": route.needs_body, "content": content}
 
 
 def _path(route: Route) -> str:
@@ -249,8 +214,13 @@ def _path(route: Route) -> str:
 
 
 def _bound(route: Route) -> frozenset[str]:
-    """The request's own fields that stand in the path."""
-    return frozenset(path.names[0] for path in route.path_fields if len(path.names) == 1)
+    """The request's own fields, or those of its inline message, that stand in the path."""
+    return frozenset(path.field.name for path in route.path_fields if "." not in path.text)
+
+
+def _is_document(field: FieldSpelling) -> bool:
+    """Whether the field is a message that no parameter can hold."""
+    return field.field.message_type is not None and not message_spelling(field.nested).text_form
 
 
 def _example(method: MethodDescriptor) -> Json:
@@ -262,37 +232,3 @@ def _example(method: MethodDescriptor) -> Json:
     if not isinstance(example, dict):
         raise ValueError(f"{method.full_name}: the example is no JSON object")
     return example
-
-
-def _stream_description(streaming: StreamingRule) -> str:
-    chunk = streaming.method.output_type.name
-    lines = ["data: {…}", "", ": keep-alive", "", "data: {…}", ""]
-    facts = [f"The data of each event is one `{chunk}`, as JSON on one line."]
-    if streaming.done:
-        lines += [f"data: {streaming.done}", ""]
-        facts.append(
-            f"`data: {streaming.done}` ends a complete stream. One that ends without it was cut short."
-        )
-    facts += [
-        'An error after the stream has begun is the event `data: {"error": …}`, of the schema `Error`, and'
-        " the last one. An error before that is an answer of its own, with a status and `application/json`.",
-        "A line that begins with a colon is a comment, which keeps the connection alive while there is"
-        " nothing else to send. Clients ignore it.",
-    ]
-    return "\n".join(
-        [
-            f'With `"{streaming.selector}": true` the answer is `text/event-stream` (server-sent events):',
-            "",
-            "```",
-            *lines,
-            "```",
-            "",
-            *(f"- {fact}" for fact in facts),
-        ]
-    )
-
-
-def _error(description: str, status: int | None = None) -> Json:
-    content: Json = {"application/json": {"schema": _ERROR_REFERENCE}}
-    headers = {"headers": _RETRY_AFTER} if status in _RETRIED else {}
-    return {"description": description, **headers, "content": content}

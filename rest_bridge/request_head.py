@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rest_bridge import prefer
 from rest_bridge.errors import HttpError
 
 REQUEST_ID = "x-request-id"
@@ -22,6 +23,7 @@ _FORWARDED = {
 
 # What gRPC takes in metadata.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
 _ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
 # gRPC over HTTP/2: TimeoutValue is at most 8 digits.
@@ -36,11 +38,18 @@ _JSON = re.compile(r"(?:application/json|text/plain|[^/]+/[^/]+\+json)", re.IGNO
 
 @dataclass(frozen=True)
 class RequestHead:
-    """The headers of one request. `metadata` holds the request's id too."""
+    """The headers of one request: `fields` all of them, `values` the last one of each name. `metadata` holds
+    the request's id too."""
 
     request_id: str
     metadata: list[tuple[str, str | bytes]]
     values: dict[bytes, bytes]
+    fields: Sequence[tuple[bytes, bytes]]
+
+    @property
+    def wait(self) -> int | None:
+        """Seconds that the client prefers to wait, of `Prefer: wait=N`."""
+        return prefer.wait([value for name, value in self.fields if name == b"prefer"])
 
     @property
     def timeout(self) -> float | None:
@@ -58,8 +67,19 @@ class RequestHead:
             return min(float(seconds), _LONGEST)
         return None
 
+    def check_idempotency_key(self) -> None:
+        """Raises HttpError 400 for a key that cannot be passed on: a request that lost it might run twice."""
+        keys = {value for name, value in self.fields if name == b"idempotency-key"}
+        if len(keys) > 1:
+            raise _bad_header("idempotency-key", "one key")
+        if not all(map(_KEY.fullmatch, keys)):
+            raise _bad_header("idempotency-key", "1 to 255 characters of printable ASCII")
+
     def check_body(self) -> None:
-        """Raises HttpError 415 for a body that is not JSON in UTF-8, or is compressed."""
+        """Raises HttpError 415 for a body that is not JSON in UTF-8, or is compressed. A body that is known
+        to be empty is neither."""
+        if self.values.get(b"content-length") == b"0":
+            return
         kind, _, parameters = self.values.get(b"content-type", b"").decode("latin-1").partition(";")
         if kind.strip() and _JSON.fullmatch(kind.strip()) is None:
             raise _unsupported(f"content-type {kind.strip()!r}")
@@ -88,7 +108,7 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
     given = values.get(b"x-request-id", b"")
     request_id = given.decode("ascii") if _ID.fullmatch(given) else uuid.uuid4().hex
     metadata.append((REQUEST_ID, request_id))
-    return RequestHead(request_id, metadata, values)
+    return RequestHead(request_id, metadata, values, headers)
 
 
 def _bad_header(name: str, expected: str) -> HttpError:

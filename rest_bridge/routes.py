@@ -15,16 +15,34 @@ from inferd.options.v1 import options_pb2
 from rest_bridge import path_template
 from rest_bridge.field_path import FieldPath, FieldPathError, resolve
 from rest_bridge.path_template import PathTemplate, TemplateError
-from rest_bridge.spelling import message_spelling
+from rest_bridge.pending import (
+    Location,
+    Pending,
+    PendingError,
+    PreferredWait,
+    location_of,
+    pending_of,
+    preferred_wait_of,
+)
+from rest_bridge.spelling import flattened, message_spelling
+
+#: Options of a unary method that has an HTTP rule.
+_OF_UNARY: tuple[Any, ...] = (
+    options_pb2.streaming,
+    options_pb2.pending,
+    options_pb2.location,
+    options_pb2.prefer_wait,
+)
 
 
 class RouteError(ValueError):
-    """A method's HTTP rule, or its streaming option, cannot work."""
+    """A method's HTTP rule, or an option beside it, cannot work."""
 
 
 @dataclass(frozen=True)
 class StreamingRule:
-    """The server-streaming sibling of a method; the member `selector` of the JSON body selects it.
+    """The server-streaming sibling of a method; the member `selector` of the JSON body selects it or, where
+    there is no body, the parameter of the query.
 
     `done` is the data of the event that ends a complete stream; "" if there is none.
     """
@@ -39,7 +57,9 @@ class Route:
     """One HTTP binding of a method.
 
     `path_fields` are the fields that the template's variables set, in their order. `body` is "*", a field's
-    name, or "" as in google.api.HttpRule. `success_status` is of the unary answer; a stream is 200.
+    name, or "" as in google.api.HttpRule; `needs_body`: a body without members cannot be right, since a
+    field that is required stands nowhere else. `success_status` is of the unary answer, as are `pending`,
+    `location` and `preferred_wait`; a stream is 200.
     """
 
     verb: str
@@ -47,8 +67,12 @@ class Route:
     method: MethodDescriptor
     streaming: StreamingRule | None
     body: str
+    needs_body: bool
     path_fields: tuple[FieldPath, ...]
     success_status: int
+    pending: Pending | None
+    location: Location | None
+    preferred_wait: PreferredWait | None
 
 
 def compile_routes(services: Iterable[ServiceDescriptor]) -> tuple[Route, ...]:
@@ -58,11 +82,14 @@ def compile_routes(services: Iterable[ServiceDescriptor]) -> tuple[Route, ...]:
 
 def _of_method(method: MethodDescriptor) -> Iterator[Route]:
     options: Any = method.GetOptions()
-    streaming = _streaming(method) if options.HasExtension(options_pb2.streaming) else None
+    given = [option.name for option in _OF_UNARY if options.HasExtension(option)]
+    if given and method.server_streaming:
+        raise RouteError(f"{method.full_name}: a {given[0]} option on a method that streams")
     if not options.HasExtension(annotations_pb2.http):
-        if streaming:
-            raise RouteError(f"{method.full_name}: a streaming option without an HTTP rule")
+        if given:
+            raise RouteError(f"{method.full_name}: a {given[0]} option without an HTTP rule")
         return
+    streaming = _streaming(method) if options.HasExtension(options_pb2.streaming) else None
     if method.client_streaming:
         raise RouteError(f"{method.full_name}: client streaming has no HTTP form")
     rule = options.Extensions[annotations_pb2.http]
@@ -82,17 +109,25 @@ def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, streaming: Streami
         raise RouteError(f"{where}: {error}") from None
     if rule.response_body:
         raise RouteError(f"{where}: response_body is not supported")
-    if streaming and not rule.body:
-        raise RouteError(f"{where}: the streaming option selects by a member of the body, and there is none")
     _check_body(where, method, rule.body)
+    path_fields = _path_fields(where, method, template)
+    try:
+        pending, location = pending_of(method), location_of(method)
+        preferred_wait = preferred_wait_of(method)
+    except PendingError as error:
+        raise RouteError(f"{method.full_name}: {error}") from None
     return Route(
         verb=verb,
         template=template,
         method=method,
         streaming=streaming,
         body=rule.body,
-        path_fields=_path_fields(where, method, template),
+        needs_body=_needs_body(method, rule.body, path_fields),
+        path_fields=path_fields,
         success_status=_success_status(method),
+        pending=pending,
+        location=location,
+        preferred_wait=preferred_wait,
     )
 
 
@@ -130,6 +165,18 @@ def _path_fields(where: str, method: MethodDescriptor, template: PathTemplate) -
     return tuple(fields)
 
 
+def _needs_body(method: MethodDescriptor, body: str, path_fields: Iterable[FieldPath]) -> bool:
+    message = method.input_type
+    if body not in ("", "*"):
+        field_type = message.fields_by_name[body].message_type
+        assert field_type is not None
+        message = field_type
+    bound = {path.field for path in path_fields}
+    return bool(body) and any(
+        field.required and field.field not in bound for field in flattened(message_spelling(message))
+    )
+
+
 def _success_status(method: MethodDescriptor) -> int:
     options: Any = method.GetOptions()
     if not options.HasExtension(options_pb2.success_status):
@@ -143,8 +190,6 @@ def _success_status(method: MethodDescriptor) -> int:
 def _streaming(method: MethodDescriptor) -> StreamingRule:
     options: Any = method.GetOptions()
     option = options.Extensions[options_pb2.streaming]
-    if method.server_streaming:
-        raise RouteError(f"{method.full_name}: a streaming option on a method that streams")
     sibling = method.containing_service.methods_by_name.get(option.rpc)
     if sibling is None:
         raise RouteError(f"{method.full_name}: the streaming option names no sibling: {option.rpc!r}")
@@ -152,7 +197,7 @@ def _streaming(method: MethodDescriptor) -> StreamingRule:
         raise RouteError(f"{method.full_name}: {option.rpc} is not server-streaming")
     if sibling.input_type.full_name != method.input_type.full_name:
         raise RouteError(f"{method.full_name}: {option.rpc} takes another request")
-    members = {name for field in message_spelling(method.input_type).fields for name in field.accepted}
+    members = {name for field in flattened(message_spelling(method.input_type)) for name in field.accepted}
     if not option.selector or option.selector in members:
         raise RouteError(f"{method.full_name}: the selector is a field, or empty: {option.selector!r}")
     if not option.done.isprintable():

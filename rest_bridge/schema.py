@@ -11,12 +11,39 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from inferd.options.v1 import options_pb2
 
-from rest_bridge.spelling import FieldSpelling, MessageSpelling, enum_spelling, message_spelling
+from rest_bridge.spelling import (
+    FieldSpelling,
+    MessageSpelling,
+    enum_spelling,
+    flattened,
+    message_spelling,
+)
 
 Json = dict[str, Any]
 
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _LIMITS: Any = options_pb2.limits
+
+#: An error, as google.rpc.Status is spelled; and the name of its schema.
+ERROR_OBJECT = "ErrorObject"
+_ERROR_OBJECT: Json = {
+    "type": "object",
+    "description": "What went wrong.",
+    "properties": {
+        "message": {"type": "string", "description": "What is wrong, for people."},
+        "type": {"type": "string", "description": "The kind of error, such as `server_error`."},
+        "param": {"type": ["string", "null"], "description": "Path of the member at fault, if any."},
+        "code": {"type": "string", "description": "The reason, for programs."},
+    },
+    "required": ["message", "type", "param", "code"],
+}
+
+# The well-known types that are a string; a request may give those that are a time as a number of seconds.
+_TEXTS: Mapping[str, Json] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
+    "google.protobuf.FieldMask": {"type": "string"},
+}
 
 _NULL: Json = {"type": "null"}
 _NO_LIMITS = options_pb2.Limits()
@@ -41,7 +68,7 @@ class Schemas:
     """
 
     def __init__(self, comments: Mapping[str, str]) -> None:
-        self.components: dict[str, Json] = {}
+        self.components: dict[str, Json] = {ERROR_OBJECT: _ERROR_OBJECT}
         self._comments = comments
         self._names: dict[tuple[object, ...], str] = {}
 
@@ -52,7 +79,8 @@ class Schemas:
         where it is not empty, is a boolean member beside the fields, described by `selects`.
         """
         spelling = message_spelling(message)
-        relaxed = frozenset(field.name for field in spelling.fields if field.required and field.name in bound)
+        fields = flattened(spelling)
+        relaxed = frozenset(field.name for field in fields if field.required and field.name in bound)
         suffix = "".join(name.title().replace("_", "") for name in sorted(relaxed))
         plain = _name(message) + (f"{suffix}InPath" if relaxed else "")
         name, is_new = self._claim((message.full_name, "body", relaxed, selector), plain, f"{plain}Body")
@@ -67,6 +95,10 @@ class Schemas:
     def response(self, message: Descriptor) -> Json:
         """Reference to the schema of a response body."""
         return self._message(message, False)
+
+    def alone(self, field: FieldSpelling) -> Json:
+        """Schema of the value of a response's field, without its member."""
+        return self._value(field, False)
 
     def parameter(self, field: FieldDescriptor) -> Json:
         """Schema of a request's field that stands in the path or the query."""
@@ -86,17 +118,20 @@ class Schemas:
         return name, True
 
     def _message(self, message: Descriptor, request: bool) -> Json:
+        spelling = message_spelling(message)
+        if spelling.error:
+            return _reference(ERROR_OBJECT)
+        if spelling.text_form:
+            return _text(spelling, request)
         plain = _name(message)
         key = (message.full_name, "request" if request else "response")
         name, is_new = self._claim(key, plain, plain + ("Input" if request else "Output"))
         if is_new:
-            schema = self._spelled(message_spelling(message), request, frozenset())
+            schema = self._spelled(spelling, request, frozenset())
             self.components[name] = self._described(message.full_name, schema)
         return _reference(name)
 
     def _spelled(self, message: MessageSpelling, request: bool, relaxed: frozenset[str]) -> Json:
-        if message.text_form:
-            return {"type": "string"}
         if message.bare:
             forms = [self._form(field, request) for field in message.fields]
             unset = not request and all(field.field.has_presence for field in message.fields)
@@ -104,9 +139,9 @@ class Schemas:
         if message.tag:
             forms = list(self._variants(message, request))
         else:
-            forms = [self._object(message.fields, request, relaxed)]
-            if message.object:
-                constant = {"type": "string", "const": message.object}
+            forms = [self._object(flattened(message), request, relaxed)]
+            if word := _constant(message):
+                constant = {"type": "string", "const": word}
                 forms[0]["properties"] = {"object": constant, **forms[0]["properties"]}
                 forms[0]["required"] = ["object", *forms[0].get("required", [])]
         # A response uses no shorthand but the word of a union.
@@ -221,6 +256,18 @@ def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _constant(message: MessageSpelling) -> str:
+    """Value of the constant member "object", of the message or of the one whose members stand in it."""
+    if message.inline is None or "object" in message.own:
+        return message.object
+    return _constant(message_spelling(message.inline.nested))
+
+
+def _text(message: MessageSpelling, request: bool) -> Json:
+    schema = _TEXTS[message.descriptor.full_name]
+    return _any_of([schema, {"type": "number"}]) if request and message.numeric else schema
+
+
 def _is_enum(field: FieldSpelling) -> bool:
     return field.field.enum_type is not None
 
@@ -236,7 +283,7 @@ def _may_be_missing(field: FieldSpelling, request: bool) -> bool:
     """Whether the tag that names the field may stand alone."""
     if field.field.message_type is None:
         return False
-    inner = message_spelling(field.nested).fields
+    inner = flattened(message_spelling(field.nested))
     return not any(member.required for member in inner) if request else not inner
 
 

@@ -4,7 +4,7 @@ Everything here runs at start. A bad option raises `SpellingError`, which names 
 Converts no values: `decode` and `encode` compile what is read here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,8 +17,14 @@ Kinds = frozenset[type]
 ANY_KIND: Kinds = frozenset({str, bool, int, float, list, dict})
 NUMBER: Kinds = frozenset({int, float})
 
-#: Well-known types that proto3 JSON spells as a string, by ToJsonString and FromJsonString.
-_TEXT_FORMS = {f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask")}
+#: Well-known types that are a JSON string, and the JSON kinds that a request may use: `well_known`.
+_TEXT_FORMS: dict[str, Kinds] = {
+    "google.protobuf.Timestamp": frozenset({str}) | NUMBER,
+    "google.protobuf.Duration": frozenset({str}) | NUMBER,
+    "google.protobuf.FieldMask": frozenset({str}),
+}
+#: What RPCs end with, which is OpenAI's error object in JSON; only in responses.
+_STATUS = "google.rpc.Status"
 #: Well-known types that proto3 JSON spells as the value they wrap.
 _WRAPPERS = {
     f"google.protobuf.{name}Value"
@@ -34,7 +40,8 @@ class SpellingError(ValueError):
 @dataclass(frozen=True)
 class FieldSpelling:
     """The JSON spelling of a field. `accepted` are the members that a request may use; `member` is the
-    one that is written. `required` is of inferd.options.v1.Limits, the rest of FieldJson."""
+    one that is written. An inline field has no member of its own: none is accepted, none written.
+    `required` is of inferd.options.v1.Limits, the rest of FieldJson."""
 
     field: FieldDescriptor
     member: str
@@ -44,6 +51,8 @@ class FieldSpelling:
     null_when_unset: bool
     omit_when_empty: bool
     byte_list: bool
+    inline: bool
+    comment: bool
     required: bool
 
     @property
@@ -76,7 +85,8 @@ class MessageSpelling:
     """The JSON spelling of a message: inferd.options.v1.MessageJson, with names resolved to fields.
 
     `unions` are its oneofs (without those that merely make a field optional). A message with a tag has
-    exactly one. `text_form`: a well-known type that is a JSON string.
+    exactly one. `inline` is the field whose members stand among the message's own. `text_form`: a
+    well-known type that is a JSON string. `error`: google.rpc.Status, OpenAI's error object.
     """
 
     descriptor: Descriptor
@@ -86,7 +96,20 @@ class MessageSpelling:
     bare: bool
     tag: str
     shorthand: FieldSpelling | None
+    inline: FieldSpelling | None
     text_form: bool
+    error: bool
+
+    @property
+    def numeric(self) -> bool:
+        """Whether a request may give a number for its text form."""
+        return self.text_form and float in _TEXT_FORMS[self.descriptor.full_name]
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The members that the message has itself, which none of its inline field's can be."""
+        constant = {"object"} if self.object else set()
+        return frozenset(constant.union(*(field.accepted for field in self.fields)))
 
 
 @dataclass(frozen=True)
@@ -107,6 +130,7 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
     if message.is_extendable:
         raise SpellingError(f"{message.full_name}: extensions have no JSON form")
     options = _option(message, options_pb2.message_json)
+    _check_inline(message)
     fields = tuple(_field_spelling(field) for field in message.fields)
     by_name = {spelling.name: spelling for spelling in fields}
     if options.shorthand and options.shorthand not in by_name:
@@ -119,10 +143,27 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
         bare=options.bare or message.full_name in _WRAPPERS,
         tag=options.tag,
         shorthand=by_name.get(options.shorthand),
+        inline=next((field for field in fields if field.inline), None),
         text_form=message.full_name in _TEXT_FORMS,
+        error=message.full_name == _STATUS,
     )
     _check_message(spelling)
     return spelling
+
+
+def flattened(message: MessageSpelling) -> tuple[FieldSpelling, ...]:
+    """The fields as they stand in JSON: those of the inline field's message, which are required only where
+    it is, and the message's own, which win."""
+    own = {field.member: field for field in message.fields if not field.inline}
+    if message.inline is None:
+        return tuple(own.values())
+    hidden = message.own - own.keys()
+    fields = {
+        field.member: replace(field, required=field.required and message.inline.required)
+        for field in flattened(message_spelling(message.inline.nested))
+        if field.member not in hidden
+    }
+    return tuple((fields | own).values())
 
 
 @cache
@@ -208,7 +249,7 @@ def listed_kinds(field: FieldSpelling) -> Kinds:
 
 def _message_kinds(message: MessageSpelling, within: tuple[Descriptor, ...]) -> Kinds:
     if message.text_form:
-        return frozenset({str})
+        return _TEXT_FORMS[message.descriptor.full_name]
     if message.bare:
         return frozenset(bare_forms(message, within))
     return frozenset({dict, str}) if message.shorthand else frozenset({dict})
@@ -220,16 +261,18 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
     spelling = FieldSpelling(
         field=field,
         member=member,
-        accepted=tuple(dict.fromkeys((member, field.name, field.json_name))),
+        accepted=() if options.inline else tuple(dict.fromkeys((member, field.name, field.json_name))),
         shorthand=options.shorthand,
         raw=options.raw,
         null_when_unset=options.null_when_unset,
         omit_when_empty=options.omit_when_empty,
         byte_list=options.byte_list,
+        inline=options.inline,
+        comment=options.comment,
         required=_option(field, options_pb2.limits).required,
     )
     is_list = field.is_repeated and not spelling.is_map
-    may_be_unset = field.has_presence or (
+    may_be_unset = (field.has_presence and not spelling.inline) or (
         (not field.is_repeated and field.type == FieldDescriptor.TYPE_ENUM) or spelling.raw
     )
     for given, possible, needed in (
@@ -245,6 +288,11 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
             spelling.byte_list,
             field.type == FieldDescriptor.TYPE_BYTES and not field.is_repeated,
             "byte_list needs a bytes field",
+        ),
+        (
+            spelling.inline,
+            field.message_type is not None and not field.is_repeated,
+            "inline needs a single message field",
         ),
     ):
         if given and not possible:
@@ -277,6 +325,12 @@ def _check_message(message: MessageSpelling) -> None:
             owners[member] = field.name
     if message.tag and len(message.unions) != 1:
         raise SpellingError(f"{name}: a tag needs exactly one oneof, not {len(message.unions)}")
+    if message.inline and (message.bare or message.tag):
+        raise SpellingError(f"{name}: a bare or tagged message has no inline field")
+    if message.inline and any(message.inline in union for union in message.unions):
+        raise SpellingError(f"{name}: an inline field stands in no oneof, as {message.inline.name} does")
+    if not message.bare and any(field.comment for field in message.fields):
+        raise SpellingError(f"{name}: json.comment needs a field of a bare message")
     if message.bare:
         if message.object or message.tag or message.shorthand:
             raise SpellingError(f"{name}: a bare message has no object, tag or shorthand")
@@ -288,6 +342,24 @@ def _check_message(message: MessageSpelling) -> None:
         is_text = meant.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)
         if meant.is_repeated or message.shorthand.raw or not is_text:
             raise SpellingError(f"{name}: shorthand needs a string or enum field, not {meant.name}")
+
+
+def _check_inline(message: Descriptor) -> None:
+    """Before the fields are read: a message may not stand among its own members."""
+    within = [message]
+    while fields := [field for field in within[-1].fields if _option(field, options_pb2.json).inline]:
+        if len(fields) > 1:
+            raise SpellingError(f"{within[-1].full_name}: at most one field is inline")
+        inner = fields[0].message_type
+        if inner is None or fields[0].is_repeated:  # which `_field_spelling` refuses
+            return
+        if inner in within:
+            raise SpellingError(f"{fields[0].full_name}: json.inline: {inner.full_name} contains itself")
+        within.append(inner)
+    if len(within) > 1:
+        spelling = message_spelling(within[1])
+        if spelling.text_form or spelling.bare or spelling.tag or spelling.error:
+            raise SpellingError(f"{message.full_name}: json.inline: {within[1].full_name} has no members")
 
 
 def _option(descriptor: Any, extension: Any) -> Any:

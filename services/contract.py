@@ -7,3 +7,6 @@ SERVICES = tuple(
     for module in (chat_pb2, completion_pb2, tokenize_pb2, models_pb2, queue_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+
+#: The message of a queued job.
+QUEUED_JOB = queue_pb2.DESCRIPTOR.message_types_by_name["Job"]

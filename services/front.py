@@ -10,16 +10,17 @@ from typing import Any
 from rest_bridge.app import create_app
 from rest_bridge.bridge import Bridge
 from rest_bridge.docs import docs_routes
+from rest_bridge.encode import Encoder
 from rest_bridge.openapi import document
 from rest_bridge.server import HttpServer, listen
 from rest_bridge.transport import InProcess
 from services.assembly import build_catalog
 from services.catalog import Catalog
 from services.config import Config
-from services.contract import SERVICES
-from services.guard import Guard
+from services.contract import QUEUED_JOB, SERVICES
 from services.health import Health
-from services.server import create_health, create_methods, create_server
+from services.queue.job_queue import JobQueue
+from services.server import QUEUE, create_health, create_methods, create_server
 
 
 async def run_front(
@@ -38,8 +39,25 @@ async def run_front(
     """
     limits = config.server
     changed = asyncio.Event()
-    catalog = await build_catalog(config, changed.set)
-    methods = create_methods(catalog, Guard(limits.max_concurrent_requests, limits.request_timeout))
+
+    def on_runtime() -> None:
+        changed.set()
+        queue.wake()
+
+    catalog = await build_catalog(config, on_runtime)
+
+    def on_queue(available: bool) -> None:
+        health.set_failing(QUEUE, not available)
+        changed.set()
+
+    queue = JobQueue(
+        config.queue,
+        catalog,
+        run_seconds=limits.request_timeout,
+        encode=Encoder(QUEUED_JOB).encode,
+        on_available=on_queue,
+    )
+    methods = create_methods(catalog, queue, config)
     health = create_health(catalog, methods)
 
     async def serving() -> bool:
@@ -60,6 +78,7 @@ async def run_front(
         methods, health, limits.grpc, max_message_bytes=limits.max_body_bytes, shared_port=shared_ports
     )
     on_listening(port, listener.getsockname()[1])
+    await queue.start()
     await server.start()
     await _each_runtime(catalog, "start")
     http = asyncio.create_task(rest.serve(sockets=[listener]), name="REST server")
@@ -75,7 +94,9 @@ async def run_front(
     finally:
         await health.drain()
         rest.stop()
-        await asyncio.gather(server.stop(limits.grace), http, return_exceptions=True)
+        await asyncio.gather(
+            server.stop(limits.grace), http, queue.close(limits.grace), return_exceptions=True
+        )
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)

@@ -20,12 +20,21 @@ class Health:
         self._generating = ["", *generating]
         self._others = others
         self._servicer = aio.HealthServicer()
+        #: Those of the others that cannot do their work now.
+        self._failing: set[str] = set()
         self.draining = False
 
     @property
     def serving(self) -> bool:
         """Whether every model has a runtime that serves, and the server takes new calls."""
         return not self.draining and all(model.replicas.serving for model in self._catalog)
+
+    def set_failing(self, service: str, failing: bool) -> None:
+        """Whether one of the other services cannot do its work now. `update` publishes it."""
+        if failing:
+            self._failing.add(service)
+        else:
+            self._failing.discard(service)
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Serve the health service by `server`."""
@@ -37,7 +46,7 @@ class Health:
         for name in self._generating:
             await self._servicer.set(name, status)
         for name in self._others:
-            await self._servicer.set(name, _SERVING)
+            await self._servicer.set(name, _NOT_SERVING if name in self._failing else _SERVING)
 
     async def drain(self) -> None:
         """Report NOT_SERVING for good: the server is about to stop."""

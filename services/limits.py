@@ -28,14 +28,15 @@ def check_limits(message: Message) -> None:
 
 @cache
 def _message_check(descriptor: Descriptor) -> Check:
-    required: list[tuple[str, str]] = []
+    required: list[tuple[str, Check]] = []
     checks: dict[int, tuple[str, Check]] = {}
     for field in descriptor.fields:
         limits = field.GetOptions().Extensions[_LIMITS]
         if limits.required:
-            required.append((field.name, _spelling(field)))
-        check = _field_check(field, limits)
-        if check:
+            required.append((field.name, _absence(field)))
+        if _is_inline(field):
+            checks[field.number] = ("", _inline_check(field))
+        elif check := _field_check(field, limits):
             checks[field.number] = (_spelling(field), check)
 
     def run(message: Message, path: str) -> None:
@@ -45,11 +46,34 @@ def _message_check(descriptor: Descriptor) -> Check:
             entry = checks.get(field.number)
             if entry:
                 entry[1](value, path + entry[0])
-        for name, spelling in required:
+        for name, absent in required:
             if name not in present:
-                raise invalid(path + spelling, f"{path}{spelling} is required", "REQUIRED_FIELD_MISSING")
+                absent(message, path)
 
     return run
+
+
+def _absence(field: FieldDescriptor) -> Check:
+    """Raises, for a message without a required field. A client of an inline one knows its fields alone, so
+    the first one that is missing is named where one is."""
+
+    def run(message: Message, path: str) -> None:
+        if _is_inline(field):
+            _inline_check(field)(getattr(message, field.name), path)
+        name = path + _spelling(field)
+        raise invalid(name, f"{name} is required", "REQUIRED_FIELD_MISSING")
+
+    return run
+
+
+def _is_inline(field: FieldDescriptor) -> bool:
+    return field.GetOptions().Extensions[_JSON].inline and field.message_type is not None
+
+
+def _inline_check(field: FieldDescriptor) -> Check:
+    """The check of a message whose fields are named as if they were its holder's."""
+    # Compiled at first use: messages may be recursive.
+    return lambda value, path: _message_check(field.message_type)(value, path)
 
 
 def _spelling(field: FieldDescriptor) -> str:

@@ -18,6 +18,9 @@ class Replicas:
         self._model = model
         self.runtimes = runtimes
         self._running = [0] * len(runtimes)
+        #: Generations under way that are not background work; and those of them with no delta yet.
+        self.interactive = 0
+        self.unstarted = 0
 
     @property
     def serving(self) -> bool:
@@ -40,11 +43,16 @@ class Replicas:
             index = self._pick(untried)
             untried.discard(index)
             self._running[index] += 1
+            waited_for = not request.background
+            self.interactive += waited_for
+            self.unstarted += waited_for
             deltas = self.runtimes[index].generate(request)
             started = False
             try:
                 async for delta in deltas:
-                    started = True
+                    if not started:
+                        started = True
+                        self.unstarted -= waited_for
                     yield delta
                 return
             except ServiceError as error:
@@ -53,7 +61,13 @@ class Replicas:
                     raise
             finally:
                 self._running[index] -= 1
+                self.interactive -= waited_for
+                self.unstarted -= waited_for and not started
                 await deltas.aclose()
+
+    async def waiting(self) -> int:
+        """How many requests wait in the serving runtimes for others to end; see `Runtime.waiting`."""
+        return sum([await runtime.waiting() for runtime in self.runtimes if runtime.serving])
 
     def _pick(self, candidates: set[int]) -> int:
         serving = [index for index in candidates if self.runtimes[index].serving]

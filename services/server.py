@@ -5,28 +5,43 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
-from inferd.v1 import chat_pb2_grpc, completion_pb2_grpc, models_pb2_grpc, tokenize_pb2_grpc
+from inferd.v1 import (
+    chat_pb2_grpc,
+    completion_pb2_grpc,
+    models_pb2_grpc,
+    queue_pb2_grpc,
+    tokenize_pb2_grpc,
+)
 
 from services.catalog import Catalog
 from services.chat import ChatServicer
 from services.completion import CompletionServicer
+from services.config import Config
 from services.guard import Guard
 from services.health import Health
 from services.methods import Methods
 from services.models import ModelServicer
+from services.queue.job_queue import JobQueue
+from services.queue.servicer import QueueServicer
 from services.tokenize import TokenizeServicer
 
 #: These need a runtime; the others need only the models' files.
 GENERATING = ("inferd.v1.ChatService", "inferd.v1.CompletionService")
 
 
-def create_methods(catalog: Catalog, guard: Guard) -> Methods:
-    """All servicers over `catalog`, guarded."""
-    methods = Methods(guard)
+QUEUE = "inferd.v1.QueueService"
+
+
+def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods:
+    """All servicers over `catalog` and `queue`, guarded."""
+    limits = config.server
+    methods = Methods(Guard(limits.max_concurrent_requests, limits.request_timeout))
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(catalog), methods)
     completion_pb2_grpc.add_CompletionServiceServicer_to_server(CompletionServicer(catalog), methods)
     tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(catalog), methods)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), methods)
+    queue_servicer = QueueServicer(catalog, queue, config.queue, limits.request_timeout)
+    queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, methods)
     return methods
 
 

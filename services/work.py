@@ -29,6 +29,7 @@ class Work:
     sampling: SamplingParams
     n: int
     stream: bool
+    background: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
@@ -85,6 +86,7 @@ class Work:
                 token_ids=prompt,
                 sampling=self.sampling,
                 stream=self.stream,
+                background=self.background,
                 logprobs=self.logprobs,
                 top_logprobs=self.top_logprobs,
                 prompt_logprobs=self.prompt_logprobs,

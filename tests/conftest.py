@@ -32,10 +32,17 @@ def small_text(small_model) -> ModelText:
 
 
 @pytest.fixture
-def make_config(small_model) -> Callable[..., Config]:
-    """Makes a configuration of the small model at given runtime addresses; `server` keys as given."""
+def queue_url(tmp_path) -> str:
+    """Where the queue is kept: a SQLite file; a test of the queue may say otherwise."""
+    return f"sqlite:///{tmp_path}/queue.db"
 
-    def make(*addresses: str, **server: object) -> Config:
+
+@pytest.fixture
+def make_config(small_model, queue_url) -> Callable[..., Config]:
+    """Makes a configuration of the small model at given runtime addresses; `server` keys as given, and
+    those of `queue`."""
+
+    def make(*addresses: str, queue: dict[str, object] | None = None, **server: object) -> Config:
         return parse_config(
             {
                 "models": [
@@ -47,6 +54,7 @@ def make_config(small_model) -> Callable[..., Config]:
                         "runtimes": [{"grpc": address} for address in addresses],
                     }
                 ],
+                "queue": {"url": queue_url, **(queue or {})},
                 "server": {"grpc": "127.0.0.1:0", "rest": "127.0.0.1:0", "grace": 1, **server},
             },
             "tests",

@@ -19,6 +19,7 @@ import "google/protobuf/field_mask.proto";
 import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
+import "google/rpc/status.proto";
 import "inferd/options/v1/options.proto";
 """
 #: What stands for an option's name in a test's source.
@@ -26,9 +27,13 @@ _SHORT = {
     "$http": "option (google.api.http)",
     "$streaming": "option (inferd.options.v1.streaming)",
     "$success_status": "option (inferd.options.v1.success_status)",
+    "$pending": "option (inferd.options.v1.pending)",
+    "$location": "option (inferd.options.v1.location)",
+    "$prefer_wait": "option (inferd.options.v1.prefer_wait)",
     "$json": "(inferd.options.v1.json)",
     "$message": "(inferd.options.v1.message_json)",
     "$word": "(inferd.options.v1.json_value)",
+    "$limits": "(inferd.options.v1.limits)",
 }
 
 

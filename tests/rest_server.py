@@ -16,7 +16,7 @@ from proto_source import compile_services
 from rest_bridge.app import create_app
 from rest_bridge.bridge import Bridge
 from rest_bridge.server import HttpServer, listen
-from rest_bridge.transport import InProcess, OverChannel
+from rest_bridge.transport import InProcess, OverChannel, Transport
 from services.guard import Guard
 from services.methods import Methods
 
@@ -28,8 +28,12 @@ message Reply { string text = 1; uint64 count = 2; }
 message Query {
   string id = 1; int32 size = 2; optional bool deep = 3; repeated string tags = 4; Thing thing = 5;
   repeated int64 numbers = 6; double ratio = 7; bytes data = 8; string display_name = 9;
+  google.protobuf.Timestamp since = 10; repeated google.protobuf.Duration steps = 11;
+  More more = 12 [$json.inline = true];
 }
+message More { string colour = 1; google.protobuf.FieldMask mask = 2; More within = 3; }
 message Thing { string id = 1; Color color = 2; }
+message Needy { string name = 1 [$limits.required = true]; }
 enum Color { COLOR_UNSPECIFIED = 0; COLOR_RED = 1 [(inferd.options.v1.json_value) = "red"]; }
 
 service Bridged {
@@ -44,7 +48,11 @@ service Bridged {
   rpc Stream(Request) returns (stream Reply);
   rpc Watch(Request) returns (stream Reply) { $http = {get: "/watch/{name}"}; }
   rpc Look(Query) returns (Query) { $http = {get: "/things/{id=**}"}; }
+  rpc Paint(Query) returns (Query) { $http = {post: "/painted/{colour}" body: "*"}; }
   rpc Change(Query) returns (Query) { $http = {patch: "/things/{id}" body: "thing"}; }
+  rpc Need(Needy) returns (Needy) {
+    $http = {post: "/needy" body: "*" additional_bindings: {post: "/needy/{name}" body: "*"}};
+  }
   rpc Make(Request) returns (Reply) { $http = {post: "/made" body: "*"}; $success_status = 201; }
 }
 service Absent {
@@ -95,6 +103,8 @@ class Servicer:
             "Make": self.say,
             "Look": self.look,
             "Change": self.look,
+            "Paint": self.look,
+            "Need": self.look,
             "Stream": self.stream,
             "Watch": self.stream,
         }.items():
@@ -164,23 +174,33 @@ async def always() -> bool:
     return True
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["in process", "over a channel"])
+TRANSPORTS = ("in process", "over a channel")
+
+
+@contextlib.asynccontextmanager
+async def transport_to(methods: Methods, kind: str) -> AsyncIterator[Transport]:
+    if kind == "in process":
+        yield InProcess(methods)
+        return
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    methods.attach(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield OverChannel(channel)
+    finally:
+        await server.stop(0)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TRANSPORTS)
 async def rest_fixture(request: pytest.FixtureRequest) -> AsyncIterator[Rest]:
     """The module's bridge, once over each transport: `rest = rest_fixture` in a test module."""
     servicer = Servicer()
     methods = Methods(Guard(max_concurrent=1000, max_seconds=60))
     servicer.add_to(methods)
     async with contextlib.AsyncExitStack() as stack:
-        if request.param == "in process":
-            transport: Any = InProcess(methods)
-        else:
-            server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-            methods.attach(server)
-            port = server.add_insecure_port("127.0.0.1:0")
-            await server.start()
-            stack.push_async_callback(server.stop, 0)
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-            transport = OverChannel(channel)
+        transport = await stack.enter_async_context(transport_to(methods, request.param))
         calm = Bridge(SERVICES, transport, max_body_bytes=LIMIT, keep_alive_seconds=60)
         brisk = Bridge(SERVICES, transport, max_body_bytes=LIMIT, keep_alive_seconds=0.02)
         port = await stack.enter_async_context(http_server(create_app(calm, always, cors_origins=["*"])))

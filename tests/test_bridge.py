@@ -85,6 +85,8 @@ async def test_query_parameters(rest: Rest) -> None:
         "ratio": 0.001,
         "data": "aGk/",
         "display_name": "n",
+        "steps": [],
+        "colour": "",
     }
     assert (await rest.client.get("/things/x?thing.color=COLOR_RED")).json()["thing"]["color"] == "red"
 
@@ -96,13 +98,37 @@ async def test_query_parameters(rest: Rest) -> None:
         ("deep=1", "deep"), ("numbers=1&numbers=x", "numbers"), ("thing.color=blue", "thing.color"),
         ("ratio=1_0", "ratio"), ("ratio=%201", "ratio"), ("data=%3F%3F%3F", "data"),
         ("displayName=a&display_name=b", "displayName"), ("display_name=%ff", None),
-        ("&".join(["size=1"] * 1001), None),
+        ("&".join(["size=1"] * 1001), None), ("since=nan", "since"), ("since=inf", "since"),
+        ("since=1e30", "since"), ("since=", "since"), ("since=0x5", "since"), ("since=1&since=2", "since"),
+        ("since=tomorrow", "since"), ("steps=1&steps=x", "steps"), ("steps=1_0", "steps"),
+        ("colour=a&colour=b", "colour"),
     ],
 )  # fmt: skip
 async def test_bad_query_parameters(rest: Rest, query: str, param: str | None) -> None:
     response = await rest.client.get(f"/things/x?{query}")
     assert response.status_code == 400
     assert error_of(response)["param"] == param
+
+
+async def test_times_in_a_query(rest: Rest) -> None:
+    for since in (
+        "1700000000.5",
+        "17000000005e-1",
+        "2023-11-14T22:13:20.500Z",
+        "2023-11-14T23:13:20.5%2B01:00",
+    ):
+        response = await rest.client.get(f"/things/x?since={since}&steps=90&steps=1.5s&steps=-0.5")
+        assert response.json()["since"] == "2023-11-14T22:13:20.500Z"
+        assert response.json()["steps"] == ["90s", "1.500s", "-0.500s"]
+
+
+async def test_the_members_of_an_inline_message(rest: Rest) -> None:
+    response = await rest.client.get("/things/x?colour=red&mask=a,b&within.colour=blue&more.colour=no")
+    assert response.json()["colour"] == "red"
+    assert response.json()["mask"] == "a,b"
+    assert response.json()["within"] == {"colour": "blue"}
+    response = await rest.client.post("/painted/red", json={"colour": "blue", "size": 2})
+    assert (response.json()["colour"], response.json()["size"]) == ("red", 2)
 
 
 async def test_a_body_field(rest: Rest) -> None:
@@ -159,11 +185,33 @@ async def test_methods_that_are_not_served(rest: Rest) -> None:
 # --- bodies
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"a":1}{}', b"\xff", b'{"name": 5}', b'"x"'])
+@pytest.mark.parametrize("body", [b" ", b"{", b"[]", b"null", b'{"a":1}{}', b"\xff", b'{"name": 5}', b'"x"'])
 async def test_malformed_bodies(rest: Rest, body: bytes) -> None:
     response = await rest.client.post("/say", content=body)
     assert response.status_code == 400
     assert error_of(response)["type"] == "invalid_request_error"
+
+
+async def test_an_empty_body_is_the_empty_document(rest: Rest) -> None:
+    for request in (
+        http_request("/say"),
+        http_request("/say", content_type="application/x-www-form-urlencoded"),
+        b"POST /say HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /say HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ):
+        reader, writer = await connect(rest.port)
+        writer.write(request)
+        status, _, body = await within(read_response(reader))
+        assert (status, json.loads(body)) == (200, {"text": "", "count": 0})
+        writer.close()
+
+
+async def test_an_empty_body_where_something_is_required(rest: Rest) -> None:
+    error = error_of(await rest.client.post("/needy", content=b""))
+    assert error["code"] == "malformed_json"
+    assert "the body is empty" in error["message"]
+    # The path says all that is required.
+    assert (await rest.client.post("/needy/x", content=b"")).json()["name"] == "x"
 
 
 async def test_malformed_json_says_where(rest: Rest) -> None:
@@ -263,7 +311,7 @@ async def _parts(*parts: bytes) -> AsyncIterator[bytes]:
         ("ALREADY_EXISTS", 409, "invalid_request_error"),
         ("PERMISSION_DENIED", 403, "permission_error"),
         ("RESOURCE_EXHAUSTED", 429, "rate_limit_error"),
-        ("FAILED_PRECONDITION", 400, "invalid_request_error"),
+        ("FAILED_PRECONDITION", 409, "invalid_request_error"),
         ("ABORTED", 409, "invalid_request_error"),
         ("OUT_OF_RANGE", 400, "invalid_request_error"),
         ("UNIMPLEMENTED", 501, "server_error"),
@@ -290,6 +338,20 @@ async def test_errors(rest: Rest, code: str, status: int, kind: str, stream: boo
         "param": None,
         "code": "some_reason",
     }
+
+
+@pytest.mark.parametrize(
+    ("code", "final"),
+    [("FAILED_PRECONDITION", True), ("ALREADY_EXISTS", True), ("ABORTED", False), ("UNAVAILABLE", False)],
+)
+async def test_conflicts_that_stay_are_not_sent_again(rest: Rest, code: str, final: bool) -> None:
+    """OpenAI's SDKs repeat every 409 that does not say this."""
+
+    async def handler(request: Any, context: Any) -> Any:
+        raise ServiceError(grpc.StatusCode[code], "SOME_REASON", "what happened")
+
+    response = await rest.say(rest.on(handler))
+    assert response.headers.get("x-should-retry") == ("false" if final else None)
 
 
 async def test_the_field_at_fault_and_when_to_try_again(rest: Rest) -> None:
@@ -391,6 +453,35 @@ async def test_forwarded_metadata(rest: Rest) -> None:
     }
     response = await rest.client.post("/say", json={"name": "x"}, headers={"authorization": b"\xff"})
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "keys", [[b""], [b"x" * 256], [b"\xc3\xbc"], [b"a\tb"], [b"a", b"b"], [b"a", b""]], ids=str
+)
+@pytest.mark.parametrize("path", ["/say", "/things/x"])
+async def test_an_idempotency_key_is_not_lost(rest: Rest, keys: list[bytes], path: str) -> None:
+    headers = [(b"idempotency-key", key) for key in keys]
+    verb = "GET" if path == "/things/x" else "POST"
+    response = await rest.client.request(verb, path, content=b'{"name":"x"}', headers=headers)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert error["code"] == "malformed_header"
+    assert "idempotency-key" in error["message"]
+
+
+async def test_idempotency_keys(rest: Rest) -> None:
+    seen = []
+
+    async def handler(request: Any, context: Any) -> Any:
+        seen.append(dict(context.invocation_metadata())["idempotency-key"])
+        return Reply()
+
+    name = rest.on(handler)
+    for keys in (["x" * 255], ['"a b~"'], ["same", "same"]):
+        headers = [("idempotency-key", key) for key in keys]
+        response = await rest.client.post("/say", json={"name": name}, headers=headers)
+        assert response.status_code == 200
+        assert seen[-1] == keys[0]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -505,6 +596,8 @@ async def test_cors(rest: Rest) -> None:
     assert response.headers["access-control-allow-origin"] == "*"
     response = await rest.client.post("/say", json={"name": "x"}, headers=headers)
     assert response.headers["access-control-allow-origin"] == "*"
+    exposed = set(response.headers["access-control-expose-headers"].split(", "))
+    assert {"location", "retry-after", "preference-applied", "x-should-retry"} <= exposed
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{rest.brisk_port}", trust_env=False) as client:
         response = await client.post("/say", json={"name": "x"}, headers=headers)
         assert "access-control-allow-origin" not in response.headers

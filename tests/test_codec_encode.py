@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import grpc
 import orjson
 import pytest
 from google.protobuf import json_format
@@ -14,6 +15,7 @@ from inferd.v1 import (
     message_pb2,
     models_pb2,
     prompt_pb2,
+    queue_pb2,
     sampling_pb2,
     tokenize_pb2,
 )
@@ -21,6 +23,7 @@ from proto_source import compile_messages
 
 from rest_bridge.encode import Encoder
 from rest_bridge.spelling import SpellingError
+from services.errors import ServiceError, invalid
 
 
 def encoded(message: Message) -> Any:
@@ -108,6 +111,73 @@ def test_enums_without_a_word_are_unset() -> None:
     assert encoded(chat_pb2.AssistantMessage()) == {"content": None}
 
 
+BLANK_JOB = {
+    "object": "chat.completion",
+    "id": "",
+    "created": 0,
+    "model": "",
+    "choices": [],
+    "priority": 0,
+    "attempts": 0,
+    "lost_attempts": 0,
+    "max_attempts": 0,
+}
+
+
+def test_jobs() -> None:
+    assert encoded(queue_pb2.Job()) == BLANK_JOB
+    job = queue_pb2.Job(
+        id="j",
+        model="m",
+        state=queue_pb2.JOB_STATE_SUCCEEDED,
+        create_time={"seconds": 1700000000},
+        completion={"id": "c", "model": "other", "created": 9, "choices": [{"index": 1}], "usage": {}},
+    )
+    assert encoded(job) == {
+        **BLANK_JOB,
+        "id": "j",
+        "model": "m",
+        "status": "succeeded",
+        "create_time": "2023-11-14T22:13:20Z",
+        "choices": encoded(job.completion)["choices"],
+        "usage": encoded(job.completion)["usage"],
+    }
+    job.ClearField("id")
+    assert encoded(job)["id"] == ""
+
+
+def test_deleted_jobs_and_pages() -> None:
+    assert encoded(queue_pb2.DeleteJobResponse(id="j", deleted=True)) == {
+        "object": "chat.completion.deleted",
+        "id": "j",
+        "deleted": True,
+    }
+    page = queue_pb2.ListJobsResponse(jobs=[queue_pb2.Job()], first_id="j")
+    assert encoded(page) == {
+        "object": "list",
+        "data": [BLANK_JOB],
+        "next_page_token": "",
+        "has_more": False,
+        "first_id": "j",
+        "last_id": None,
+    }
+
+
+def test_errors() -> None:
+    ours = invalid("messages[0]", "messages[0]: too bad")
+    assert encoded(queue_pb2.Job(error=ours.to_status()))["error"] == {
+        "message": "messages[0]: too bad",
+        "type": "invalid_request_error",
+        "param": "messages[0]",
+        "code": "invalid_argument",
+    }
+    late = ServiceError(grpc.StatusCode.DEADLINE_EXCEEDED, "JOB_EXPIRED", "its time was up")
+    assert encoded(queue_pb2.Job(error=late.to_status()))["error"]["code"] == "job_expired"
+    # What is not inferd's own may be about the server's inside.
+    made = encoded(queue_pb2.Job(error={"code": 13, "message": "secret"}))["error"]
+    assert made["code"] == "internal" and "secret" not in made["message"]
+
+
 def test_request_forms() -> None:
     message = message_pb2.Message(
         role=message_pb2.ROLE_ASSISTANT,
@@ -175,6 +245,20 @@ message Known {
   google.protobuf.Timestamp at = 1; google.protobuf.Duration took = 2; google.protobuf.StringValue text = 3;
   google.protobuf.FieldMask mask = 4; repeated google.protobuf.Timestamp times = 5;
 }
+message Outer {
+  optional string both = 1; string own = 2; Middle middle = 3 [$json.inline = true];
+  string renamed = 4 [$json.name = 'name'];
+}
+message Middle {
+  option $message.object = 'middle';
+  string both = 1; int32 count = 2; repeated Outer outers = 3; Inner inner = 4 [$json.inline = true];
+  string renamed = 5;
+}
+message Inner { optional string deep = 1 [$json.null_when_unset = true]; repeated int32 list = 2; }
+message Constant { option $message.object = 'constant'; Middle middle = 1 [$json.inline = true]; }
+message Failures {
+  repeated google.rpc.Status list = 1; google.rpc.Status one = 2 [$json.null_when_unset = true];
+}
 """)
 
 
@@ -235,6 +319,46 @@ class TestOtherShapes:
         }
         assert encoded(made("Known", known)) == known
         assert encoded(made("Known", {})) == {"times": []}
+
+    def test_inline(self) -> None:
+        blank = {
+            "object": "middle",
+            "count": 0,
+            "outers": [],
+            "deep": None,
+            "list": [],
+            "own": "",
+            "name": "",
+        }
+        assert encoded(made("Outer", {})) == encoded(made("Outer", {"middle": {"inner": {}}})) == blank
+        # A member that the holder has is the holder's, though it is not set there.
+        middle = {"both": "hidden", "count": 3, "renamed": "hidden", "inner": {"deep": "d", "list": [1]}}
+        full = {**blank, "count": 3, "deep": "d", "list": [1]}
+        assert encoded(made("Outer", {"middle": middle})) == full
+        assert encoded(made("Outer", {"middle": middle, "both": "b", "own": "o"})) == {
+            **full,
+            "both": "b",
+            "own": "o",
+        }
+        assert encoded(made("Constant", {}))["object"] == "constant"
+
+    def test_inline_recursion(self) -> None:
+        outer = made("Outer", {"middle": {"outers": [{"middle": {"count": 1}}]}})
+        assert encoded(outer)["outers"][0]["count"] == 1
+
+    def test_blanks_are_not_shared(self) -> None:
+        encoder = Encoder(SHAPES["Outer"])
+        first = encoder.to_json(made("Outer", {"middle": {"count": 3, "inner": {"deep": "d"}}}))
+        assert (first["count"], first["deep"]) == (3, "d")
+        second = encoder.to_json(made("Outer", {}))
+        assert (second["count"], second["deep"]) == (0, None)
+
+    def test_errors(self) -> None:
+        assert encoded(made("Failures", {})) == {"list": [], "one": None}
+        failed = encoded(made("Failures", {"list": [{"code": 5, "message": "no"}]}))
+        assert failed["list"] == [
+            {"message": "no", "type": "invalid_request_error", "param": None, "code": "not_found"}
+        ]
 
     def test_refused(self) -> None:
         shapes = compile_messages("message M { google.protobuf.Value v = 1; }")

@@ -15,13 +15,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, tokenize_pb2
+from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, queue_pb2, sampling_pb2, tokenize_pb2
 from proto_source import compile_messages
 
 from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
 from rest_bridge.json_body import parse
-from rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
+from rest_bridge.spelling import FieldSpelling, enum_spelling, flattened, message_spelling
 from services.errors import ServiceError
 
 REQUESTS = [
@@ -30,6 +30,8 @@ REQUESTS = [
     tokenize_pb2.CountTokensRequest,
     tokenize_pb2.TokenizeRequest,
     tokenize_pb2.DetokenizeRequest,
+    queue_pb2.EnqueueRequest,
+    queue_pb2.ListJobsRequest,
 ]
 RESPONSES = [
     chat_pb2.ChatCompletion,
@@ -80,6 +82,12 @@ def leaves(field: FieldSpelling, depth: int, full: bool) -> st.SearchStrategy[An
     match field.field.type:
         case _ if field.raw:
             return DOCUMENTS.filter(lambda d: d is not None).map(orjson_text)
+        case FieldDescriptor.TYPE_MESSAGE if field.nested.full_name == "google.protobuf.Timestamp":
+            return st.integers(0, 2**62).map(lambda nanos: well_known(field, nanos))
+        case FieldDescriptor.TYPE_MESSAGE if field.nested.full_name == "google.protobuf.Duration":
+            return st.integers(-(2**62), 2**62).map(lambda nanos: well_known(field, nanos))
+        case FieldDescriptor.TYPE_MESSAGE if message_spelling(field.nested).error:
+            return st.builds(GetMessageClass(field.nested), code=st.integers(0, 20), message=TEXT)
         case FieldDescriptor.TYPE_MESSAGE:
             return messages(GetMessageClass(field.nested), depth - 1, full, field.field.is_repeated)
         case FieldDescriptor.TYPE_ENUM:
@@ -97,6 +105,12 @@ def leaves(field: FieldSpelling, depth: int, full: bool) -> st.SearchStrategy[An
             return st.floats(-(2.0**127), 2.0**127, width=32)
         case _:
             return INTEGERS[field.field.cpp_type]
+
+
+def well_known(field: FieldSpelling, nanos: int) -> Any:
+    message: Any = GetMessageClass(field.nested)()
+    message.FromNanoseconds(nanos)
+    return message
 
 
 def orjson_text(document: Any) -> str:
@@ -119,7 +133,7 @@ def messages(draw: Any, new: type[Message], depth: int = 6, full: bool = False, 
     """Random messages that have a JSON form. `full`: with every message and enum that a response has.
 
     A tagged message has its kind; a bare one its value, unless it is an `element`, where null stands for
-    it.
+    it. An inline message is there: JSON cannot say that it is not.
     """
     spelling = message_spelling(new.DESCRIPTOR)
     message = new()
@@ -134,6 +148,7 @@ def messages(draw: Any, new: type[Message], depth: int = 6, full: bool = False, 
         nested = field.field.type == FieldDescriptor.TYPE_MESSAGE
         in_union = any(field in union for union in spelling.unions)
         must = in_union or (spelling.bare and not element) or (full and (nested or _is_enum(field)))
+        must = must or field.inline
         if not must and (draw(st.booleans()) or (nested and depth <= 0)):
             continue
         if nested and depth <= 0 and in_union and not spelling.tag and not spelling.bare:
@@ -195,7 +210,8 @@ def _with_numbers(document: Any) -> Any:
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_json_is_a_message_or_an_error(new: type[Message], data: Any) -> None:
-    members = [field.name for field in new.DESCRIPTOR.fields]
+    members = [field.name for field in flattened(message_spelling(new.DESCRIPTOR))]
+    members += [field.member for field in flattened(message_spelling(new.DESCRIPTOR))]
     document = data.draw(st.dictionaries(st.sampled_from(members), DOCUMENTS, max_size=4))
     decoder = Decoder(new.DESCRIPTOR)
     try:
@@ -226,6 +242,8 @@ def test_any_bytes_are_an_object_or_an_error(body: bytes) -> None:
         (chat_pb2.ChatCompletionChunk, openai.types.chat.ChatCompletionChunk),
         (completion_pb2.Completion, openai.types.Completion),
         (models_pb2.Model, openai.types.Model),
+        (queue_pb2.Job, openai.types.chat.ChatCompletion),
+        (queue_pb2.DeleteJobResponse, openai.types.chat.ChatCompletionDeleted),
     ],
     ids=lambda new: new.__name__,
 )
@@ -233,7 +251,7 @@ def test_any_bytes_are_an_object_or_an_error(body: bytes) -> None:
 @settings(max_examples=60, deadline=None)
 def test_openai_types_take_every_response(new: type[Message], official: Any, data: Any) -> None:
     message = data.draw(messages(new, full=True))
-    for choice in getattr(message, "choices", ()):
+    for choice in getattr(getattr(message, "completion", message), "choices", ()):
         if isinstance(choice, chat_pb2.ChatChoice):
             choice.message.role = message_pb2.ROLE_ASSISTANT
         if isinstance(choice, completion_pb2.CompletionChoice):
@@ -246,6 +264,20 @@ def test_openai_types_take_every_response(new: type[Message], official: Any, dat
     read = official.model_validate_json(body, strict=True)
     assert set(orjson.loads(body)) >= set(read.model_fields_set)
     official.model_validate(orjson.loads(body), strict=True)
+
+
+@given(job=messages(queue_pb2.Job))
+@settings(max_examples=60, deadline=None)
+def test_openai_types_take_a_job_in_any_state(job: queue_pb2.Job) -> None:
+    """Before it has an answer, too; its own members are its, and the answer's choices are its own."""
+    for choice in job.completion.choices:
+        choice.message.role = message_pb2.ROLE_ASSISTANT
+        choice.finish_reason = choice.finish_reason or sampling_pb2.FINISH_REASON_STOP
+    if not job.completion.choices:
+        job.ClearField("completion")
+    read = openai.types.chat.ChatCompletion.model_validate(encoded(job), strict=True)
+    assert (read.id, read.model, read.created) == (job.id, job.model, job.created)
+    assert len(read.choices) == len(job.completion.choices)
 
 
 @example(value=3.4028234663852886e38)

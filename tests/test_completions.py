@@ -350,9 +350,9 @@ async def test_the_documents_sample_body_works_on_every_path(start_inferd, small
             # A model in the path is the one that was asked for.
             assert answer.json()["model"] == ("org/small" if "org" in prefix else "small")
         assert (await http.post("/utils/token_counter", json=body)).json()["total_tokens"] > 5
-        answer = await http.post("/queue/chat/completions", json=body)
-        assert answer.status_code == 501
-        assert answer.json()["error"]["code"] == "unimplemented"
+        answer = await http.post("/queue/chat/completions", json=body, headers={"prefer": "wait=30"})
+        assert answer.status_code == 200
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello"
 
 
 async def test_either_prompt_or_messages_will_do_for_both(start_inferd, small_text):

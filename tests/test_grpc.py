@@ -81,6 +81,7 @@ async def test_grpcurl_needs_no_protos(start_inferd):
         "inferd.v1.ChatService",
         "inferd.v1.CompletionService",
         "inferd.v1.ModelService",
+        "inferd.v1.QueueService",
         "inferd.v1.TokenizeService",
     ]
     for symbol in (*listed, "inferd.v1.CreateChatCompletionRequest"):

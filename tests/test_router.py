@@ -1,8 +1,10 @@
 """Routes compiled from HTTP rules, and the route of a path."""
 
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inferd.v1 import chat_pb2, completion_pb2, models_pb2, queue_pb2, tokenize_pb2
@@ -44,6 +46,12 @@ def find(router: Router, request: str) -> tuple[str, ...]:
         ("GET /v1/models/a+b", ("GetModel", "a+b")),
         ("GET /v1/models/%E2%82%AC", ("GetModel", "€")),
         ("GET /v1/models/llama3:8b", ("GetModel", "llama3:8b")),
+        ("POST /queue/chat/completions", ("Enqueue",)),
+        ("GET /queue/chat/completions", ("List",)),
+        ("GET /queue/chat/completions/x", ("Get", "x")),
+        ("DELETE /queue/chat/completions/x", ("Delete", "x")),
+        ("POST /queue/chat/completions/x/cancel", ("Cancel", "x")),
+        ("GET /queue/stats", ("Stats",)),
         ("POST /v1/chat%2Fcompletions", None),
         ("POST /v1/ch%61t/completions", ("CreateChatCompletion",)),
         # As in Envoy: before a tail ** matches one segment or more, which may be empty.
@@ -105,7 +113,7 @@ message Q {
   repeated Inner inners = 6; string display_name = 7;
 }
 message Inner { string id = 1; Inner inner = 2; }
-message R {}
+message R { string name = 1; uint32 again = 2; double ratio = 3; repeated string names = 4; Inner inner = 5; }
 """
 
 
@@ -255,13 +263,103 @@ def test_bad_streaming_options_fail_at_once(sibling: str, option: str, fault: st
 
 
 @pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        ('$pending = {field: "x" status: 202}', "pending: rest.test.R has no field 'x'"),
+        ("$pending = {status: 202}", "pending: rest.test.R has no field ''"),
+        ('$pending = {field: "name" status: 202}', "pending: rest.test.R.name is no single integer"),
+        ('$pending = {field: "ratio" status: 202}', "pending: rest.test.R.ratio is no single integer"),
+        ('$pending = {field: "again" status: 204}', "pending: status 204 does not go with a body"),
+        ('$pending = {field: "again"}', "pending: status 0 does not go with a body"),
+        ('$location = "a/{name}"', r"location 'a/{name}': column 1: expected '/'"),
+        ('$location = "/a/{name"', r"location '/a/{name': column 9: expected '}'"),
+        ('$location = "/a/{x}"', r"location '/a/{x}': column 4: rest.test.R has no field x"),
+        ('$location = "/a/{name=**}"', "column 4: a variable has no pattern here"),
+        ('$location = "/a/{name}/*"', "a wildcard stands for no field"),
+        ('$location = "/a/{names}"', "column 4: names is no single string or integer"),
+        ('$location = "/a/{ratio}"', "column 4: ratio is no single string or integer"),
+        ('$location = "/a/{inner}"', "column 4: rest.test.R.inner is no scalar"),
+        ('$prefer_wait = "x"', "prefer_wait: rest.test.Q has no field 'x'"),
+        ('$prefer_wait = "id"', "prefer_wait: rest.test.Q.id is no single integer"),
+        ('$prefer_wait = "tags"', "prefer_wait: rest.test.Q.tags is no single integer"),
+    ],
+)
+def test_bad_options_of_pending_work_fail_at_once(option: str, fault: str) -> None:
+    rpc = f'rpc A(Q) returns (R) {{ $http = {{post: "/a" body: "*"}}; {option}; }}'
+    with pytest.raises(RouteError, match=f"rest.test.S.A: .*{fault}"):
+        Router(compile_services(f"{MESSAGES} service S {{ {rpc} }}"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        '$pending = {field: "again" status: 202}',
+        '$location = "/a/{name}"',
+        '$prefer_wait = "size"',
+        '$streaming = {rpc: "B" selector: "s"}',
+    ],
+)
+def test_options_of_pending_work_need_a_rule_and_one_answer(option: str) -> None:
+    name = option.split(" ")[0].removeprefix("$")
+    for rpc, fault in (
+        (f"rpc A(Q) returns (R) {{ {option}; }}", "without an HTTP rule"),
+        (f'rpc A(Q) returns (stream R) {{ $http = {{get: "/a"}}; {option}; }}', "on a method that streams"),
+    ):
+        with pytest.raises(RouteError, match=f"rest.test.S.A: a {name} option {fault}"):
+            Router(compile_services(f"{MESSAGES} service S {{ {rpc} rpc B(Q) returns (stream R); }}"))
+
+
+def test_where_a_response_is_found() -> None:
+    services = compile_services(f"""{MESSAGES} service S {{ rpc A(Q) returns (R) {{
+      $http = {{post: "/a" body: "*"}}; $location = "/a%20b/{{name}}/{{inner.id}}/c/{{again}}:go";
+    }} }}""")
+    (route,) = Router(services).routes
+    new: Any = GetMessageClass(route.method.output_type)
+    assert route.location is not None
+    path = route.location.of(new(name="x/y", inner={"id": "é"}, again=5))
+    assert path == "/a%20b/x%2Fy/%C3%A9/c/5:go"
+    assert route.location.of(new(name="x", again=5)) == ""
+
+
+def test_a_path_may_name_a_member_of_an_inline_message() -> None:
+    services = compile_services("""
+      message Q { Inner inner = 1 [$json.inline = true]; } message Inner { string id = 1; } message R {}
+      service S { rpc A(Q) returns (R) { $http = {get: "/a/{id}"}; } }
+    """)
+    (route,) = Router(services).routes
+    assert route.path_fields[0].names == ("inner", "id")
+
+
+@pytest.mark.parametrize(("limits", "needed"), [("", False), (", $limits.required = true", True)])
+def test_an_inline_message_needs_a_body_where_it_is_required(limits: str, needed: bool) -> None:
+    services = compile_services(f"""
+      message Q {{ Inner inner = 1 [$json.inline = true{limits}]; }} message R {{}}
+      message Inner {{ string id = 1 [$limits.required = true]; }}
+      service S {{ rpc A(Q) returns (R) {{ $http = {{
+        post: "/a" body: "*" additional_bindings: {{post: "/a/{{id}}" body: "*"}}
+        additional_bindings: {{get: "/a"}}
+      }}; }} }}
+    """)
+    # The path may say all that is needed, and a GET has no body.
+    assert [route.needs_body for route in Router(services).routes] == [needed, False, False]
+
+
+def test_a_selector_may_not_be_a_member_of_an_inline_message() -> None:
+    services = compile_services("""
+      message Q { Inner inner = 1 [$json.inline = true]; } message Inner { string id = 1; } message R {}
+      service S {
+        rpc A(Q) returns (R) { $http = {get: "/a"}; $streaming = {rpc: "B" selector: "id"}; }
+        rpc B(Q) returns (stream R);
+      }
+    """)
+    with pytest.raises(RouteError, match="the selector is a field"):
+        Router(services)
+
+
+@pytest.mark.parametrize(
     ("rpc", "fault"),
     [
         ('rpc A(stream Q) returns (R) { $http = {post: "/a" body: "*"}; }', "client streaming"),
-        (
-            'rpc A(Q) returns (R) { $http = {get: "/a"}; $streaming = {rpc: "B" selector: "s"}; }',
-            "selects by a member of the body",
-        ),
         ('rpc A(Q) returns (R) { $streaming = {rpc: "B" selector: "s"}; }', "without an HTTP rule"),
         (
             'rpc A(Q) returns (stream R) { $http = {get: "/a"}; $streaming = {rpc: "B" selector: "s"}; }',

@@ -51,7 +51,8 @@ class SamplingParams:
 class GenerateRequest:
     """One continuation of one prompt.
 
-    `stream` asks for tokens as they are made; otherwise one final delta holds them all.
+    `stream` asks for tokens as they are made; otherwise one final delta holds them all. `background` work
+    is not what somebody waits for.
     `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
     `prompt_logprobs` for those of the prompt's tokens too.
     """
@@ -59,6 +60,7 @@ class GenerateRequest:
     token_ids: Sequence[int]
     sampling: SamplingParams
     stream: bool
+    background: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
@@ -136,6 +138,13 @@ class Runtime(Protocol):
 
     async def info(self) -> RuntimeInfo:
         """What the runtime says of itself. Raises ServiceError where it is down or does not answer."""
+        ...
+
+    async def waiting(self) -> int:
+        """How many requests wait in it for others to end, as far as it tells.
+
+        Raises ServiceError: UNAVAILABLE where it is down, UNIMPLEMENTED where it does not tell.
+        """
         ...
 
     async def fetch_tokenizer(self, folder: Path) -> None:

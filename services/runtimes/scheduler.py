@@ -144,6 +144,19 @@ class SchedulerRuntime:
             started=server.start_time.seconds or None,
         )
 
+    async def waiting(self) -> int:
+        """How many requests wait in the engine's queue."""
+        self._check_open()
+        try:
+            answer = await self._scheduler.GetLoads(
+                pb.GetLoadsRequest(include=["core"]), timeout=INFO_TIMEOUT
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise ServiceError(error.code(), "NO_LOADS", "the runtime does not tell its load") from None
+            raise to_service_error(error) from None
+        return sum(load.num_waiting_reqs for load in answer.loads)
+
     async def fetch_tokenizer(self, folder: Path) -> None:
         """See `Runtime.fetch_tokenizer`."""
         self._check_open()

@@ -107,7 +107,7 @@ class SimulatedRuntime:
 
     `decode` turns token ids to text; without it stop strings are ignored. `eos_token_id` ends a
     generation that reaches it, as stop_token_ids do, unless ignore_eos. `tokenizer` is a folder whose files
-    GetTokenizer hands out.
+    GetTokenizer hands out. More than `max_running` requests wait, in the order of their coming.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class SimulatedRuntime:
         model_path: str = "simulated",
         max_total_tokens: int = 16384,
         tokenizer: Path | None = None,
+        max_running: int | None = None,
     ) -> None:
         #: May be replaced while the server runs.
         self.script = script or echo()
@@ -128,8 +129,9 @@ class SimulatedRuntime:
         self.serving = True
         #: The latest requests, oldest first.
         self.requests: deque[pb.GenerateRequest] = deque(maxlen=1000)
-        #: How many generations run now, and how many ended because the caller went away.
+        #: How many generations run now, how many wait, and how many ended because the caller went away.
         self.running = 0
+        self.waiting = 0
         self.cancelled = 0
         #: Ids of the requests that were aborted by name.
         self.aborted: deque[str] = deque(maxlen=1000)
@@ -141,6 +143,7 @@ class SimulatedRuntime:
         self._max_total_tokens = max_total_tokens
         self._tokenizer = tokenizer
         self._started = time.time()
+        self._slots = asyncio.Semaphore(max_running) if max_running is not None else None
         self._server: Any = None
 
     @property
@@ -180,6 +183,25 @@ class SimulatedRuntime:
     async def generate(self, request: pb.GenerateRequest, context: Any) -> None:
         """Serve one Generate call."""
         self.requests.append(request)
+        async with self._slot():
+            await self._run(request, context)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._slots is None:
+            yield
+            return
+        self.waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _run(self, request: pb.GenerateRequest, context: Any) -> None:
         self.running += 1
         try:
             await self._generate(request, self.script(request), context)
@@ -271,7 +293,8 @@ class SimulatedRuntime:
     def loads(self) -> pb.GetLoadsResponse:
         load = pb.SchedulerLoad(
             num_running_reqs=self.running,
-            num_total_reqs=self.running,
+            num_waiting_reqs=self.waiting,
+            num_total_reqs=self.running + self.waiting,
             max_total_num_tokens=self._max_total_tokens,
         )
         return pb.GetLoadsResponse(version="simulated", dp_rank_count=1, loads=[load])

@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class QueueServiceStub:
-    """Queues completions. Not served yet: every call ends with UNIMPLEMENTED (over HTTP, 501).
+    """Queues chat completions. A job that was accepted is stored before the call is answered: it survives
+    crashes of the server, of the runtime and of the database, runs at least once, and its result can be read
+    until it is purged. Jobs start by priority, and in the order of their coming within one.
+
+    Every OpenAI SDK is a client of it, with `/queue` for the base URL's `/v1`.
     """
 
     def __init__(self, channel):
@@ -38,16 +42,122 @@ class QueueServiceStub:
         self.Enqueue = channel.unary_unary(
                 '/inferd.v1.QueueService/Enqueue',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.EnqueueRequest.SerializeToString,
-                response_deserializer=inferd_dot_v1_dot_queue__pb2.EnqueueResponse.FromString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
+                _registered_method=True)
+        self.EnqueueAndWatch = channel.unary_stream(
+                '/inferd.v1.QueueService/EnqueueAndWatch',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.EnqueueRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/inferd.v1.QueueService/Get',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/inferd.v1.QueueService/Watch',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
+                _registered_method=True)
+        self.Wait = channel.unary_unary(
+                '/inferd.v1.QueueService/Wait',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.WaitJobRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/inferd.v1.QueueService/List',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/inferd.v1.QueueService/Cancel',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/inferd.v1.QueueService/Delete',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/inferd.v1.QueueService/Stats',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.QueueStatsRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_queue__pb2.QueueStats.FromString,
                 _registered_method=True)
 
 
 class QueueServiceServicer:
-    """Queues completions. Not served yet: every call ends with UNIMPLEMENTED (over HTTP, 501).
+    """Queues chat completions. A job that was accepted is stored before the call is answered: it survives
+    crashes of the server, of the runtime and of the database, runs at least once, and its result can be read
+    until it is purged. Jobs start by priority, and in the order of their coming within one.
+
+    Every OpenAI SDK is a client of it, with `/queue` for the base URL's `/v1`.
     """
 
     def Enqueue(self, request, context):
-        """Queues a chat completion. Not served yet.
+        """Queues a chat completion. The answer is at once, with status 202 over HTTP, or waits for the job for as
+        long as wait_seconds says: then 200 if the job has ended. Not idempotent, unless the request has a
+        request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnqueueAndWatch(self, request, context):
+        """Queues a chat completion, and tells of it as Watch does. A client that leaves does not cancel the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Gets a job, in whatever state. Waits for its end for as long as wait_seconds says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Tells of a job until it has ended: its state and position whenever they change, then the chunks of its
+        answer as they are generated, and why there is none where it did not succeed. Whenever it begins, the
+        answer's chunks come from the first one; those of an answer that is complete may come joined. Ends with
+        ABORTED (ATTEMPT_LOST) where chunks were sent of an attempt that was lost: watched again, the job's
+        next attempt comes from its start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Wait(self, request, context):
+        """Waits for the end of a job, and gets it; also, unended, when the timeout or the call's deadline is near.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Lists jobs, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """Cancels a job that has not ended. FAILED_PRECONDITION (over HTTP, 409) where it has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Deletes a job and its result; one that has not ended is cancelled by that. Its request_id is free again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stats(self, request, context):
+        """Tells how much is queued and running, by model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -59,7 +169,47 @@ def add_QueueServiceServicer_to_server(servicer, server):
             'Enqueue': grpc.unary_unary_rpc_method_handler(
                     servicer.Enqueue,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.EnqueueRequest.FromString,
-                    response_serializer=inferd_dot_v1_dot_queue__pb2.EnqueueResponse.SerializeToString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
+            ),
+            'EnqueueAndWatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.EnqueueAndWatch,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.EnqueueRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.JobEvent.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.JobEvent.SerializeToString,
+            ),
+            'Wait': grpc.unary_unary_rpc_method_handler(
+                    servicer.Wait,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.WaitJobRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.ListJobsRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.CancelJobRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.DeleteJobRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.QueueStatsRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_queue__pb2.QueueStats.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -70,7 +220,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService:
-    """Queues completions. Not served yet: every call ends with UNIMPLEMENTED (over HTTP, 501).
+    """Queues chat completions. A job that was accepted is stored before the call is answered: it survives
+    crashes of the server, of the runtime and of the database, runs at least once, and its result can be read
+    until it is purged. Jobs start by priority, and in the order of their coming within one.
+
+    Every OpenAI SDK is a client of it, with `/queue` for the base URL's `/v1`.
     """
 
     @staticmethod
@@ -89,7 +243,223 @@ class QueueService:
             target,
             '/inferd.v1.QueueService/Enqueue',
             inferd_dot_v1_dot_queue__pb2.EnqueueRequest.SerializeToString,
-            inferd_dot_v1_dot_queue__pb2.EnqueueResponse.FromString,
+            inferd_dot_v1_dot_queue__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueAndWatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inferd.v1.QueueService/EnqueueAndWatch',
+            inferd_dot_v1_dot_queue__pb2.EnqueueRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.QueueService/Get',
+            inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inferd.v1.QueueService/Watch',
+            inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wait(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.QueueService/Wait',
+            inferd_dot_v1_dot_queue__pb2.WaitJobRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.QueueService/List',
+            inferd_dot_v1_dot_queue__pb2.ListJobsRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.QueueService/Cancel',
+            inferd_dot_v1_dot_queue__pb2.CancelJobRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.QueueService/Delete',
+            inferd_dot_v1_dot_queue__pb2.DeleteJobRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.QueueService/Stats',
+            inferd_dot_v1_dot_queue__pb2.QueueStatsRequest.SerializeToString,
+            inferd_dot_v1_dot_queue__pb2.QueueStats.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,12 @@ EXAMPLE_FIELD_NUMBER: _ClassVar[int]
 example: _descriptor.FieldDescriptor
 SUCCESS_STATUS_FIELD_NUMBER: _ClassVar[int]
 success_status: _descriptor.FieldDescriptor
+PENDING_FIELD_NUMBER: _ClassVar[int]
+pending: _descriptor.FieldDescriptor
+LOCATION_FIELD_NUMBER: _ClassVar[int]
+location: _descriptor.FieldDescriptor
+PREFER_WAIT_FIELD_NUMBER: _ClassVar[int]
+prefer_wait: _descriptor.FieldDescriptor
 MESSAGE_JSON_FIELD_NUMBER: _ClassVar[int]
 message_json: _descriptor.FieldDescriptor
 JSON_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +35,14 @@ class Streaming(_message.Message):
     done: str
     def __init__(self, rpc: _Optional[str] = ..., selector: _Optional[str] = ..., done: _Optional[str] = ...) -> None: ...
 
+class Pending(_message.Message):
+    __slots__ = ("field", "status")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    status: int
+    def __init__(self, field: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
+
 class MessageJson(_message.Message):
     __slots__ = ("object", "bare", "tag", "shorthand")
     OBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -42,20 +56,24 @@ class MessageJson(_message.Message):
     def __init__(self, object: _Optional[str] = ..., bare: _Optional[bool] = ..., tag: _Optional[str] = ..., shorthand: _Optional[str] = ...) -> None: ...
 
 class FieldJson(_message.Message):
-    __slots__ = ("name", "shorthand", "raw", "null_when_unset", "omit_when_empty", "byte_list")
+    __slots__ = ("name", "shorthand", "raw", "null_when_unset", "omit_when_empty", "byte_list", "inline", "comment")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHORTHAND_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
     NULL_WHEN_UNSET_FIELD_NUMBER: _ClassVar[int]
     OMIT_WHEN_EMPTY_FIELD_NUMBER: _ClassVar[int]
     BYTE_LIST_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     shorthand: bool
     raw: bool
     null_when_unset: bool
     omit_when_empty: bool
     byte_list: bool
-    def __init__(self, name: _Optional[str] = ..., shorthand: _Optional[bool] = ..., raw: _Optional[bool] = ..., null_when_unset: _Optional[bool] = ..., omit_when_empty: _Optional[bool] = ..., byte_list: _Optional[bool] = ...) -> None: ...
+    inline: bool
+    comment: bool
+    def __init__(self, name: _Optional[str] = ..., shorthand: _Optional[bool] = ..., raw: _Optional[bool] = ..., null_when_unset: _Optional[bool] = ..., omit_when_empty: _Optional[bool] = ..., byte_list: _Optional[bool] = ..., inline: _Optional[bool] = ..., comment: _Optional[bool] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("min", "max", "above", "min_items", "max_items", "max_length", "required")

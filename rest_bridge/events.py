@@ -1,0 +1,50 @@
+"""The messages of a stream as server-sent events: data, comments, or the stream's error."""
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from rest_bridge import sse
+from rest_bridge.encode import Encoder
+from rest_bridge.spelling import FieldSpelling, message_spelling
+from rest_bridge.transport import RpcFailed
+
+
+def event_encoder(message: Descriptor) -> Callable[[Message], bytes]:
+    """How a streamed message goes out. Raises SpellingError for a type that has no JSON form.
+
+    A google.rpc.Status that is the value of a bare message is the stream's error: it raises RpcFailed, as
+    the RPC would if it ended so. What follows it is for nobody.
+    """
+    encode = Encoder(message).encode
+    comments = {field.name for field in comment_fields(message)}
+    errors = {field.name for field in error_fields(message)}
+    if not comments and not errors:
+        return lambda message: sse.event(encode(message))
+
+    def event(message: Any) -> bytes:
+        for field, value in message.ListFields():
+            if field.name in errors:
+                raise RpcFailed(value)
+            if field.name in comments:
+                return sse.comment(encode(message))
+        return sse.event(encode(message))
+
+    return event
+
+
+def comment_fields(message: Descriptor) -> tuple[FieldSpelling, ...]:
+    """The fields of a streamed message that go out as comments."""
+    return tuple(field for field in message_spelling(message).fields if field.comment)
+
+
+def error_fields(message: Descriptor) -> tuple[FieldSpelling, ...]:
+    """The fields of a streamed message that are the stream's error."""
+    spelling = message_spelling(message)
+    return tuple(field for field in spelling.fields if spelling.bare and _is_status(field))
+
+
+def _is_status(field: FieldSpelling) -> bool:
+    return field.field.message_type is not None and message_spelling(field.nested).error

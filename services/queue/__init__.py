@@ -1,0 +1,1 @@
+"""The queue: chat completions that are answered later, and are not lost."""

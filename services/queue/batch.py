@@ -1,0 +1,60 @@
+"""Group commit: calls that come while a transaction is under way share the next one, and its one sync."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from services.errors import ServiceError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: What one transaction takes.
+_MOST = 200
+
+
+class Batcher(Generic[Item, Result]):
+    """`run` does the work of several items in one transaction: a result, or an error, for each of them."""
+
+    def __init__(self, run: Callable[[list[Item]], Awaitable[Sequence[Result | ServiceError]]]) -> None:
+        self._run = run
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._draining: asyncio.Task[None] | None = None
+
+    async def do(self, item: Item) -> Result:
+        """The result of `item`. Cancelling the caller does not take the item back."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(), name="queue batch")
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
+                await self._do(batch)
+        finally:
+            self._draining = None
+
+    async def _do(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._run([item for item, _ in batch])
+        except ServiceError as error:
+            results = [error] * len(batch)
+        except Exception as error:
+            # One item may be at fault: the others are not to pay for it.
+            if len(batch) > 1:
+                for entry in batch:
+                    await self._do([entry])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, ServiceError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

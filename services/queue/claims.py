@@ -1,0 +1,157 @@
+"""Which jobs run next, and who runs them: claims, leases, and jobs whose process is gone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.queue.database import Transaction
+from services.queue.endings import end_jobs
+from services.queue.schema import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, State, jobs, requests
+
+#: One transaction at a time claims, so that the numbers of what runs are true over all processes.
+CLAIM = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many jobs may run over all processes, in all and of each model that this process serves; and
+    how many more of a model this process may take. A model that is not in `own` is not served here."""
+
+    total: int
+    models: Mapping[str, int]
+    own: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Claimed jobs, in order, each with its request. `next_due` is when the next delayed job is to start, in
+    microseconds of Unix time; None where there is none."""
+
+    jobs: Sequence[tuple[Any, bytes]]
+    next_due: int | None
+
+
+_NEXT_DUE = sa.select(sa.func.min(J.run_after)).where(IS_DELAYED)
+_PROMOTE = jobs.update().where(IS_DELAYED, J.run_after <= sa.bindparam("now")).values(state=State.QUEUED)
+_RUNNING = sa.select(J.model, sa.func.count()).where(IS_RUNNING).group_by(J.model)
+_FIRST = (
+    sa.select(J.priority, J.seq)
+    .where(IS_QUEUED, J.model == sa.bindparam("of_model"))
+    .order_by(J.priority.desc(), J.seq)
+    .limit(sa.bindparam("most"))
+)
+_CLAIM = (
+    jobs.update()
+    .where(IS_QUEUED, J.seq.in_(sa.bindparam("seqs", expanding=True)))
+    .values(
+        state=State.RUNNING,
+        worker=sa.bindparam("by"),
+        runs=J.runs + 1,
+        attempts=J.attempts + 1,
+        started=sa.bindparam("now"),
+        lease=sa.bindparam("until"),
+        watched=False,
+    )
+    .returning(jobs)
+)
+_REQUESTS = sa.select(requests.c.seq, requests.c.request).where(
+    requests.c.seq.in_(sa.bindparam("seqs", expanding=True))
+)
+
+
+def claim(transaction: Transaction, worker: str, lease: int, room: Room) -> Claimed:
+    """Claim for `worker` the jobs that are next, as many as there is room for, for `lease` microseconds."""
+    transaction.lock(CLAIM)
+    next_due = transaction.scalar(_NEXT_DUE)
+    if next_due is not None and next_due <= transaction.now:
+        transaction.execute(_PROMOTE, {"now": transaction.now})
+        next_due = transaction.scalar(_NEXT_DUE)
+    seqs = _next(transaction, room)
+    if not seqs:
+        return Claimed((), next_due)
+    claimed = transaction.rows(
+        _CLAIM, seqs=seqs, by=worker, now=transaction.now, until=transaction.now + lease
+    )
+    found = dict(transaction.rows(_REQUESTS, seqs=seqs))
+    claimed.sort(key=lambda job: (-job.priority, job.seq))
+    return Claimed([(job, found[job.seq]) for job in claimed], next_due)
+
+
+def _next(transaction: Transaction, room: Room) -> list[int]:
+    running = dict(transaction.rows(_RUNNING))
+    total = room.total - sum(running.values())
+    candidates: list[tuple[int, int]] = []
+    for model, own in room.own.items():
+        most = min(total, own, room.models[model] - running.get(model, 0))
+        if most > 0:
+            found = transaction.rows(_FIRST, of_model=model, most=most)
+            candidates += [(-priority, seq) for priority, seq in found]
+    return [seq for _, seq in sorted(candidates)[: max(0, total)]]
+
+
+_MINE = (IS_RUNNING, J.worker == sa.bindparam("by"))
+_HELD = sa.select(J.seq, J.runs, J.watched).where(*_MINE)
+_SEQS: sa.BindParameter[list[int]] = sa.bindparam("seqs", expanding=True)
+_RENEW = jobs.update().where(*_MINE, J.seq.in_(_SEQS)).values(lease=sa.bindparam("until"))
+_HAND_BACK = (
+    jobs.update()
+    .where(*_MINE)
+    .values(state=State.QUEUED, attempts=J.attempts - 1, worker=None, lease=None, watched=False)
+)
+
+
+def held(transaction: Transaction, worker: str) -> list[Any]:
+    """The runs that are still `worker`'s: (seq, runs, watched)."""
+    return transaction.rows(_HELD, by=worker)
+
+
+def renew(transaction: Transaction, worker: str, lease: int, known: Collection[tuple[int, int]]) -> list[Any]:
+    """As `held`, and hold them `lease` microseconds more. `known` are the (seq, runs) that `worker` knows of:
+    what it was given else, by a claim whose answer was lost, is queued again."""
+    mine = held(transaction, worker)
+    if not mine:
+        return []
+    unknown = [run.seq for run in mine if (run.seq, run.runs) not in known]
+    if unknown:
+        transaction.execute(_HAND_BACK.where(J.seq.in_(_SEQS)), {"by": worker, "seqs": unknown})
+        transaction.announce()
+    seqs = [run.seq for run in mine if (run.seq, run.runs) in known]
+    transaction.execute(_RENEW, {"by": worker, "seqs": seqs, "until": transaction.now + lease})
+    return [run for run in mine if (run.seq, run.runs) in known]
+
+
+def hand_back(transaction: Transaction, worker: str) -> None:
+    """Queue again what `worker` runs, as if it had not been started: the worker stops."""
+    if transaction.execute(_HAND_BACK, {"by": worker}).rowcount:
+        transaction.announce()
+
+
+#: A job whose attempts are lost so often is what loses them.
+MOST_LOST = 50
+
+
+def take_back(transaction: Transaction, gone: sa.ColumnElement[bool], error: bytes, ttl: int) -> int:
+    """Queue again the running jobs for which `gone` holds: the processes that ran them are no more.
+
+    One that was lost too often fails with `error` instead. Returns how many there were.
+    """
+    seqs = [row.seq for row in transaction.rows(sa.select(J.seq).where(IS_RUNNING, gone))]
+    if not seqs:
+        return 0
+    hopeless = transaction.rows(sa.select(J.seq).where(IS_RUNNING, gone, J.lost_attempts >= MOST_LOST - 1))
+    lost = (
+        jobs.update()
+        .where(IS_RUNNING, gone)
+        .values(attempts=J.attempts - 1, lost_attempts=J.lost_attempts + 1)
+    )
+    transaction.execute(lost)
+    end_jobs(transaction, [row.seq for row in hopeless], State.FAILED, error, ttl)
+    transaction.execute(
+        jobs.update()
+        .where(IS_RUNNING, gone)
+        .values(state=State.QUEUED, worker=None, lease=None, watched=False)
+    )
+    transaction.announce()
+    return len(seqs)

@@ -1,0 +1,177 @@
+"""Posts the ends of jobs to those who asked for it: what is due is in the database, until it is delivered."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf.timestamp_pb2 import Timestamp
+from inferd.v1 import queue_pb2 as pb
+
+from services.config import WebhookConfig
+from services.errors import ServiceError, invalid
+from services.queue.database import Database, Transaction
+from services.queue.loop import forever
+from services.queue.messages import job_message
+from services.queue.public_address import AddressNotAllowed, check_url
+from services.queue.reading import Found, find
+from services.queue.schema import D, DeliveryState, J, deliveries
+from services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
+from services.queue.webhook_signature import parse_secret
+
+#: Seconds between looks for what is due.
+_POLL = 1.0
+#: How many are posted at once, by one process.
+_AT_ONCE = 16
+#: For how long a process that posts has one for itself, in microseconds: longer than a try takes.
+_HELD = 120_000_000
+
+EncodeJob = Callable[[pb.Job], bytes]
+
+
+def check_webhook(webhook: pb.Webhook, config: WebhookConfig) -> None:
+    """Raise INVALID_ARGUMENT where that webhook cannot be posted."""
+    try:
+        check_url(webhook.url, allow_private=config.allow_private)
+    except AddressNotAllowed as error:
+        raise invalid("webhook.url", f"webhook.url: {error}") from None
+    if webhook.HasField("secret"):
+        try:
+            parse_secret(webhook.secret)
+        except ValueError as error:
+            raise invalid("webhook.secret", f"webhook.secret {error}") from None
+    elif config.secret is None:
+        raise invalid(
+            "webhook.secret",
+            "webhook.secret is required: the server's configuration has no queue.webhooks.secret",
+            "REQUIRED_FIELD_MISSING",
+        )
+
+
+_TAKE = (
+    deliveries.update()
+    .where(
+        D.seq.in_(
+            sa.select(D.seq)
+            .where(D.due.is_not(None), D.due <= sa.bindparam("now"))
+            .order_by(D.due)
+            .limit(sa.bindparam("most"))
+        ),
+        D.due <= sa.bindparam("now"),
+    )
+    .values(due=sa.bindparam("until"))
+    .returning(deliveries)
+)
+_ID = sa.select(J.id).where(J.seq == sa.bindparam("of_seq"))
+
+
+def _take(transaction: Transaction, most: int) -> list[tuple[Any, Found]]:
+    """What is due, for this process to post; each with its job."""
+    taken = []
+    for row in transaction.rows(_TAKE, now=transaction.now, most=most, until=transaction.now + _HELD):
+        job_id = transaction.scalar(_ID, of_seq=row.seq)
+        found = find(transaction, row.seq, job_id) if job_id is not None else None
+        if found is not None:
+            taken.append((row, found))
+    return taken
+
+
+_RECORD = (
+    deliveries.update()
+    .where(D.seq == sa.bindparam("of_seq"), D.attempts == sa.bindparam("before"))
+    .values(
+        state=sa.bindparam("to_state"),
+        attempts=D.attempts + 1,
+        response_status=sa.bindparam("to_status"),
+        error=sa.bindparam("to_error"),
+        attempted=sa.bindparam("now"),
+        due=sa.bindparam("to_due"),
+    )
+)
+
+
+def _record(transaction: Transaction, row: Any, outcome: Outcome) -> None:
+    """Write how a try went, and when the next one is due."""
+    tries = row.attempts + 1
+    state, due = DeliveryState.PENDING, None
+    if outcome.delivered:
+        state = DeliveryState.DELIVERED
+    elif outcome.final or tries >= MAX_TRIES:
+        state = DeliveryState.FAILED
+    else:
+        wait = max(retry_delay(tries), outcome.retry_after or 0.0)
+        due = transaction.now + int(wait * 1e6)
+    transaction.execute(
+        _RECORD,
+        {
+            "of_seq": row.seq,
+            "before": row.attempts,
+            "to_state": state,
+            "to_status": outcome.status,
+            "to_error": outcome.error,
+            "now": transaction.now,
+            "to_due": due,
+        },
+    )
+
+
+class Deliveries:
+    """Posts what is due in `database`, each job as the JSON that `encode` makes of it."""
+
+    def __init__(self, database: Database, config: WebhookConfig, encode: EncodeJob) -> None:
+        self._database = database
+        self._secret = config.secret
+        self._sender = WebhookSender(allow_private=config.allow_private)
+        self._encode = encode
+        self._wake = asyncio.Event()
+        self._posting: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Something may be due."""
+        self._wake.set()
+
+    async def work(self) -> None:
+        """Post until cancelled."""
+        try:
+            await forever("posting webhooks", self._post_due)
+        finally:
+            for task in self._posting:
+                task.cancel()
+            await asyncio.gather(*self._posting, return_exceptions=True)
+            await self._sender.close()
+
+    async def _post_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), _POLL)
+        self._wake.clear()
+        room = _AT_ONCE - len(self._posting)
+        if room <= 0:
+            return
+        for row, found in await self._database.write(_take, room):
+            task = asyncio.create_task(self._post(row, found), name=f"webhook of {found.job['id']}")
+            self._posting.add(task)
+            task.add_done_callback(self._posted)
+
+    def _posted(self, task: asyncio.Task[None]) -> None:
+        self._posting.discard(task)
+        self._wake.set()
+
+    async def _post(self, row: Any, found: Found) -> None:
+        secret = row.secret or self._secret
+        if secret is None:
+            outcome = Outcome(None, "the configuration has no queue.webhooks.secret any more")
+        else:
+            body = self._body(job_message(found))
+            outcome = await self._sender.send(row.url, parse_secret(secret), found.job["id"], body)
+        # Else it is posted again, once nobody holds it: better twice than never.
+        with contextlib.suppress(ServiceError):
+            await self._database.write(_record, row, outcome)
+
+    def _body(self, job: pb.Job) -> bytes:
+        """The same at each try."""
+        state = pb.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+        time = job.finish_time.ToJsonString() if job.HasField("finish_time") else Timestamp().ToJsonString()
+        job.ClearField("webhook")
+        head = f'{{"type":"chat.completion.{state}","timestamp":"{time}","data":'
+        return head.encode() + self._encode(job) + b"}"

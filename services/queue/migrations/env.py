@@ -1,0 +1,15 @@
+"""Alembic's entry: runs the steps on the connection that `services.queue.migrate` has opened."""
+
+from alembic import context
+
+from services.queue.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table="inferd_queue_version",
+    # SQLite can alter a table only by making it anew.
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

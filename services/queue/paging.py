@@ -1,0 +1,71 @@
+"""Pages of a list: which jobs, and the token that continues one and no other query."""
+
+import base64
+import binascii
+import hashlib
+
+from inferd.v1 import queue_pb2 as pb
+
+from services.errors import ServiceError, invalid
+from services.queue.job_id import seq_after
+from services.queue.messages import STATES
+from services.queue.reading import Page
+
+_SIZE = 20
+_DIGEST = 8
+
+
+def page_of(request: pb.ListJobsRequest, model: str | None) -> Page:
+    """The page that a request asks for; `model` is the id of the model that it names. Raises ServiceError
+    INVALID_ARGUMENT."""
+    return Page(
+        size=request.page_size if request.HasField("page_size") else _SIZE,
+        after=_after(request),
+        ascending=request.order == pb.JOB_ORDER_ASC,
+        states=_states(request),
+        model=model,
+    )
+
+
+def _states(request: pb.ListJobsRequest) -> list[str]:
+    for index, state in enumerate(request.states):
+        if state not in STATES.values():
+            raise invalid(f"status[{index}]", f"status[{index}] is no state of a job: {state}")
+    return [stored for stored, state in STATES.items() if state in request.states]
+
+
+def _after(request: pb.ListJobsRequest) -> int | None:
+    if request.page_token and request.after:
+        raise invalid("page_token", "page_token and after exclude each other")
+    if request.after:
+        return seq_after(request.after)
+    if not request.page_token:
+        return None
+    try:
+        data = base64.b64decode(request.page_token.encode(), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    seq = int.from_bytes(data[:8], "big")
+    if data[8:] != _digest(request, seq):
+        raise _bad_token()
+    return seq
+
+
+def _bad_token() -> ServiceError:
+    return invalid(
+        "page_token",
+        "page_token must be the next_page_token of a page with the same filters and order",
+        "INVALID_PAGE_TOKEN",
+    )
+
+
+def next_page_token(request: pb.ListJobsRequest, last: int) -> str:
+    """The token of the page after job number `last`."""
+    return base64.urlsafe_b64encode(last.to_bytes(8, "big") + _digest(request, last)).decode()
+
+
+def _digest(request: pb.ListJobsRequest, last: int) -> bytes:
+    """Stands for the place, the filters and the order; the size may change from page to page."""
+    states = ",".join(_states(request))
+    query = f"{last}\0{request.model}\0{states}\0{request.order == pb.JOB_ORDER_ASC}"
+    return hashlib.sha256(query.encode()).digest()[:_DIGEST]

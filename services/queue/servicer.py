@@ -1,0 +1,220 @@
+"""QueueService: requests checked as if they were to be answered at once, then stored."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from inferd.v1 import queue_pb2 as pb
+from inferd.v1 import queue_pb2_grpc
+
+from services.catalog import Catalog
+from services.chat_answer import prepare_chat
+from services.config import QueueConfig
+from services.errors import invalid
+from services.queue.deliveries import check_webhook
+from services.queue.job_queue import JobQueue
+from services.queue.messages import job_message, timestamp
+from services.queue.paging import next_page_token, page_of
+from services.queue.reading import Found, list_jobs, numbers
+from services.queue.submission import Submission, Submitted
+
+_MAX_ATTEMPTS = 3
+_LONGEST_EXPIRY = 30 * 24 * 3600
+_KEY = "idempotency-key"
+_LONGEST_KEY = 255
+#: Seconds before a call's deadline at which a wait ends, so that its answer arrives.
+_MARGIN = 0.2
+
+
+class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
+    """See protos/inferd/v1/queue.proto. A call may take `longest_call` seconds."""
+
+    def __init__(self, catalog: Catalog, queue: JobQueue, config: QueueConfig, longest_call: float) -> None:
+        self._catalog = catalog
+        self._queue = queue
+        self._config = config
+        self._longest_call = longest_call
+
+    async def Enqueue(self, request: pb.EnqueueRequest, context: Any) -> pb.Job:
+        submitted = await self._enqueue(request, context)
+        if request.wait_seconds:
+            return await self._waited(submitted.job["id"], request.wait_seconds, context)
+        if submitted.new:
+            return job_message(await self._found(submitted))
+        return job_message(await self._queue.watching.find(submitted.job["id"]))
+
+    async def EnqueueAndWatch(self, request: pb.EnqueueRequest, context: Any) -> AsyncIterator[pb.JobEvent]:
+        submitted = await self._enqueue(request, context)
+        async for event in self._watch(submitted.job["id"]):
+            yield event
+
+    async def Get(self, request: pb.GetJobRequest, context: Any) -> pb.Job:
+        return await self._waited(request.id, request.wait_seconds, context)
+
+    async def Watch(self, request: pb.GetJobRequest, context: Any) -> AsyncIterator[pb.JobEvent]:
+        async for event in self._watch(request.id):
+            yield event
+
+    async def Wait(self, request: pb.WaitJobRequest, context: Any) -> pb.Job:
+        seconds = None
+        if request.HasField("timeout"):
+            seconds = _seconds(request.timeout, "timeout")
+            if seconds < 0:
+                raise invalid("timeout", "timeout must not be negative", "OUT_OF_RANGE")
+        return await self._waited(request.id, seconds, context)
+
+    async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
+        model = self._catalog.find(request.model).id if request.model else None
+        page = page_of(request, model)
+        found, more = await self._queue.database.read(list_jobs, page)
+        response = pb.ListJobsResponse(jobs=map(job_message, found), has_more=more)
+        if found:
+            response.first_id, response.last_id = found[0].job["id"], found[-1].job["id"]
+        if more:
+            response.next_page_token = next_page_token(request, found[-1].job["seq"])
+        return response
+
+    async def Cancel(self, request: pb.CancelJobRequest, context: Any) -> pb.Job:
+        await self._queue.cancel(request.id)
+        return job_message(await self._queue.watching.find(request.id))
+
+    async def Delete(self, request: pb.DeleteJobRequest, context: Any) -> pb.DeleteJobResponse:
+        await self._queue.delete(request.id)
+        return pb.DeleteJobResponse(id=request.id, deleted=True)
+
+    async def Stats(self, request: pb.QueueStatsRequest, context: Any) -> pb.QueueStats:
+        found = await self._queue.database.read(numbers)
+        models = [
+            pb.ModelQueue(
+                model=model,
+                queued=entry.queued,
+                running=entry.running,
+                running_limit=self._config.running_limit_of(model),
+                oldest_queued_time=timestamp(entry.oldest),
+            )
+            for model, entry in sorted(found.items())
+        ]
+        return pb.QueueStats(
+            models=models,
+            queued=sum(entry.queued for entry in found.values()),
+            running=sum(entry.running for entry in found.values()),
+            running_limit=self._config.running_limit,
+        )
+
+    async def _waited(self, job_id: str, seconds: float | None, context: Any) -> pb.Job:
+        remaining = context.time_remaining()
+        latest = self._longest_call if remaining is None else min(remaining, self._longest_call)
+        latest = max(0.0, latest - _MARGIN)
+        seconds = latest if seconds is None else min(seconds, latest)
+        _ = self._queue.database
+        return job_message(await self._queue.watching.wait(job_id, seconds))
+
+    async def _watch(self, job_id: str) -> AsyncIterator[pb.JobEvent]:
+        _ = self._queue.database
+        events = self._queue.watching.watch(job_id)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    async def _found(self, submitted: Submitted) -> Found:
+        if submitted.job["webhook"]:
+            return await self._queue.watching.find(submitted.job["id"])
+        return Found(submitted.job, position=submitted.position)
+
+    async def _enqueue(self, request: pb.EnqueueRequest, context: Any) -> Submitted:
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = _request_id(request, metadata)
+        model = self._catalog.find(request.request.model)
+        run_after = _run_after(request)
+        expires_after = _expires_after(request)
+        if request.HasField("webhook"):
+            check_webhook(request.webhook, self._config.webhooks)
+        work = await prepare_chat(self._catalog, request.request, stream=True)
+        await work.announce(context)
+        submission = Submission(
+            caller=_caller(metadata),
+            request_id=request_id,
+            digest=_digest(request),
+            model=model.id,
+            requested_model=request.request.model,
+            request=request.request.SerializeToString(),
+            priority=request.priority,
+            run_after=run_after,
+            expires_after=expires_after,
+            max_attempts=request.max_attempts if request.HasField("max_attempts") else _MAX_ATTEMPTS,
+            webhook_url=request.webhook.url if request.HasField("webhook") else None,
+            webhook_secret=request.webhook.secret if request.webhook.HasField("secret") else None,
+        )
+        return await self._queue.submit(submission)
+
+
+def _request_id(request: pb.EnqueueRequest, metadata: dict[str, Any]) -> str | None:
+    """The caller's own id of the request, of its field or of the metadata."""
+    given = request.request_id if request.HasField("request_id") else None
+    if given == "":
+        raise invalid("request_id", "request_id must not be empty")
+    if given is not None and "\0" in given:
+        raise invalid("request_id", "request_id must not have a NUL character")
+    key = metadata.get(_KEY)
+    if key is None:
+        return given
+    if not 0 < len(key) <= _LONGEST_KEY:
+        raise invalid(
+            "request_id", f"{_KEY} must have 1 to {_LONGEST_KEY} characters, not {len(key)}", "OUT_OF_RANGE"
+        )
+    if given is not None and given != key:
+        raise invalid("request_id", f"request_id and {_KEY} are both given, and differ")
+    return str(key)
+
+
+def _caller(metadata: dict[str, Any]) -> str:
+    """Who calls, as far as the credentials tell, which are not stored; empty where there are none."""
+    credentials = metadata.get("authorization", "")
+    return hashlib.sha256(credentials.encode()).hexdigest()[:32] if credentials else ""
+
+
+def _digest(request: pb.EnqueueRequest) -> bytes:
+    """Stands for the request, but for its id and for how the caller waits."""
+    same = pb.EnqueueRequest()
+    same.CopyFrom(request)
+    same.ClearField("request_id")
+    same.ClearField("wait_seconds")
+    return hashlib.sha256(same.SerializeToString(deterministic=True)).digest()
+
+
+def _run_after(request: pb.EnqueueRequest) -> int | None:
+    if not request.HasField("not_before"):
+        return None
+    value: Timestamp = request.not_before
+    try:
+        value.ToJsonString()
+    except ValueError:
+        raise invalid(
+            "not_before", "not_before must be a time in the years 1 to 9999", "OUT_OF_RANGE"
+        ) from None
+    return value.ToMicroseconds()
+
+
+def _expires_after(request: pb.EnqueueRequest) -> int | None:
+    if not request.HasField("expires_after"):
+        return None
+    seconds = _seconds(request.expires_after, "expires_after")
+    if not 0 < seconds <= _LONGEST_EXPIRY:
+        raise invalid(
+            "expires_after",
+            f"expires_after must be above 0 and at most {_LONGEST_EXPIRY} s, not {seconds:g} s",
+            "OUT_OF_RANGE",
+        )
+    return max(1, request.expires_after.ToMicroseconds())
+
+
+def _seconds(value: Duration, field: str) -> float:
+    try:
+        value.ToJsonString()
+    except ValueError:
+        raise invalid(field, f"{field} is no valid duration", "OUT_OF_RANGE") from None
+    return value.ToNanoseconds() / 1e9

@@ -1,0 +1,134 @@
+"""The queue in a SQLite file, which several processes of one host may share.
+
+One connection writes and one reads, each in a thread of its own that runs a transaction whole. A commit is
+on the disk (synchronous FULL) when it returns.
+"""
+
+import asyncio
+import fcntl
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from services.queue.database import Transaction, unavailable
+from services.queue.migrate import migrate
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+
+
+class SqliteDatabase:
+    """See `Database`. `on_alone` is run at the opening where no other process has the file open."""
+
+    def __init__(self, url: str, on_alone: Callable[[Transaction], Any]) -> None:
+        self._path = Path(sa.make_url(url).database or "")
+        self._on_alone = on_alone
+        self._writer = _Connection(self._path, "BEGIN IMMEDIATE")
+        self._reader = _Connection(self._path, "BEGIN")
+        self._presence: TextIO | None = None
+
+    async def open(self) -> None:
+        await self.write(lambda transaction: migrate(transaction.connection))
+        if self._presence is None:
+            await self._tell_presence()
+
+    async def _tell_presence(self) -> None:
+        """Hold a lock on a file beside it while this process lives: who can have it alone, is alone."""
+        presence = self._path.with_name(self._path.name + ".lock").open("a")
+        try:
+            fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        else:
+            await self.write(self._on_alone)
+        # Waits where another one is alone for the moment.
+        await asyncio.to_thread(fcntl.flock, presence, fcntl.LOCK_SH)
+        self._presence = presence
+
+    async def write(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._writer.run(work, *arguments)
+
+    async def read(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._reader.run(work, *arguments)
+
+    async def listen(self, on_change: Callable[[], None]) -> None:
+        known = None
+        while True:
+            # Of the writing connection, this changes with others' commits only.
+            version = await self._writer.data_version()
+            if version != known:
+                if known is not None:
+                    on_change()
+                known = version
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reader.close()
+        if self._presence is not None:
+            self._presence.close()
+
+
+class _Connection:
+    """A connection, and the one thread that uses it."""
+
+    def __init__(self, path: Path, begin: str) -> None:
+        self._thread = ThreadPoolExecutor(1, f"queue {begin.split()[-1].lower()}")
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path)),
+            poolclass=StaticPool,
+            connect_args={"check_same_thread": False},
+        )
+        sa.event.listen(self._engine, "connect", _set_up)
+        sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._in_thread(self._transact, work, arguments)
+
+    async def data_version(self) -> int:
+        return await self._in_thread(self._data_version)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+            if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError | sa.exc.ProgrammingError):
+                raise
+            raise unavailable(str(error.orig)) from error
+
+    def _transact(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        with self._engine.begin() as connection:
+            return work(Transaction(connection, time.time_ns() // 1000, _locked, _noticed), *arguments)
+
+    def _data_version(self) -> int:
+        connection = self._engine.raw_connection()
+        try:
+            return int(connection.cursor().execute("PRAGMA data_version").fetchone()[0])
+        finally:
+            connection.close()
+
+
+def _set_up(connection: sqlite3.Connection, _: Any) -> None:
+    # Transactions begin where we say so, and not where the driver thinks.
+    connection.isolation_level = None
+    for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _locked(_: int) -> None:
+    """Nothing to do: a transaction that writes is the only one."""
+
+
+def _noticed() -> None:
+    """Nothing to do: the others see it by the file's version."""

@@ -1,0 +1,212 @@
+"""Puts jobs into the queue: the caps, the callers' own ids, the order of their coming.
+
+Everything of a request is checked before; what is stored here will run as it is.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import sqlalchemy as sa
+
+from services.errors import ServiceError
+from services.queue.database import Transaction
+from services.queue.job_id import new_job_id
+from services.queue.schema import (
+    IS_QUEUED,
+    IS_WAITING,
+    DeliveryState,
+    J,
+    State,
+    deliveries,
+    jobs,
+    requests,
+)
+
+#: One transaction at a time gives out numbers, so that their order is that of the commits.
+SUBMISSION = 1
+
+_GREATEST = sa.select(sa.func.max(J.seq))
+_WAITING = sa.select(J.caller, sa.func.count()).where(IS_WAITING).group_by(J.caller)
+_AHEAD = sa.select(sa.func.count()).where(
+    IS_QUEUED, J.model == sa.bindparam("model"), J.priority >= sa.bindparam("priority")
+)
+_KNOWN = sa.select(jobs).where(
+    sa.tuple_(J.caller, J.request_id).in_(sa.bindparam("keys", expanding=True)), J.request_id.is_not(None)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A checked request. `run_after` is in microseconds of Unix time, `expires_after` in microseconds;
+    `digest` stands for the whole of the request where `request_id` comes again."""
+
+    caller: str
+    request_id: str | None
+    digest: bytes
+    model: str
+    requested_model: str
+    request: bytes
+    priority: int
+    run_after: int | None
+    expires_after: int | None
+    max_attempts: int
+    webhook_url: str | None
+    webhook_secret: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many jobs may wait, in all and of one caller."""
+
+    total: int
+    per_caller: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job in the queue: its row, as a mapping. `position` is None where it is not new."""
+
+    job: Any
+    new: bool
+    position: int | None = None
+
+
+def submit(
+    transaction: Transaction, submissions: Sequence[Submission], caps: Caps
+) -> list[Submitted | ServiceError]:
+    """A job, or an error, for each submission, in their order."""
+    transaction.lock(SUBMISSION)
+    known = _known(transaction, submissions)
+    waiting: Counter[str] = Counter(dict(transaction.rows(_WAITING)))
+    total = waiting.total()
+    seq = max(transaction.scalar(_GREATEST) or 0, transaction.now - 1)
+    results: list[Submitted | ServiceError] = []
+    new: list[tuple[dict[str, Any], Submission]] = []
+    for submission in submissions:
+        key = (submission.caller, submission.request_id)
+        if submission.request_id is not None and key in known:
+            results.append(_again(known[key], submission))
+        elif total >= caps.total:
+            results.append(_full("the queue holds", caps.total))
+        elif waiting[submission.caller] >= caps.per_caller:
+            results.append(_full("the queue holds, of this caller,", caps.per_caller))
+        else:
+            total += 1
+            waiting[submission.caller] += 1
+            seq += 1
+            row = _row(submission, seq, transaction.now)
+            new.append((row, submission))
+            known[key] = row
+            results.append(Submitted(row, new=True))
+    if new:
+        _insert(transaction, new)
+        transaction.announce()
+    return _with_positions(transaction, results)
+
+
+def _known(transaction: Transaction, submissions: Sequence[Submission]) -> dict[tuple[str, str | None], Any]:
+    """The jobs that these submissions' ids stand for already."""
+    keys = [(item.caller, item.request_id) for item in submissions if item.request_id is not None]
+    if not keys:
+        return {}
+    found = transaction.execute(_KNOWN, {"keys": keys}).mappings()
+    return {(row["caller"], row["request_id"]): dict(row) for row in found}
+
+
+def _again(job: Any, submission: Submission) -> Submitted | ServiceError:
+    if job["digest"] == submission.digest:
+        return Submitted(job, new=False)
+    return ServiceError(
+        grpc.StatusCode.ALREADY_EXISTS,
+        "REQUEST_ID_REUSED",
+        "this request_id (or Idempotency-Key) was used for another request before",
+        field="request_id",
+        metadata={"id": job["id"]},
+    )
+
+
+def _full(holder: str, cap: int) -> ServiceError:
+    return ServiceError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "QUEUE_FULL",
+        f"{holder} {cap} jobs that wait, which is its limit",
+        retry_after=5,
+        metadata={"limit": str(cap)},
+    )
+
+
+def _row(submission: Submission, seq: int, now: int) -> dict[str, Any]:
+    later = submission.run_after is not None and submission.run_after > now
+    return {
+        "seq": seq,
+        "id": new_job_id(seq),
+        "caller": submission.caller,
+        "request_id": submission.request_id,
+        "digest": submission.digest,
+        "model": submission.model,
+        "requested_model": submission.requested_model,
+        "priority": submission.priority,
+        "state": State.DELAYED if later else State.QUEUED,
+        "attempts": 0,
+        "lost_attempts": 0,
+        "max_attempts": submission.max_attempts,
+        "runs": 0,
+        "worker": None,
+        "lease": None,
+        "watched": False,
+        "created": now,
+        "run_after": submission.run_after,
+        "started": None,
+        "finished": None,
+        "expires": None if submission.expires_after is None else now + submission.expires_after,
+        "purge": None,
+        "error": None,
+        "webhook": submission.webhook_url is not None,
+    }
+
+
+_INSERT_JOBS = jobs.insert()
+_INSERT_REQUESTS = requests.insert()
+_INSERT_DELIVERIES = deliveries.insert()
+
+
+def _insert(transaction: Transaction, new: Sequence[tuple[dict[str, Any], Submission]]) -> None:
+    transaction.execute(_INSERT_JOBS, [row for row, _ in new])
+    transaction.execute(
+        _INSERT_REQUESTS, [{"seq": row["seq"], "request": submission.request} for row, submission in new]
+    )
+    hooks = [
+        {
+            "seq": row["seq"],
+            "url": submission.webhook_url,
+            "secret": submission.webhook_secret,
+            "state": DeliveryState.PENDING,
+            "attempts": 0,
+        }
+        for row, submission in new
+        if submission.webhook_url is not None
+    ]
+    if hooks:
+        transaction.execute(_INSERT_DELIVERIES, hooks)
+
+
+def _with_positions(
+    transaction: Transaction, results: list[Submitted | ServiceError]
+) -> list[Submitted | ServiceError]:
+    """The same, with the positions of new jobs: one count for all of a model and priority."""
+    ahead: dict[tuple[str, int], int] = {}
+    for index in reversed(range(len(results))):
+        result = results[index]
+        if not isinstance(result, Submitted) or not result.new:
+            continue
+        key = result.job["model"], result.job["priority"]
+        if key not in ahead:
+            ahead[key] = transaction.scalar(_AHEAD, model=key[0], priority=key[1])
+        # A job whose time has not come is not counted among those ahead; and has a place all the same.
+        queued = result.job["state"] == State.QUEUED
+        results[index] = Submitted(result.job, new=True, position=ahead[key] + (not queued))
+        ahead[key] -= queued
+    return results

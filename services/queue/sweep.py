@@ -1,0 +1,71 @@
+"""What happens to jobs by the passing of time: leases run out, jobs expire, results are purged."""
+
+import sqlalchemy as sa
+
+from services.queue.claims import take_back
+from services.queue.database import Transaction
+from services.queue.endings import end_jobs, remove
+from services.queue.schema import IS_RUNNING, IS_UNENDED, D, DeliveryState, J, State, chunks
+
+#: What one transaction takes, so that none is long.
+_MOST = 500
+
+#: How long the chunks of a run that has ended are kept, in microseconds, for those who are reading them.
+_CHUNKS_KEPT = 60_000_000
+
+_EXPIRED = (
+    sa.select(J.seq)
+    .where(IS_UNENDED, J.expires.is_not(None), J.expires <= sa.bindparam("now"))
+    .order_by(J.expires)
+    .limit(_MOST)
+)
+_UNPOSTED = (
+    sa.select(D.seq).where(D.seq == J.seq, D.state == DeliveryState.PENDING).correlate(J.seq.table).exists()
+)
+_PURGED = (
+    sa.select(J.seq)
+    .where(J.purge.is_not(None), J.purge <= sa.bindparam("now"), sa.not_(J.webhook & _UNPOSTED))
+    .order_by(J.purge)
+    .limit(_MOST)
+)
+_READ = (
+    sa.select(chunks.c.seq)
+    .distinct()
+    .join(J.seq.table, J.seq == chunks.c.seq)
+    .where(J.finished < sa.bindparam("before"))
+)
+
+
+def lost(transaction: Transaction, worker: str, error: bytes, ttl: int) -> int:
+    """Take back the jobs of processes that are gone. How many there were.
+
+    Not those of `worker`, who asks: it lives, and its leases ran out while the database was down.
+    """
+    gone = IS_RUNNING & (J.lease < transaction.now) & (J.worker != worker)
+    return take_back(transaction, gone, error, ttl)
+
+
+def expire(transaction: Transaction, error: bytes, ttl: int) -> list[int]:
+    """End jobs whose time is up. Their numbers; `is_full` says where there may be more."""
+    seqs = [row.seq for row in transaction.rows(_EXPIRED, now=transaction.now)]
+    return end_jobs(transaction, seqs, State.EXPIRED, error, ttl)
+
+
+def purge(transaction: Transaction) -> int:
+    """Remove jobs whose results were kept long enough. How many there were."""
+    seqs = [row.seq for row in transaction.rows(_PURGED, now=transaction.now)]
+    if seqs:
+        remove(transaction, seqs)
+    return len(seqs)
+
+
+def drop_chunks(transaction: Transaction) -> None:
+    """Remove the chunks of runs that have ended."""
+    seqs = [row.seq for row in transaction.rows(_READ, before=transaction.now - _CHUNKS_KEPT)]
+    if seqs:
+        transaction.execute(chunks.delete().where(chunks.c.seq.in_(seqs)))
+
+
+def is_full(count: int) -> bool:
+    """Whether a transaction took as much as one takes: there may be more."""
+    return count >= _MOST

@@ -1,0 +1,141 @@
+"""A job followed to its end: its state, its position, and its answer as it is generated."""
+
+import time
+from collections.abc import AsyncGenerator
+
+import grpc
+from google.rpc import status_pb2
+from inferd.v1 import chat_pb2
+from inferd.v1 import queue_pb2 as pb
+
+from services.chat_answer import replayed
+from services.errors import ServiceError
+from services.queue.database import Database
+from services.queue.endings import not_found
+from services.queue.job_id import seq_of
+from services.queue.messages import is_ended, job_message
+from services.queue.news import News, Subscription
+from services.queue.reading import Found, ask_for_chunks, find, read_chunks, read_request
+from services.queue.runner import Runner
+from services.queue.schema import State
+
+#: Seconds between looks for the chunks of a run elsewhere, where no news of them comes.
+_PATIENCE = 2.0
+
+
+class Watching:
+    """Follows jobs of the queue in `database`, of which `runner` runs some. Raises ServiceError NOT_FOUND,
+    and UNAVAILABLE once `stop` was called: a job that waits may wait longer than this process lives."""
+
+    def __init__(self, database: Database, runner: Runner, news: News) -> None:
+        self._database = database
+        self._runner = runner
+        self._news = news
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End those who wait."""
+        self._stopping = True
+        self._news.tell_all()
+
+    async def find(self, job_id: str) -> Found:
+        """The job."""
+        seq = seq_of(job_id)
+        found = None if seq is None else await self._database.read(find, seq, job_id)
+        if found is None:
+            raise not_found(job_id)
+        return found
+
+    async def wait(self, job_id: str, seconds: float | None) -> Found:
+        """The job once it has ended, or as it is when the time is up."""
+        end = None if seconds is None else time.monotonic() + seconds
+        with self._news.subscribe(seq_of(job_id) or 0) as news:
+            while True:
+                found = await self.find(job_id)
+                left = None if end is None else end - time.monotonic()
+                if is_ended(found) or (left is not None and left <= 0):
+                    return found
+                self._check_stopping()
+                await news.wait(left)
+
+    def _check_stopping(self) -> None:
+        if self._stopping:
+            raise ServiceError(
+                grpc.StatusCode.UNAVAILABLE,
+                "SHUTTING_DOWN",
+                "the server is stopping; the job stays in the queue",
+                retry_after=1,
+            )
+
+    async def watch(self, job_id: str) -> AsyncGenerator[pb.JobEvent, None]:
+        """See QueueService.Watch."""
+        with self._news.subscribe(seq_of(job_id) or 0, with_position=True) as news:
+            told: pb.Job | None = None
+            #: The run whose chunks were sent, and how many of them.
+            run, sent = 0, 0
+            while True:
+                found = await self.find(job_id)
+                job = job_message(found, whole=False)
+                if job != told:
+                    told = job
+                    yield pb.JobEvent(job=job)
+                row = found.job
+                if sent and (row["runs"] != run or row["state"] in (State.QUEUED, State.DELAYED)):
+                    raise _attempt_lost(job_id)
+                if row["state"] == State.RUNNING:
+                    local = self._runner.local(row["seq"], row["runs"])
+                    run = row["runs"]
+                    if local is not None:
+                        async for chunk in local.follow(sent):
+                            yield pb.JobEvent(chunk=chunk)
+                            sent += 1
+                        continue
+                    for chunk in await self._stored(row["seq"], run, sent):
+                        yield pb.JobEvent(chunk=chunk)
+                        sent += 1
+                elif is_ended(found):
+                    async for event in self._end(found, run, sent):
+                        yield event
+                    return
+                self._check_stopping()
+                await self._next(news, found)
+
+    async def _next(self, news: Subscription, found: Found) -> None:
+        if found.job["state"] == State.RUNNING:
+            # It runs elsewhere, and its chunks are stored for us.
+            news.eager = True
+            await self._database.write(ask_for_chunks, found.job["seq"])
+            await news.wait(_PATIENCE)
+        else:
+            news.eager = False
+            await news.wait()
+
+    async def _stored(self, seq: int, run: int, first: int) -> list[chat_pb2.ChatCompletionChunk]:
+        found = await self._database.read(read_chunks, seq, run, first)
+        return [chat_pb2.ChatCompletionChunk.FromString(chunk) for chunk in found]
+
+    async def _end(self, found: Found, run: int, sent: int) -> AsyncGenerator[pb.JobEvent, None]:
+        """What is left to tell of a job that has ended, of whose run so many chunks were sent."""
+        row = found.job
+        if found.completion is None:
+            yield pb.JobEvent(error=status_pb2.Status.FromString(row["error"] or b""))
+            return
+        completion = chat_pb2.ChatCompletion.FromString(found.completion)
+        if sent:
+            # Of a run in this process all were sent, and none need be stored.
+            chunks = await self._stored(row["seq"], run, sent)
+        else:
+            request = await self._database.read(read_request, row["seq"])
+            chunks = replayed(completion, chat_pb2.CreateChatCompletionRequest.FromString(request or b""))
+        for chunk in chunks:
+            yield pb.JobEvent(chunk=chunk)
+
+
+def _attempt_lost(job_id: str) -> ServiceError:
+    return ServiceError(
+        grpc.StatusCode.ABORTED,
+        "ATTEMPT_LOST",
+        "the attempt whose answer was streamed was lost, and the job is tried again: watch it again",
+        retry_after=1,
+        metadata={"id": job_id},
+    )
