@@ -1,4 +1,4 @@
-"""The command line: `inferd serve`, `inferd bridge`, `inferd models`."""
+"""The command line: `inferd serve`, `inferd bridge`, `inferd models`, `inferd queue …`."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from services import queue_cli
 from services.config import Config, ConfigError, default_models, load_config, parse_config
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(queue_cli.app, name="queue")
 _out = Console(stderr=True, highlight=False)
 
 _Rest = Annotated[

@@ -1,0 +1,746 @@
+"""`inferd queue` against a small QueueService on a real socket: what is asked, what is shown, what fails."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+
+import grpc
+import pytest
+import typer
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from inferd.v1 import (
+    chat_pb2,
+    message_pb2,
+    models_pb2,
+    models_pb2_grpc,
+    queue_pb2,
+    queue_pb2_grpc,
+    sampling_pb2,
+)
+from typer.testing import CliRunner, Result
+
+from services import queue_cli
+from services.cli import app
+from services.errors import ServiceError, invalid
+
+INFERD = Path(sys.executable).with_name("inferd")
+ID = "chatcmpl-" + "0123456789abcdef" * 2
+NOW = int(time.time())
+
+
+def make_job(state: str = "queued", text: str | None = None, job_id: str = ID, **fields) -> queue_pb2.Job:
+    job = queue_pb2.Job(
+        id=job_id, created=NOW, model="small", state=f"JOB_STATE_{state.upper()}", max_attempts=3, **fields
+    )
+    job.create_time.seconds = NOW - 7200
+    if state == "queued":
+        job.queue_position = 3
+    else:
+        job.start_time.seconds = NOW - 100
+    if state not in ("queued", "running"):
+        job.finish_time.seconds = NOW - 66
+    if text is not None:
+        message = chat_pb2.AssistantMessage(role=message_pb2.ROLE_ASSISTANT, content=text)
+        job.completion.choices.add(message=message, finish_reason=sampling_pb2.FINISH_REASON_STOP)
+        usage = sampling_pb2.Usage(prompt_tokens=12, completion_tokens=34, total_tokens=46)
+        job.completion.usage.CopyFrom(usage)
+    return job
+
+
+def told(job: queue_pb2.Job) -> queue_pb2.JobEvent:
+    return queue_pb2.JobEvent(job=job)
+
+
+def piece(text: str, index: int = 0) -> queue_pb2.JobEvent:
+    delta = chat_pb2.ChatDelta(content=text)
+    choice = chat_pb2.ChatChunkChoice(index=index, delta=delta)
+    return queue_pb2.JobEvent(chunk=chat_pb2.ChatCompletionChunk(id=ID, choices=[choice]))
+
+
+UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+MISSING = ServiceError(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", 'there is no job "nope"')
+LOST = ServiceError(grpc.StatusCode.ABORTED, "ATTEMPT_LOST", "the attempt was lost")
+
+
+class FakeQueue(queue_pb2_grpc.QueueServiceServicer, models_pb2_grpc.ModelServiceServicer):
+    """Answers as it is told to. `watches`: for each Watch its events, and errors to end with."""
+
+    def __init__(self) -> None:
+        self.requests: list = []
+        self.times: list[float] = []
+        self.job = make_job()
+        self.jobs: list[queue_pb2.Job] = []
+        self.watches: list[list] = []
+        self.error: ServiceError | None = None
+        self.hold = Event()
+        self.held = False
+        self.models = [models_pb2.Model(id="first"), models_pb2.Model(id="second")]
+        self.stats = queue_pb2.QueueStats()
+
+    def _begin(self, request, context) -> None:
+        self.requests.append(request)
+        self.times.append(context.time_remaining())
+        if self.error is not None or getattr(request, "id", "") == "nope":
+            self._end(self.error or MISSING, context)
+
+    def _end(self, error, context) -> None:
+        if isinstance(error, ServiceError):
+            context.abort_with_status(rpc_status.to_status(error.to_status()))
+        context.abort(*error)
+
+    def ListModels(self, request, context):
+        return models_pb2.ListModelsResponse(models=self.models)
+
+    def Enqueue(self, request, context):
+        self._begin(request, context)
+        return make_job()
+
+    def Get(self, request, context):
+        self._begin(request, context)
+        if self.held:
+            self.hold.wait(20)
+        return self.job
+
+    def Watch(self, request, context):
+        self._begin(request, context)
+        for event in self.watches.pop(0):
+            if event == "hold":
+                self.hold.wait(20)
+            elif event == "pause":
+                time.sleep(0.5)
+            elif isinstance(event, queue_pb2.JobEvent):
+                yield event
+            else:
+                self._end(event, context)
+
+    def List(self, request, context):
+        copy = queue_pb2.ListJobsRequest()
+        copy.CopyFrom(request)
+        self._begin(copy, context)
+        first = int(request.page_token or 0)
+        last = first + request.page_size
+        more = last < len(self.jobs)
+        return queue_pb2.ListJobsResponse(
+            jobs=self.jobs[first:last], has_more=more, next_page_token=str(last) if more else ""
+        )
+
+    def Cancel(self, request, context):
+        self._begin(request, context)
+        return make_job("cancelled", job_id=request.id)
+
+    def Delete(self, request, context):
+        self._begin(request, context)
+        return queue_pb2.DeleteJobResponse(id=request.id, deleted=True)
+
+    def Stats(self, request, context):
+        self._begin(request, context)
+        return self.stats
+
+
+class Running(FakeQueue):
+    """A FakeQueue on a port."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        queue_pb2_grpc.add_QueueServiceServicer_to_server(self, self.server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(self, self.server)
+        self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+
+    def run(self, *arguments: str, code: int = 0, stdin: bytes | None = None) -> Result:
+        """`inferd queue`, with its output apart, in this process."""
+        arguments = ("queue", arguments[0], "--target", self.target, *arguments[1:])
+        result = CliRunner().invoke(app, arguments, input=stdin)
+        assert result.exit_code == code, (result.output, result.exception)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(INFERD), "queue", arguments[0], "--target", self.target, *arguments[1:]]
+
+
+@pytest.fixture
+def queue() -> Iterator[Running]:
+    running = Running()
+    yield running
+    running.hold.set()
+    running.server.stop(0).wait()
+
+
+@pytest.fixture
+def no_backoff(monkeypatch) -> None:
+    monkeypatch.setattr(queue_cli, "_BACKOFF", (0.01, 0.01, 0.01))
+
+
+def on_a_terminal(command: list[str], columns: int = 80) -> tuple[int, str]:
+    """The exit code and the output, both streams together, of a command whose outputs are a terminal."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    output = b""
+    while True:
+        try:
+            data = os.read(leader, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        output += data
+    os.close(leader)
+    return process.wait(20), output.decode()
+
+
+def plain(output: str) -> str:
+    """Without the colours and the moves of the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output).replace("\r", "")
+
+
+# --- submit
+
+
+def test_submit_prints_the_id_alone_where_no_terminal_is(queue):
+    result = queue.run("submit", "What is it?")
+    assert (result.stdout, result.stderr) == (ID + "\n", "")
+    (request,) = queue.requests
+    assert request == queue_pb2.EnqueueRequest(
+        request=chat_pb2.CreateChatCompletionRequest(
+            model="first",
+            messages=[
+                message_pb2.Message(
+                    role=message_pb2.ROLE_USER, content=[message_pb2.ContentPart(text="What is it?")]
+                )
+            ],
+        )
+    )
+    assert queue.times[0] <= 11
+
+
+def test_submit_on_a_terminal_shows_the_job(queue):
+    code, output = on_a_terminal(queue.command("submit", "Hi"))
+    assert code == 0
+    assert f"id          {ID}" in plain(output)
+    assert "position    3" in plain(output)
+    assert "\x1b[33mqueued" in output
+    assert f"inferd queue watch {ID}" in plain(output)
+
+
+def test_submit_sends_all_options(queue):
+    queue.run(
+        *("submit", "Hi", "--model", "m", "--system", "Be brief.", "--max-tokens", "7", "--temperature", "0"),
+        *("--priority", "-5", "--not-before", "2030-01-02T03:04:05Z", "--expires-after", "1.5h"),
+        *("--max-attempts", "4", "--webhook", "https://example.com/x", "--request-id", "key"),
+    )
+    (request,) = queue.requests
+    chat = request.request
+    assert [(each.role, each.content[0].text) for each in chat.messages] == [
+        (message_pb2.ROLE_SYSTEM, "Be brief."),
+        (message_pb2.ROLE_USER, "Hi"),
+    ]
+    assert (chat.model, chat.max_tokens) == ("m", 7)
+    assert chat.HasField("temperature")
+    assert (request.priority, request.max_attempts, request.request_id) == (-5, 4, "key")
+    assert request.not_before.ToDatetime(tzinfo=UTC) == datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert request.expires_after.seconds == 5400
+    assert request.webhook.url == "https://example.com/x"
+    assert not request.HasField("wait_seconds")
+
+
+def test_submit_reads_standard_input(queue):
+    queue.run("submit", "-", stdin="Größe?\nJa.\n".encode())
+    assert queue.requests[0].request.messages[0].content[0].text == "Größe?\nJa."
+
+
+def test_submit_of_a_file_with_options_over_it(queue, tmp_path):
+    path = tmp_path / "request.json"
+    user = {"role": "ROLE_USER", "content": [{"text": "One"}]}
+    document = {"request": {"model": "m", "messages": [user], "topP": 0.5}, "priority": 3, "maxAttempts": 2}
+    path.write_text(json.dumps(document))
+    queue.run("submit", "Two", "--system", "S", "--file", str(path), "--priority", "9")
+    queue.run("submit", "--file", "-", stdin=path.read_bytes())
+    first, second = queue.requests
+    assert [each.content[0].text for each in first.request.messages] == ["S", "One", "Two"]
+    assert (first.request.model, first.request.top_p, first.priority, first.max_attempts) == ("m", 0.5, 9, 2)
+    assert [each.content[0].text for each in second.request.messages] == ["One"]
+    path.write_text('{"request": {"messages": [{"role": "user"}]}}')
+    assert "no EnqueueRequest" in queue.run("submit", "--file", str(path), code=2).stderr
+
+
+def test_submit_waits_for_the_answer(queue):
+    queue.job = make_job("succeeded", "Forty-two.")
+    result = queue.run("submit", "Hi", "--wait", "30")
+    assert result.stdout.endswith("\nForty-two.\n")
+    assert f"queued as {ID}" in result.stderr
+    assert queue.requests[1].wait_seconds == 30
+    assert 30 < queue.times[1] <= 41
+    queue.job = make_job("failed", error=status_pb2.Status(code=13, message="boom"))
+    assert "boom (internal)" in queue.run("submit", "Hi", "--wait", "30", code=1).stdout
+    queue.job = make_job("running")
+    assert "running" in queue.run("submit", "Hi", "--wait", "0").stdout
+
+
+def test_submit_and_watch(queue):
+    queue.watches = [[told(make_job()), told(make_job("running")), piece("Forty"), piece("-two")]]
+    queue.job = make_job("succeeded", "Forty-two")
+    result = queue.run("submit", "Hi", "--watch")
+    assert result.stdout == "Forty-two\n"
+    assert f"queued as {ID}" in result.stderr
+
+
+def test_submit_says_that_there_is_no_model(queue):
+    queue.models = []
+    assert queue.run("submit", "Hi", code=1).stderr == "inferd the server lists no model\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ([], "PROMPT"),
+        ([""], "PROMPT"),
+        (["Hi", "--not-before", "10m"], "--not-before"),
+        (["Hi", "--not-before", "+10w"], "--not-before"),
+        (["Hi", "--not-before", "+999999999d"], "--not-before"),
+        (["Hi", "--not-before", "[red]soon"], "--not-before"),
+        (["Hi", "--not-before", "2026-13-01"], "--not-before"),
+        (["Hi", "--expires-after", "-5s"], "--expires-after"),
+        (["Hi", "--expires-after", "1e3"], "--expires-after"),
+        (["Hi", "--expires-after", "9" * 30], "--expires-after"),
+        (["Hi", "--expires-after", "9" * 400], "--expires-after"),
+        (["Hi", "--max-tokens", "-1"], "--max-tokens"),
+        (["Hi", "--max-tokens", "many"], "--max-tokens"),
+        (["Hi", "--priority", "3000000000"], "--priority"),
+        (["Hi", "--wait", "-1"], "--wait"),
+        (["Hi", "--wait", "1", "--watch"], "--wait"),
+        (["Hi", "--system", "\udcff"], "--system"),
+        (["\udcff"], "PROMPT"),
+        (["--file", "/nowhere/request.json"], "--file"),
+    ],
+)
+def test_wrong_input_names_the_option(queue, arguments, option):
+    result = queue.run("submit", *arguments, code=2)
+    assert option in result.stderr
+    assert not queue.requests
+
+
+def test_times_and_durations():
+    assert [queue_cli.parse_duration(text) for text in ("90", "90s", "5m", "2h", "1d", "0.5s")] == [
+        timedelta(seconds=90),
+        timedelta(seconds=90),
+        timedelta(minutes=5),
+        timedelta(hours=2),
+        timedelta(days=1),
+        timedelta(seconds=0.5),
+    ]
+    in_ten = queue_cli.parse_time("+10m") - datetime.now(UTC)
+    assert timedelta(minutes=9) < in_ten <= timedelta(minutes=10)
+    assert queue_cli.parse_time("2026-11-23T18:00:00+02:00") == datetime(2026, 11, 23, 16, tzinfo=UTC)
+    assert queue_cli.parse_time("2026-11-23 18:00") == datetime(2026, 11, 23, 18).astimezone()
+    with pytest.raises(typer.BadParameter, match=r"2026-11-23T18:00:00Z.*\+10m"):
+        queue_cli.parse_time("tomorrow")
+
+
+def test_zero_is_sent_and_judged_by_the_server(queue):
+    queue.run("submit", "Hi", "--expires-after", "0", "--not-before", "1970-01-01T00:00:00Z", "--webhook", "")
+    (request,) = queue.requests
+    assert all(request.HasField(name) for name in ("expires_after", "not_before", "webhook"))
+
+
+# --- list
+
+
+def test_list_in_a_pipe_cuts_nothing(queue):
+    queue.jobs = [
+        make_job(priority=-7),
+        make_job("running", attempts=1),
+        make_job("succeeded", "Yes", attempts=1),
+    ]
+    queue.jobs[1].model = "organisation/" + "a-long-name-" * 20
+    process = subprocess.run(queue.command("list"), capture_output=True, text=True, check=True)
+    assert process.stderr == ""
+    header, *rows = [line.split() for line in process.stdout.splitlines()]
+    assert header == ["id", "model", "state", "priority", "position", "attempts", "age", "duration", "tokens"]
+    assert rows[0] == [ID, "small", "queued", "-7", "3", "0/3", rows[0][6], "-", "-"]
+    assert rows[0][6].startswith("2h")
+    assert rows[1][:6] == [ID, queue.jobs[1].model, "running", "0", "-", "1/3"]
+    assert rows[2] == [ID, "small", "succeeded", "0", "-", "1/3", rows[2][6], "34s", "12+34"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_list_on_a_terminal_shows_whole_ids(queue, columns):
+    queue.jobs = [make_job(), make_job("failed")]
+    code, output = on_a_terminal(queue.command("list"), columns)
+    assert code == 0
+    assert "\x1b[31mfailed" in output
+    output = plain(output)
+    assert output.count(ID) == 2
+    assert "position" in output
+    assert ("tokens" in output) == (columns == 200)
+    if columns >= 80:
+        assert all(len(line) <= columns for line in output.splitlines())
+
+
+def test_list_asks_for_what_it_is_told_to(queue):
+    queue.jobs = [make_job()]
+    queue.run(
+        *("list", "--state", "queued", "--state", "running", "--model", "m"),
+        *("--limit", "7", "--oldest-first", "--after", ID),
+    )
+    (request,) = queue.requests
+    assert list(request.states) == [queue_pb2.JOB_STATE_QUEUED, queue_pb2.JOB_STATE_RUNNING]
+    assert (request.model, request.page_size, request.after) == ("m", 7, ID)
+    assert request.order == queue_pb2.JOB_ORDER_ASC
+    assert "--state" in queue.run("list", "--state", "done", code=2).stderr
+    assert "--limit" in queue.run("list", "--limit", "0", code=2).stderr
+
+
+def test_list_pages(queue):
+    queue.jobs = [make_job(job_id=f"chatcmpl-{number:032}") for number in range(250)]
+    first = queue.run("list")
+    assert len(first.stdout.splitlines()) == 21
+    assert f"these are 20, there are more: --after chatcmpl-{19:032}, or --all" in first.stderr
+    many = queue.run("list", "--limit", "150")
+    assert len(many.stdout.splitlines()) == 151
+    assert f"--after chatcmpl-{149:032}" in many.stderr
+    every = queue.run("list", "--all", "--after", ID)
+    assert len(every.stdout.splitlines()) == 251
+    assert every.stderr == ""
+    assert [(asked.page_size, asked.page_token, asked.after) for asked in queue.requests[-3:]] == [
+        (100, "", ID),
+        (100, "100", ""),
+        (100, "200", ""),
+    ]
+
+
+def test_list_of_nothing(queue):
+    result = queue.run("list")
+    assert (result.stdout, result.stderr) == ("", "inferd there are no such jobs\n")
+
+
+# --- get
+
+
+def test_get_shows_the_facts_and_the_answer(queue):
+    queue.job = make_job("succeeded", "Forty-two.\n", attempts=2, lost_attempts=1, request_id="key")
+    queue.job.webhook.CopyFrom(
+        queue_pb2.WebhookDelivery(
+            url="https://example.com/x",
+            state=queue_pb2.DELIVERY_STATE_PENDING,
+            attempts=2,
+            response_status=500,
+            error="no 2xx",
+        )
+    )
+    result = queue.run("get", ID, "--wait", "20")
+    facts = dict(line.split(maxsplit=1) for line in result.stdout.split("\n\n")[0].splitlines())
+    assert facts["state"] == "succeeded"
+    assert facts["attempts"] == "2 of 3, and 1 lost"
+    assert facts["webhook"] == "https://example.com/x, pending, tried 2 times, HTTP 500, no 2xx"
+    assert facts["tokens"] == "12 tokens read, 34 generated"
+    assert facts["finish"] == "stop"
+    assert facts["duration"] == "34s"
+    assert result.stdout.endswith("\n\nForty-two.\n")
+    assert queue.requests[0].wait_seconds == 20
+    assert 20 < queue.times[0] <= 31
+
+
+def test_get_tells_several_answers_apart(queue):
+    queue.job = make_job("succeeded", "One")
+    queue.job.completion.choices.add(index=1, message=chat_pb2.AssistantMessage(content="Two"))
+    assert queue.run("get", ID).stdout.endswith("\n\nanswer 0:\nOne\nanswer 1:\nTwo\n")
+
+
+def test_get_shows_why_there_is_no_answer(queue):
+    queue.job = make_job("failed", error=status_pb2.Status(code=13, message="[bold]boom[/]\nand\x1b[2J more"))
+    assert "error       [bold]boom[/] and[2J more (internal)\n" in queue.run("get", ID).stdout
+
+
+def test_get_as_json(queue):
+    queue.job = make_job("failed", "é\x1b[31m\x9b31m\x7f")
+    queue.job.error.CopyFrom(invalid("request.model", "no such model").to_status())
+    output = queue.run("get", ID, "--json").stdout
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", output)
+    assert "é" in output
+    document = json.loads(output)
+    assert document["state"] == "JOB_STATE_FAILED"
+    assert document["completion"]["choices"][0]["message"]["content"] == "é\x1b[31m\x9b31m\x7f"
+    assert document["error"]["details"][0]["reason"] == "INVALID_ARGUMENT"
+    queue.job.error.details[0].type_url = "type.googleapis.com/unknown.Message"
+    assert "not known here" in queue.run("get", ID, "--json", code=1).stderr
+
+
+# --- watch
+
+
+def test_watch_shows_the_state_then_the_answer(queue):
+    queue.watches = [
+        [
+            told(make_job()),
+            told(make_job(error=status_pb2.Status(code=14, message="runtime gone"))),
+            told(make_job("running")),
+            piece("Forty"),
+            piece("-two\x1b[2J.\x9b"),
+            told(make_job("succeeded")),
+        ]
+    ]
+    queue.job = make_job("succeeded", "Forty-two\x1b[2J.\x9b")
+    result = queue.run("watch", ID)
+    assert result.stdout == "Forty-two[2J.\n"
+    assert result.stderr.splitlines() == [
+        "inferd queued, position 3",
+        "inferd queued, position 3, after runtime gone (unavailable)",
+        "inferd running",
+        "inferd succeeded: stop; 12 tokens read, 34 generated; 34s",
+    ]
+
+
+def test_watch_streams(queue):
+    queue.watches = [[told(make_job("running")), piece("Forty"), "hold", piece("-two")]]
+    queue.job = make_job("succeeded", "Forty-two")
+    with subprocess.Popen(queue.command("watch", ID), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"Forty"
+        queue.hold.set()
+        assert process.stdout.read() == b"-two\n"
+    assert process.returncode == 0
+
+
+def test_watch_on_a_terminal(queue):
+    lost = [told(make_job()), "pause", told(make_job("running")), piece("One "), piece("two"), LOST]
+    queue.watches = [lost, [told(make_job()), told(make_job("running")), piece("One two"), piece(" three")]]
+    queue.job = make_job("succeeded", "One two three")
+    code, output = on_a_terminal(queue.command("watch", ID))
+    assert code == 0
+    assert "\x1b[?25h" in output
+    assert "queued, position 3" in output
+    lines = [line.rstrip() for line in plain(output).splitlines()]
+    again = lines.index("inferd aborted: the attempt was lost; watching again")
+    assert lines[again - 1].endswith("One two")
+    assert lines[-2].endswith(" three")
+    assert lines[-1].startswith("inferd succeeded: stop")
+    assert plain(output).count("One two") == 1
+
+
+@pytest.mark.parametrize("end", [UNAVAILABLE, LOST])
+@pytest.mark.parametrize(
+    ("again", "expected"),
+    [
+        # The same answer goes on where it was; another one is shown whole; also a shorter one.
+        (["Forty-two, I think"], "Forty-two, I think\n"),
+        (["For", "ty", "-two, I", " think"], "Forty-two, I think\n"),
+        (["Fifty", "-one"], "Forty-two\nFifty-one\n"),
+        (["Forty"], "Forty-two\nForty\n"),
+    ],
+)
+def test_watch_goes_on_after_a_restart(queue, no_backoff, end, again, expected):
+    queue.watches = [
+        [told(make_job("running")), piece("Forty-"), piece("two"), end],
+        [UNAVAILABLE],
+        [told(make_job("running")), *map(piece, again)],
+    ]
+    queue.job = make_job("succeeded", "".join(again))
+    result = queue.run("watch", ID)
+    assert result.stdout == expected
+    assert result.stderr.count("watching again") == 2
+    assert ("another attempt" in result.stderr) == (expected.count("\n") == 2)
+
+
+def test_watch_of_a_server_that_really_restarts(queue):
+    queue.watches = [[told(make_job()), "hold"]]
+    process = subprocess.Popen(
+        queue.command("watch", ID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "inferd queued, position 3\n"
+        queue.server.stop(0).wait()
+        # grpc's core may log a line of its own before ours.
+        assert any("watching again" in line for line in process.stderr)
+        other = Running.__new__(Running)
+        FakeQueue.__init__(other)
+        other.watches = [[told(make_job("running")), piece("Yes")]]
+        other.job = make_job("succeeded", "Yes")
+        server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        queue_pb2_grpc.add_QueueServiceServicer_to_server(other, server)
+        assert server.add_insecure_port(queue.target)
+        server.start()
+        output, errors = process.communicate(timeout=30)
+        server.stop(0).wait()
+    assert (process.returncode, output) == (0, "Yes\n")
+    assert "succeeded" in errors
+
+
+def test_watch_gives_up(queue, no_backoff):
+    queue.watches = [[told(make_job()), UNAVAILABLE], *[[UNAVAILABLE]] * 3]
+    result = queue.run("watch", ID, code=1)
+    assert result.stderr.count("watching again") == 3
+    assert "does not answer" in result.stderr.splitlines()[-1]
+
+
+def test_watch_does_not_wait_for_a_server_that_was_never_there(queue):
+    queue.server.stop(0).wait()
+    assert "does not answer" in queue.run("watch", ID, code=1).stderr
+    assert queue.requests == []
+
+
+def test_watch_of_a_stream_that_ends_before_the_job_does(queue, no_backoff):
+    class Once(list):
+        def pop(self, index=0):
+            queue.job = make_job("succeeded", "Yes") if len(self) == 1 else make_job("running")
+            return super().pop(index)
+
+    queue.watches = Once([[told(make_job("running"))], [told(make_job("running")), piece("Yes")]])
+    result = queue.run("watch", ID)
+    assert result.stdout == "Yes\n"
+    assert "the server ended the watch; watching again" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("failed", "inferd the job failed: [red]boom (internal)"),
+        ("cancelled", "inferd the job was cancelled: [red]boom (internal)"),
+        ("expired", "inferd the job expired: [red]boom (internal)"),
+    ],
+)
+def test_watch_of_a_job_without_an_answer(queue, state, expected):
+    error = status_pb2.Status(code=13, message="[red]\x1bboom")
+    queue.watches = [[told(make_job("running")), piece("Fo"), told(make_job(state))]]
+    queue.watches[0].append(queue_pb2.JobEvent(error=error))
+    assert queue.run("watch", ID, code=1).stderr.splitlines()[-1] == expected
+    # Also where only the job tells.
+    queue.watches = [[]]
+    queue.job = make_job(state, error=error)
+    assert queue.run("watch", ID, code=1).stderr.splitlines()[-1] == expected
+
+
+def test_watch_of_several_answers(queue):
+    queue.watches = [[told(make_job("running")), piece("One"), piece("Two", 1), piece("!")]]
+    queue.job = make_job("succeeded", "One!")
+    queue.job.completion.choices.add(index=1, message=chat_pb2.AssistantMessage(content="Two"))
+    assert queue.run("watch", ID).stdout == "One!\nanswer 1:\nTwo\n"
+
+
+@pytest.mark.parametrize("command", ["watch", "submit --wait"])
+def test_leaving_does_not_cancel(queue, command):
+    queue.watches = [[told(make_job()), "hold"]]
+    if command == "watch":
+        arguments = queue.command("watch", ID)
+    else:
+        arguments = queue.command("submit", "Hi", "--wait", "60")
+        queue.held = True
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr is not None
+        assert "queued" in process.stderr.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (130, "")
+    assert f"inferd the job goes on: inferd queue watch {ID}, or inferd queue cancel {ID}" in errors
+    assert "Traceback" not in errors
+    assert not any(isinstance(asked, queue_pb2.CancelJobRequest) for asked in queue.requests)
+
+
+# --- cancel, delete, stats
+
+
+@pytest.mark.parametrize(("command", "done"), [("cancel", "cancelled"), ("delete", "deleted")])
+def test_several_jobs_at_once(queue, command, done):
+    assert queue.run(command, "a", "b").stdout == f"a {done}\nb {done}\n"
+    result = queue.run(command, "a", "nope", "b", code=1)
+    assert result.stdout == f"a {done}\nb {done}\n"
+    assert result.stderr == 'inferd nope: not found: there is no job "nope"\n'
+    assert [asked.id for asked in queue.requests] == ["a", "b", "a", "nope", "b"]
+
+
+def test_stats(queue):
+    queue.stats = queue_pb2.QueueStats(
+        models=[
+            queue_pb2.ModelQueue(model="small", queued=5, running=2, running_limit=4),
+            queue_pb2.ModelQueue(model="[b]large\x1b", running=1, running_limit=1),
+        ],
+        queued=5,
+        running=3,
+        running_limit=8,
+    )
+    queue.stats.models[0].oldest_queued_time.seconds = int(time.time()) - 312
+    rows = [line.split() for line in queue.run("stats").stdout.splitlines()]
+    assert rows[0] == ["model", "queued", "running", "limit", "oldest"]
+    assert rows[1][:4] == ["small", "5", "2", "4"]
+    assert rows[1][4].startswith("5m1")
+    assert rows[2:] == [["[b]large", "0", "1", "1", "-"], ["total", "5", "3", "8", "-"]]
+
+
+# --- errors
+
+
+COMMANDS = (
+    ("submit", "Hi"),
+    ("list",),
+    ("get", "nope"),
+    ("watch", "nope"),
+    ("cancel", "nope"),
+    ("delete", "nope"),
+    ("stats",),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_errors_are_a_line(queue, command):
+    queue.error = ServiceError(grpc.StatusCode.NOT_FOUND, "X", "[bold]no\x1b[31m\nsuch thing")
+    errors = queue.run(*command, code=1).stderr
+    assert errors.replace("nope: ", "") == "inferd not found: [bold]no[31m such thing\n"
+    # The server's own UNAVAILABLE is not a missing server.
+    queue.error = ServiceError(grpc.StatusCode.UNAVAILABLE, "X", "the database is away")
+    errors = queue.run(*command, code=1).stderr
+    assert errors.replace("nope: ", "") == "inferd unavailable: the database is away\n"
+    queue.server.stop(0).wait()
+    errors = queue.run(*command, code=1).stderr
+    assert errors.startswith(f"inferd {queue.target} does not answer: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_field_at_fault_is_named(queue):
+    queue.error = invalid("priority", "priority must be at most 1000000, not 1000001")
+    expected = "inferd invalid argument: priority must be at most 1000000, not 1000001\n"
+    assert queue.run("submit", "Hi", code=1).stderr == expected
+    queue.error = invalid("request.messages[0]", "must have content")
+    expected = "inferd invalid argument: request.messages[0]: must have content\n"
+    assert queue.run("submit", "Hi", code=1).stderr == expected
+
+
+def test_several_fields_and_odd_details(queue):
+    class Odd(ServiceError):
+        def to_status(self) -> status_pb2.Status:
+            status = status_pb2.Status(code=3, message="wrong")
+            bad = error_details_pb2.BadRequest()
+            bad.field_violations.add(field="a", description="a is wrong")
+            bad.field_violations.add(field="b", description="not that")
+            status.details.add().Pack(bad)
+            status.details.add(type_url="type.googleapis.com/unknown.Message", value=b"\xff")
+            return status
+
+    queue.error = Odd(grpc.StatusCode.INVALID_ARGUMENT, "X", "")
+    assert queue.run("stats", code=1).stderr == "inferd invalid argument: a is wrong; b: not that\n"
+
+
+def test_help_is_quick_and_names_all(queue):
+    """The contract's modules, a tenth of a second, are for the commands that need them."""
+    code = "import sys, services.cli; print([name for name in sys.modules if name.startswith('inferd')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    output = CliRunner().invoke(app, ["queue", "--help"]).output
+    for name in ("submit", "list", "get", "watch", "cancel", "delete", "stats"):
+        assert f" {name} " in output
