@@ -43,6 +43,7 @@ class Instant:
 
     def __init__(self) -> None:
         self.started: list[float] = []
+        self.news = asyncio.Event()
 
     async def start(self) -> None: ...
 
@@ -58,6 +59,7 @@ class Instant:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         self.started.append(time.perf_counter())
+        self.news.set()
         yield Delta((request.token_ids[0],), finish=Finish("stop"))
 
 
@@ -106,8 +108,10 @@ class Bench:
         return time.perf_counter() - began
 
     async def ran(self, count: int) -> None:
+        """Wait until so many jobs have started."""
         while len(self.runtime.started) < count:
-            await asyncio.sleep(0.005)
+            self.runtime.news.clear()
+            await self.runtime.news.wait()
 
     async def latencies(self, count: int) -> list[float]:
         """Milliseconds from the call that enqueues a job to its start, about 45 jobs a second."""
@@ -161,7 +165,7 @@ async def measure(model: str, url: str) -> None:
         seconds = await bench.submit(JOBS)
         cpu = time.process_time() - cpu
         print(
-            f"enqueue, {CLIENTS} clients      {JOBS / seconds:6.0f} /s    {cpu / JOBS * 1e6:.0f} µs of CPU each"
+            f"enqueue, {CLIENTS} clients    {JOBS / seconds:6.0f} /s   {cpu / JOBS * 1e6:4.0f} µs of CPU each"
         )
         await prepare_chat(bench.catalog, bench.request, stream=True)
         bench.runtime.serving = True
@@ -169,7 +173,7 @@ async def measure(model: str, url: str) -> None:
         bench.queue._runner.wake()
         await bench.ran(JOBS)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        print(f"drain, 16 at once       {JOBS / seconds:6.0f} /s    {cpu / JOBS * 1e6:.0f} µs of CPU each")
+        print(f"drain, 16 at once       {JOBS / seconds:6.0f} /s   {cpu / JOBS * 1e6:4.0f} µs of CPU each")
         await asyncio.sleep(0.5)
         print(f"enqueue to start        {quantiles(await bench.latencies(400))}")
         await bench.submit(BACKLOG, run_after=int((time.time() + 3600) * 1e6))

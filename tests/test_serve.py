@@ -39,7 +39,9 @@ def write_config(tmp_path, small_model, runtime):
         model = {"id": "small", "path": str(small_model), "runtimes": [{"grpc": runtime.address}]}
         addresses = {"grpc": f"127.0.0.1:{grpc_port}", "rest": f"127.0.0.1:{rest_port}"}
         path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump({"models": [model], "server": {**addresses, **server}}))
+        queue = {"url": f"sqlite:///{tmp_path}/queue.db"}
+        document = {"models": [model], "server": {**addresses, **server}, "queue": queue}
+        path.write_text(yaml.safe_dump(document))
         return path, grpc_port, rest_port
 
     return write

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 
 from services.catalog import Catalog
@@ -54,6 +56,9 @@ class JobQueue:
         self._on_available = on_available
         self._available: bool | None = None
         self._opened = False
+        self._lease = config.lease
+        #: When the database last failed to do its work (monotonic seconds).
+        self._broken = -math.inf
         self._why = "it is being opened"
         self._worker = worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._database = self._make_database(config.url, worker)
@@ -111,7 +116,7 @@ class JobQueue:
             self._news.work(),
             self._deliveries.work(),
             forever("listening for changes of the queue", self._listen),
-            forever("sweeping the queue", self._sweep, _SWEEP, self._tell),
+            forever("sweeping the queue", self._sweep, _SWEEP, self._swept),
             forever("purging the queue", self._purge, _PURGE),
         ]
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -141,6 +146,11 @@ class JobQueue:
                 self._tell(True)
                 tried.set()
 
+    def _swept(self, well: bool) -> None:
+        if not well:
+            self._broken = time.monotonic()
+        self._tell(well)
+
     def _tell(self, available: bool) -> None:
         if available != self._available:
             self._available = available
@@ -160,9 +170,13 @@ class JobQueue:
         self._deliveries.wake()
 
     async def _sweep(self) -> None:
-        if await self._database.write(sweep.lost, self._worker, attempts_lost(MOST_LOST), self._ttl):
-            self._runner.wake()
-            self._news.touch()
+        # After an outage others are as alive as we are, and have yet to say so.
+        if time.monotonic() - self._broken > self._lease:
+            error = attempts_lost(MOST_LOST)
+            taken = await self._database.write(sweep.lost, self._worker, error, self._ttl)
+            if taken:
+                self._runner.wake()
+                self._news.touch()
         full = True
         while full:
             ended = await self._database.write(sweep.expire, expired(), self._ttl)

@@ -65,11 +65,13 @@ IS_UNENDED = J.finished.is_(None)
 IS_ENDED = J.finished.is_not(None)
 
 
-def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.ColumnElement[object]) -> None:
-    sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
+def _partial(
+    name: str, where: sa.ColumnElement[bool], *columns: sa.ColumnElement[object], unique: bool = False
+) -> None:
+    sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
-_partial("jobs_request_id", J.request_id.is_not(None), J.caller, J.request_id)
+_partial("jobs_request_id", J.request_id.is_not(None), J.request_id, J.caller, unique=True)
 _partial("jobs_queued", IS_QUEUED, J.model, J.priority.desc(), J.seq)
 _partial("jobs_delayed", IS_DELAYED, J.run_after)
 _partial("jobs_waiting", IS_WAITING, J.caller)

@@ -22,6 +22,8 @@ from services.queue.migrate import migrate
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
+#: How long a transaction waits for another process's to end.
+_BUSY_SECONDS = 10
 
 
 class SqliteDatabase:
@@ -122,8 +124,18 @@ class _Connection:
 def _set_up(connection: sqlite3.Connection, _: Any) -> None:
     # Transactions begin where we say so, and not where the driver thinks.
     connection.isolation_level = None
-    for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+    connection.execute("PRAGMA synchronous = FULL")
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            # Of a fresh file, where others do the same, this does not wait by itself.
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _locked(_: int) -> None:

@@ -34,7 +34,7 @@ _AHEAD = sa.select(sa.func.count()).where(
     IS_QUEUED, J.model == sa.bindparam("model"), J.priority >= sa.bindparam("priority")
 )
 _KNOWN = sa.select(jobs).where(
-    sa.tuple_(J.caller, J.request_id).in_(sa.bindparam("keys", expanding=True)), J.request_id.is_not(None)
+    J.request_id.in_(sa.bindparam("request_ids", expanding=True)), J.request_id.is_not(None)
 )
 
 
@@ -109,10 +109,11 @@ def submit(
 
 def _known(transaction: Transaction, submissions: Sequence[Submission]) -> dict[tuple[str, str | None], Any]:
     """The jobs that these submissions' ids stand for already."""
-    keys = [(item.caller, item.request_id) for item in submissions if item.request_id is not None]
-    if not keys:
+    request_ids = [item.request_id for item in submissions if item.request_id is not None]
+    if not request_ids:
         return {}
-    found = transaction.execute(_KNOWN, {"keys": keys}).mappings()
+    # Of all callers: SQLite does not search by pairs.
+    found = transaction.execute(_KNOWN, {"request_ids": request_ids}).mappings()
     return {(row["caller"], row["request_id"]): dict(row) for row in found}
 
 

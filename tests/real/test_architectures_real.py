@@ -63,6 +63,7 @@ async def test_a_model_of_the_document_is_served(model, smollm2_path, tmp_path):
             {
                 "models": [{"id": model, "path": str(folder), "runtimes": [{"grpc": engine.address}]}],
                 "server": {"grpc": "127.0.0.1:0", "rest": "127.0.0.1:0", "grace": 1},
+                "queue": {"url": f"sqlite:///{tmp_path}/queue.db"},
             },
             "tests",
         )

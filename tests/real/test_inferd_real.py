@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from pathlib import Path
 
 import grpc
 import openai
@@ -23,19 +24,20 @@ FRANCE = {
 }
 
 
-def config_of(path, address: str) -> Config:
+def config_of(path, address: str, folder: Path) -> Config:
     model = {"id": "smollm2", "aliases": ["org/smol"], "path": str(path), "runtimes": [{"grpc": address}]}
     server = {"grpc": "127.0.0.1:0", "rest": "127.0.0.1:0", "grace": 1}
-    return parse_config({"models": [model], "server": server}, "tests")
+    queue = {"url": f"sqlite:///{folder}/queue.db"}
+    return parse_config({"models": [model], "server": server, "queue": queue}, "tests")
 
 
 @pytest.fixture
-async def start(request):
+async def start(request, tmp_path):
     """Starts inferd on a runtime's address; ends it with the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def run(path, address: str, *, alone: bool = False) -> Inferd:
-            config = config_of(path, address)
+            config = config_of(path, address, tmp_path)
             grpc_port, rest_port = await stack.enter_async_context(running_front(config))
             if alone:
                 rest_port = await stack.enter_async_context(running_bridge(grpc_port, config))

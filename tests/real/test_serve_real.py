@@ -33,6 +33,7 @@ async def serving(model: Path, folder: Path) -> AsyncIterator[tuple[asyncio.subp
     document = {
         "models": [{"id": "tiny", "path": str(model), "runtimes": [launch]}],
         "server": {"grpc": f"127.0.0.1:{ports[0]}", "rest": f"127.0.0.1:{ports[1]}", "grace": 2},
+        "queue": {"url": f"sqlite:///{folder}/queue.db"},
     }
     config.write_text(yaml.safe_dump(document))
     log = (folder / "inferd.log").open("wb")

@@ -39,7 +39,7 @@ def upgrade() -> None:
         sa.Column("error", sa.LargeBinary),
         sa.Column("webhook", sa.Boolean, nullable=False),
     )
-    _index("jobs_request_id", "request_id IS NOT NULL", "caller", "request_id")
+    _index("jobs_request_id", "request_id IS NOT NULL", "request_id", "caller", unique=True)
     _index("jobs_queued", "state = 'queued'", "model", sa.text("priority DESC"), "seq")
     _index("jobs_delayed", "state = 'delayed'", "run_after")
     _index("jobs_waiting", "state IN ('queued', 'delayed')", "caller")
@@ -84,5 +84,10 @@ def downgrade() -> None:
         op.drop_table(table)
 
 
-def _index(name: str, where: str, *columns: str | sa.TextClause, table: str = "jobs") -> None:
-    op.create_index(name, table, list(columns), sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+def _index(
+    name: str, where: str, *columns: str | sa.TextClause, table: str = "jobs", unique: bool = False
+) -> None:
+    condition = sa.text(where)
+    op.create_index(
+        name, table, list(columns), unique=unique, sqlite_where=condition, postgresql_where=condition
+    )
