@@ -78,7 +78,9 @@ class ServerConfig(_Section):
     rest: Address = "127.0.0.1:8000"
     workers: int = Field(default=1, ge=1, le=64, description="Processes that share the ports.")
     max_body_bytes: int = Field(default=8 << 20, ge=1 << 10, le=1 << 30)
-    max_concurrent_requests: int = Field(default=2048, ge=1, description="Each process; more get 429.")
+    max_concurrent_requests: int = Field(
+        default=2048, ge=1, description="Each process, and as many of the queue; more get 429."
+    )
     request_timeout: float = Field(default=3600, gt=0, description="Longest time of one call.")
     keep_alive: float = Field(default=5, gt=0, description="Silence after which a stream gets a comment.")
     grace: float = Field(default=20, ge=0, description="Time that running calls have to end at a stop.")

@@ -26,6 +26,10 @@ class Methods:
     def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
         """Called by the generated code with the same handlers again; `attach` makes its own."""
 
+    def include(self, others: "Methods") -> None:
+        """Serve these too, which have a guard of their own."""
+        self._services.update(others._services)
+
     def attach(self, server: grpc.aio.Server) -> None:
         """Serve all methods by `server`."""
         server.add_generic_rpc_handlers(

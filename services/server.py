@@ -28,20 +28,24 @@ from services.tokenize import TokenizeServicer
 #: These need a runtime; the others need only the models' files.
 GENERATING = ("inferd.v1.ChatService", "inferd.v1.CompletionService")
 
-
+#: Needs the queue's database.
 QUEUE = "inferd.v1.QueueService"
 
 
 def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods:
     """All servicers over `catalog` and `queue`, guarded."""
     limits = config.server
-    methods = Methods(Guard(limits.max_concurrent_requests, limits.request_timeout))
+    methods, waiting = (
+        Methods(Guard(limits.max_concurrent_requests, limits.request_timeout)) for _ in range(2)
+    )
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(catalog), methods)
     completion_pb2_grpc.add_CompletionServiceServicer_to_server(CompletionServicer(catalog), methods)
     tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(catalog), methods)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), methods)
     queue_servicer = QueueServicer(catalog, queue, config.queue, limits.request_timeout)
-    queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, methods)
+    queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, waiting)
+    # Those who wait for jobs take no place from those who wait for answers.
+    methods.include(waiting)
     return methods
 
 
