@@ -26,11 +26,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Claimed jobs, in order, each with its request. `next_due` is when the next delayed job is to start, in
-    microseconds of Unix time; None where there is none."""
+    """Claimed jobs, in order, each with its request. `due_in` is when the next delayed job is to start, in
+    microseconds from now; None where there is none."""
 
     jobs: Sequence[tuple[Any, bytes]]
-    next_due: int | None
+    due_in: int | None
 
 
 _NEXT_DUE = sa.select(sa.func.min(J.run_after)).where(IS_DELAYED)
@@ -68,15 +68,16 @@ def claim(transaction: Transaction, worker: str, lease: int, room: Room) -> Clai
     if next_due is not None and next_due <= transaction.now:
         transaction.execute(_PROMOTE, {"now": transaction.now})
         next_due = transaction.scalar(_NEXT_DUE)
+    due_in = None if next_due is None else next_due - transaction.now
     seqs = _next(transaction, room)
     if not seqs:
-        return Claimed((), next_due)
+        return Claimed((), due_in)
     claimed = transaction.rows(
         _CLAIM, seqs=seqs, by=worker, now=transaction.now, until=transaction.now + lease
     )
     found = dict(transaction.rows(_REQUESTS, seqs=seqs))
     claimed.sort(key=lambda job: (-job.priority, job.seq))
-    return Claimed([(job, found[job.seq]) for job in claimed], next_due)
+    return Claimed([(job, found[job.seq]) for job in claimed], due_in)
 
 
 def _next(transaction: Transaction, room: Room) -> list[int]:

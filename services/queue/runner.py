@@ -115,9 +115,10 @@ class Runner:
             claimed = await self._database.write(claims.claim, self._worker, self._lease, room)
             for job, data in claimed.jobs:
                 self._start(job, data)
-        self._next_look = time.time() + _POLL * random.uniform(0.8, 1.2)
-        if claimed.next_due is not None:
-            self._next_look = min(self._next_look, claimed.next_due / 1e6 + 0.001)
+        wait = _POLL * random.uniform(0.8, 1.2)
+        if claimed.due_in is not None:
+            wait = min(wait, claimed.due_in / 1e6 + 0.001)
+        self._next_look = time.monotonic() + wait
         if claimed.jobs:
             self._on_change()
 
@@ -126,14 +127,14 @@ class Runner:
         before = self._precedence.interactive()
         while True:
             # Calls that somebody waits for hold jobs back: their end makes room, and nobody tells of it.
-            wait = self._next_look - time.time()
+            wait = self._next_look - time.monotonic()
             glance = min(wait, _GLANCE) if any(before.values()) else wait
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, glance))
             now = self._precedence.interactive()
             fewer = any(now.get(model, 0) < count for model, count in before.items())
             before = now
-            if not (self._wake.is_set() or fewer or time.time() >= self._next_look):
+            if not (self._wake.is_set() or fewer or time.monotonic() >= self._next_look):
                 continue
             self._wake.clear()
             if self._draining:
@@ -142,7 +143,7 @@ class Runner:
             if own:
                 limits = {model: self._config.running_limit_of(model) for model in own}
                 return claims.Room(self._config.running_limit, limits, own)
-            self._next_look = time.time() + _POLL
+            self._next_look = time.monotonic() + _POLL
 
     def _running(self) -> Counter[str]:
         """How many jobs of each model run in this process."""

@@ -1,4 +1,4 @@
-"""The queue's tables are made by whoever comes first, and are what the code takes them for."""
+"""The tables are made by whoever comes first, at once or never, and are what the code takes them for."""
 
 import asyncio
 import re
