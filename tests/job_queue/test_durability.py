@@ -80,12 +80,12 @@ async def test_nothing_is_lost_or_done_twice_when_killed_under_load(launch, engi
     inferd = await launch(queue={"lease": 1})
     async with Load(inferd.queue) as load:
         for _ in range(12):
-            if chance.random() < 0.75:
+            if chance.random() < 0.7:
                 await inferd.ready()
-                await asyncio.sleep(chance.uniform(0, 1.2))
+                await asyncio.sleep(chance.uniform(0, 0.8))
             else:
                 # Perhaps while it starts.
-                await asyncio.sleep(chance.uniform(1, 4))
+                await asyncio.sleep(chance.uniform(1, 3.5))
             inferd.kill()
             inferd.launch()
         await inferd.ready()

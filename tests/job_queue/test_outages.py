@@ -11,6 +11,7 @@ import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 from inferd.v1 import queue_pb2
 from jobs import FAILED, RUNNING, SUCCEEDED, Front, Fronts, eventually, failure, failure_of
 from postgres import Postgres
@@ -362,15 +363,14 @@ async def check_full_disk(front: Front, engine: Engine, disk: Path, words: str) 
     filler = fill(disk)
     for number in range(5000):
         prompt = f"question {number} {'x' * 40}"
+        request = request_of(prompt, request_id=prompt)
         try:
-            request = request_of(prompt, request_id=prompt)
             accepted[prompt] = await front.queue.Enqueue(request, timeout=DEADLINE)
         except grpc.aio.AioRpcError as error:
-            assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+            found = failure_of(rpc_status.from_call(error))
             break
     else:
         pytest.fail("the disk was not full")
-    found = await failure(front.queue.Enqueue(request_of("full", request_id="full"), timeout=DEADLINE))
     assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "QUEUE_UNAVAILABLE")
     assert words in found.message
     # What is there can be read, and others do their work.
@@ -382,7 +382,7 @@ async def check_full_disk(front: Front, engine: Engine, disk: Path, words: str) 
     await eventually(lambda: engine.running == 0)
 
     filler.unlink()
-    accepted["full"] = await put(front.queue, "full")
+    accepted[prompt] = await put(front.queue, prompt)
     await check_succeeded(front.queue, accepted)
     await queue_health(front, SERVING)
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 from jobs import Front, Fronts, eventually
+from running import running_bridge
 
 from services.queue import webhook_sender
 
@@ -250,3 +251,23 @@ async def test_the_interactive_path_needs_no_database(small_model, small_text):
             queued = await http.post("/queue/chat/completions", json=HELLO)
             assert queued.status_code == 503
             assert queued.json()["error"]["code"] == "queue_unavailable"
+
+
+async def test_the_synchronous_sdk_over_a_bridge_of_its_own(front):
+    def use(port: int) -> None:
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/queue", api_key="none") as client:
+            job = client.chat.completions.create(**HELLO)
+            chunks = list(client.chat.completions.create(**HELLO, stream=True))
+            assert chunks[-1].choices[0].finish_reason == "length"
+            while job.status != "succeeded":
+                job = client.chat.completions.retrieve(job.id)
+            assert job.choices[0].message.content
+            assert [found.id for found in client.chat.completions.list()] == [chunks[0].id, job.id]
+            assert client.chat.completions.delete(job.id).deleted
+            with pytest.raises(openai.NotFoundError):
+                client.chat.completions.retrieve(job.id)
+            with pytest.raises(openai.BadRequestError, match="temperature"):
+                client.chat.completions.create(**{**HELLO, "temperature": 9})
+
+    async with running_bridge(front.grpc_port, front.config) as port:
+        await asyncio.to_thread(use, port)
