@@ -58,6 +58,7 @@ def create_app(
             expose_headers=[
                 "x-request-id",
                 "x-inferd-ignored",
+                "x-inferd-job",
                 "x-should-retry",
                 "location",
                 "preference-applied",

@@ -170,11 +170,11 @@ def _number_check(limits: options_pb2.Limits) -> Check | None:
         return None
     words = []
     if least is not None:
-        words.append(f"at least {least:g}")
+        words.append(f"at least {_text(least)}")
     if above is not None:
-        words.append(f"greater than {above:g}")
+        words.append(f"greater than {_text(above)}")
     if greatest is not None:
-        words.append(f"at most {greatest:g}")
+        words.append(f"at most {_text(greatest)}")
     expected = " and ".join(words)
 
     def run(value: float, path: str) -> None:
@@ -185,9 +185,14 @@ def _number_check(limits: options_pb2.Limits) -> Check | None:
             and (above is None or value > above)
         )
         if not inside:
-            raise _broken(path, expected, f"{value:g}" if isinstance(value, float) else str(value))
+            raise _broken(path, expected, _text(value))
 
     return run
+
+
+def _text(value: float) -> str:
+    """A number for people: whole ones to the last digit."""
+    return str(int(value)) if isinstance(value, int) or value.is_integer() else f"{value:g}"
 
 
 def _broken(path: str, expected: str, got: str) -> ServiceError:

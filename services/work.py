@@ -38,11 +38,16 @@ class Work:
     #: Of each prompt, by its index.
     _cached_tokens: dict[int, int] = field(default_factory=dict)
 
-    async def announce(self, context: Any) -> None:
-        """Send what the caller should know before the answer: fields that are ignored."""
+    def notices(self) -> tuple[tuple[str, str], ...]:
+        """What the caller should know before the answer, as metadata: fields that are ignored."""
         ignored = ignored_fields(self.sampling, self.model)
-        if ignored:
-            await context.send_initial_metadata((("x-inferd-ignored", ",".join(ignored)),))
+        return (("x-inferd-ignored", ",".join(ignored)),) if ignored else ()
+
+    async def announce(self, context: Any) -> None:
+        """Send the notices, if there are any."""
+        notices = self.notices()
+        if notices:
+            await context.send_initial_metadata(notices)
 
     async def run(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """The pieces of all continuations, as they come, each with its index."""

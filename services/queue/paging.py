@@ -18,6 +18,8 @@ _DIGEST = 8
 def page_of(request: pb.ListJobsRequest, model: str | None) -> Page:
     """The page that a request asks for; `model` is the id of the model that it names. Raises ServiceError
     INVALID_ARGUMENT."""
+    if request.order not in pb.JobOrder.values():
+        raise invalid("order", f"order is none that there is: {request.order}")
     return Page(
         size=request.page_size if request.HasField("page_size") else _SIZE,
         after=_after(request),

@@ -186,15 +186,14 @@ def ask_for_chunks(transaction: Transaction, seq: int) -> None:
         transaction.announce()
 
 
-_WAITING = sa.select(J.model, sa.func.count(), sa.func.min(J.seq)).group_by(J.model)
-_QUEUED = _WAITING.where(IS_QUEUED)
-_DELAYED = _WAITING.where(IS_DELAYED)
+_QUEUED = sa.select(J.model, sa.func.count(), sa.func.min(J.seq)).where(IS_QUEUED).group_by(J.model)
+_DELAYED = sa.select(J.model, sa.func.count()).where(IS_DELAYED).group_by(J.model)
 _RUNNING = sa.select(J.model, sa.func.count()).where(IS_RUNNING).group_by(J.model)
 
 
 @dataclass(slots=True)
 class Numbers:
-    """Of one model: jobs that wait, jobs that run, and the number of the oldest that waits."""
+    """Of one model: jobs that wait, jobs that run, and the number of the oldest that could run."""
 
     queued: int = 0
     running: int = 0
@@ -204,11 +203,10 @@ class Numbers:
 def numbers(transaction: Transaction) -> dict[str, Numbers]:
     """The queue's numbers, by model."""
     found: dict[str, Numbers] = {}
-    for query in (_QUEUED, _DELAYED):
-        for model, count, oldest in transaction.rows(query):
-            entry = found.setdefault(model, Numbers())
-            entry.queued += count
-            entry.oldest = oldest if entry.oldest is None else min(entry.oldest, oldest)
+    for model, count, oldest in transaction.rows(_QUEUED):
+        found[model] = Numbers(queued=count, oldest=oldest)
+    for model, count in transaction.rows(_DELAYED):
+        found.setdefault(model, Numbers()).queued += count
     for model, count in transaction.rows(_RUNNING):
         found.setdefault(model, Numbers()).running = count
     return found

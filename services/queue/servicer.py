@@ -13,6 +13,7 @@ from services.catalog import Catalog
 from services.chat_answer import prepare_chat
 from services.config import QueueConfig
 from services.errors import invalid
+from services.in_process import Metadata
 from services.queue.deliveries import check_webhook
 from services.queue.job_queue import JobQueue
 from services.queue.messages import job_message, timestamp
@@ -126,7 +127,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         return Found(submitted.job, position=submitted.position)
 
     async def _enqueue(self, request: pb.EnqueueRequest, context: Any) -> Submitted:
-        metadata = dict(context.invocation_metadata() or ())
+        metadata = tuple(context.invocation_metadata() or ())
         request_id = _request_id(request, metadata)
         model = self._catalog.find(request.request.model)
         run_after = _run_after(request)
@@ -134,7 +135,6 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         if request.HasField("webhook"):
             check_webhook(request.webhook, self._config.webhooks)
         work = await prepare_chat(self._catalog, request.request, stream=True)
-        await work.announce(context)
         submission = Submission(
             caller=_caller(metadata),
             request_id=request_id,
@@ -149,19 +149,25 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             webhook_url=request.webhook.url if request.HasField("webhook") else None,
             webhook_secret=request.webhook.secret if request.webhook.HasField("secret") else None,
         )
-        return await self._queue.submit(submission)
+        submitted = await self._queue.submit(submission)
+        # Known before the first event, so that a client that is cut off finds its job again.
+        await context.send_initial_metadata((*work.notices(), ("x-inferd-job", submitted.job["id"])))
+        return submitted
 
 
-def _request_id(request: pb.EnqueueRequest, metadata: dict[str, Any]) -> str | None:
+def _request_id(request: pb.EnqueueRequest, metadata: Metadata) -> str | None:
     """The caller's own id of the request, of its field or of the metadata."""
     given = request.request_id if request.HasField("request_id") else None
     if given == "":
         raise invalid("request_id", "request_id must not be empty")
     if given is not None and "\0" in given:
         raise invalid("request_id", "request_id must not have a NUL character")
-    key = metadata.get(_KEY)
-    if key is None:
+    keys = [value for name, value in metadata if name == _KEY]
+    if not keys:
         return given
+    key = keys[0]
+    if len(keys) > 1:
+        raise invalid("request_id", f"{_KEY} must be given once, not {len(keys)} times")
     if not 0 < len(key) <= _LONGEST_KEY:
         raise invalid(
             "request_id", f"{_KEY} must have 1 to {_LONGEST_KEY} characters, not {len(key)}", "OUT_OF_RANGE"
@@ -171,16 +177,20 @@ def _request_id(request: pb.EnqueueRequest, metadata: dict[str, Any]) -> str | N
     return str(key)
 
 
-def _caller(metadata: dict[str, Any]) -> str:
+def _caller(metadata: Metadata) -> str:
     """Who calls, as far as the credentials tell, which are not stored; empty where there are none."""
-    credentials = metadata.get("authorization", "")
+    credentials = "".join(str(value) for name, value in metadata if name == "authorization")
     return hashlib.sha256(credentials.encode()).hexdigest()[:32] if credentials else ""
 
 
 def _digest(request: pb.EnqueueRequest) -> bytes:
-    """Stands for the request, but for its id and for how the caller waits."""
+    """Stands for the request, but for its id and for how the caller waits. A default counts as unset."""
     same = pb.EnqueueRequest()
     same.CopyFrom(request)
+    if not request.priority:
+        same.ClearField("priority")
+    if request.max_attempts == _MAX_ATTEMPTS:
+        same.ClearField("max_attempts")
     same.ClearField("request_id")
     same.ClearField("wait_seconds")
     return hashlib.sha256(same.SerializeToString(deterministic=True)).digest()
@@ -206,7 +216,7 @@ def _expires_after(request: pb.EnqueueRequest) -> int | None:
     if not 0 < seconds <= _LONGEST_EXPIRY:
         raise invalid(
             "expires_after",
-            f"expires_after must be above 0 and at most {_LONGEST_EXPIRY} s, not {seconds:g} s",
+            f"expires_after must be above 0 and at most {_LONGEST_EXPIRY} s, not {seconds} s",
             "OUT_OF_RANGE",
         )
     return max(1, request.expires_after.ToMicroseconds())

@@ -115,8 +115,10 @@ async def test_a_dropped_stream_is_replayed_from_its_start(front):
         async with http.stream("POST", "/queue/chat/completions", json={**HELLO, "stream": True}) as stream:
             lines = stream.aiter_lines()
             first = await anext(lines)
+            job_id = stream.headers["x-inferd-job"]
             assert first.startswith(": ")
             job = json.loads(first[2:])
+            assert job["id"] == job_id
         front.runtime.gate.set()
         replayed = (await http.get(f"/queue/chat/completions/{job['id']}?stream=true")).text
     events = [event for event in replayed.split("\n\n") if event and not event.startswith(":")]
@@ -135,6 +137,10 @@ async def test_keys(front):
         field = await http.post("/queue/chat/completions", json={**HELLO, "request_id": "one"})
         assert [answer.status_code for answer in (first, again, field)] == [200, 200, 200]
         assert first.json() == again.json() == field.json()
+        # A default is the same, said or not.
+        said = {**HELLO, "priority": 0, "max_attempts": 3}
+        again = await http.post("/queue/chat/completions", json=said, headers=key)
+        assert again.json() == first.json()
         assert len(front.runtime.requests) == 1
         other = await http.post("/queue/chat/completions", json={**HELLO, "max_tokens": 5}, headers=key)
         assert other.status_code == 409

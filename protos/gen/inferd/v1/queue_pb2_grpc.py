@@ -104,7 +104,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueAndWatch(self, request, context):
-        """Queues a chat completion, and tells of it as Watch does. A client that leaves does not cancel the job.
+        """Queues a chat completion, and tells of it as Watch does. A client that leaves does not cancel the job,
+        whose id is in the initial metadata x-inferd-job (over HTTP a header).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
