@@ -122,7 +122,9 @@ async def _run_workers(config: Config, stop: asyncio.Event, on_serving: Callable
 
 
 async def _keep_worker(config: Config, stop: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
-    """Raises OSError where a worker ends before it listens: it has said why."""
+    """Raises OSError where the first of its processes ends before it listens: it has said why. What could
+    start once is tried again: the other workers go on."""
+    started = False
     while not stop.is_set():
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -152,7 +154,8 @@ async def _keep_worker(config: Config, stop: asyncio.Event, on_serving: Callable
             listened = await output
         if stop.is_set():
             return
-        if code > 0 and not listened:
+        started = started or listened
+        if code > 0 and not started:
             raise OSError("a worker process could not start (see above)")
         await asyncio.sleep(1)
 
