@@ -640,7 +640,14 @@ def test_leaving_does_not_cancel(queue, command):
     else:
         arguments = queue.command("submit", "Hi", "--wait", "60")
         queue.held = True
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has what it runs in the background ignore the signal, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     with process:
         assert process.stderr is not None
         assert "queued" in process.stderr.readline()
