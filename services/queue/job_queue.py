@@ -66,7 +66,7 @@ class JobQueue:
         self._runner = Runner(self._database, catalog, config, worker, run_seconds, self._after_runs)
         self._deliveries = Deliveries(self._database, config.webhooks, encode)
         self._submissions: Batcher[Submission, Submitted] = Batcher(self._submit)
-        self.watching = Watching(self._database, self._runner, self._news)
+        self._watching = Watching(self._database, self._runner, self._news)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _make_database(self, url: str, worker: str) -> Database:
@@ -80,9 +80,18 @@ class JobQueue:
     @property
     def database(self) -> Database:
         """The database. Raises ServiceError UNAVAILABLE where it could not be opened yet."""
+        self._check_opened()
+        return self._database
+
+    @property
+    def watching(self) -> Watching:
+        """Who follows jobs. Raises ServiceError UNAVAILABLE where the database could not be opened yet."""
+        self._check_opened()
+        return self._watching
+
+    def _check_opened(self) -> None:
         if not self._opened:
             raise unavailable(self._why)
-        return self._database
 
     def wake(self) -> None:
         """A runtime may serve that did not before."""
@@ -101,7 +110,7 @@ class JobQueue:
 
     async def close(self, grace: float) -> None:
         """Start nothing more; let what runs end within `grace` seconds; leave the rest for others."""
-        self.watching.stop()
+        self._watching.stop()
         if self._opened:
             await self._runner.drain(grace)
         for task in self._tasks:
@@ -201,7 +210,7 @@ class JobQueue:
 
     async def submit(self, submission: Submission) -> Submitted:
         """Queue a job: once this returns, it is stored. Raises ServiceError."""
-        _ = self.database
+        self._check_opened()
         return await self._submissions.do(submission)
 
     async def _submit(self, submissions: list[Submission]) -> list[Submitted | ServiceError]:

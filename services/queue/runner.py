@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections import Counter
@@ -19,8 +18,6 @@ from services.queue.endings import Ended, Returned, Run, add_chunks, end_runs
 from services.queue.loop import forever
 from services.queue.precedence import LOOK, Precedence
 from services.queue.run import LocalRun, failed, generate, timed_out, unexpected
-
-log = logging.getLogger("inferd.queue")
 
 #: Seconds between looks for jobs that nobody told of.
 _POLL = 2.0

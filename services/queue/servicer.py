@@ -109,11 +109,9 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         latest = self._longest_call if remaining is None else min(remaining, self._longest_call)
         latest = max(0.0, latest - _MARGIN)
         seconds = latest if seconds is None else min(seconds, latest)
-        _ = self._queue.database
         return job_message(await self._queue.watching.wait(job_id, seconds))
 
     async def _watch(self, job_id: str) -> AsyncIterator[pb.JobEvent]:
-        _ = self._queue.database
         events = self._queue.watching.watch(job_id)
         try:
             async for event in events:

@@ -12,8 +12,6 @@ import pytest
 from jobs import Front, Fronts, eventually
 from running import running_bridge
 
-from services.queue import webhook_sender
-
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6}
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
@@ -200,7 +198,6 @@ class Receiver:
 
 async def test_the_end_of_a_job_is_posted_signed_and_again_until_it_arrives(front, monkeypatch):
     monkeypatch.setattr("services.queue.deliveries.retry_delay", lambda attempt: 0.01)
-    assert webhook_sender.MAX_TRIES > 2
     receiver = Receiver()
     receiver.statuses = [500, 503]
     async with await asyncio.start_server(receiver.serve, "127.0.0.1", 0) as server, front.http() as http:
