@@ -1,0 +1,1 @@
+"""What a model's text says: content, reasoning and tool calls, told apart as it comes."""

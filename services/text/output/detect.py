@@ -1,0 +1,83 @@
+"""Tells from a chat template which formats its model answers in, where the template makes that clear.
+
+Goes by what a template writes for calls and reasoning in the history; None rather than a guess.
+"""
+
+from collections.abc import Sequence
+
+# A family, and texts of which a template of its has all of a group. The first that fits is it: the telling
+# ones come before those whose markers other families took over.
+_TOOLS: Sequence[tuple[str, Sequence[tuple[str, ...]]]] = (
+    ("gpt-oss", [("<|channel|>", "<|start|>")]),
+    ("gemma4", [("<|tool_call>",)]),
+    ("functiongemma", [("<start_function_call>",)]),
+    ("gigachat35", [("<｜GCML｜tool_calls>",)]),
+    ("deepseekv41", [("<｜DSML｜ calls>",)]),
+    ("deepseekv4", [("<｜DSML｜tool_calls>",)]),
+    ("deepseekv32", [("<｜DSML｜function_calls>",)]),
+    ("deepseekv3", [("<｜tool▁calls▁begin｜>", "```json")]),
+    ("deepseekv31", [("<｜tool▁calls▁begin｜>",)]),
+    ("kimi_k2", [("<|tool_calls_section_begin|>",)]),
+    ("minimax-m2", [("<minimax:tool_call>",)]),
+    ("dots", [("<dots_function_call>",)]),
+    ("seed_oss", [("<seed:tool_call>",)]),
+    ("step3", [("<steptml:invoke",), ("<｜tool_calls_begin｜>", "<｜tool_sep｜>")]),
+    ("iquest_q1", [("<iquest_tool_call>",)]),
+    ("apertus2509", [("<|tools_prefix|>",)]),
+    ("cohere_command4", [("<|START_ACTION|>",)]),
+    ("interns1", [("<|action_start|>", "<|plugin|>")]),
+    ("mistral_v11", [("[TOOL_CALLS]", "[ARGS]")]),
+    ("mistral", [("[TOOL_CALLS]",)]),
+    ("lfm2", [("<|tool_call_start|>",)]),
+    ("llama_nemotron_json", [("<TOOLCALL>",)]),
+    ("hunyuan", [("<tool_calls>", "<tool_sep>")]),
+    ("glm47", [("<tool_call>' + tc.name",), ('<tool_call>" + tc.name',), ("<tool_call>' ~ tc.name",)]),
+    ("glm45", [("<arg_key>", "<arg_value>")]),
+    ("qwen3_coder", [("<tool_call>", "<function=", "<parameter=")]),
+    ("olmo3", [("<function_calls>",)]),
+    ("granite", [("<|tool_call|>",)]),
+    ("jamba", [("<tool_calls>", "arguments")]),
+    ("qwen", [("<tool_call>", "</tool_call>")]),
+    ("pythonic", [("func_name1(",)]),
+    ("llama3", [("<|start_header_id|>", '"parameters"'), ("<|header_start|>", '"parameters"')]),
+)
+_REASONING: Sequence[tuple[str, Sequence[tuple[str, ...]]]] = (
+    ("gpt-oss", [("<|channel|>", "<|start|>")]),
+    ("gemma4", [("<|channel>",)]),
+    ("kimi", [("◁think▷",)]),
+    ("mistral", [("[THINK]",)]),
+    ("minimax-m3", [("<mm:think>",)]),
+    ("seed_oss", [("<seed:think>",)]),
+    ("apertus2509", [("<|inner_prefix|>",)]),
+    ("cohere_command4", [("<|START_THINKING|>",)]),
+    ("minimax", [("<think>", "<minimax:tool_call>")]),
+    ("hunyuan", [("<think>", "<tool_calls>")]),
+    ("step3", [("<think>", "<steptml:invoke"), ("<think>", "<｜tool_calls_begin｜>")]),
+    ("gigachat35", [("</think>", "<｜GCML｜tool_calls>")]),
+    ("kimi_k2", [("<think>", "<|tool_calls_section_begin|>")]),
+    ("deepseek-v4", [("</think>", "<｜DSML｜tool_calls>"), ("</think>", "<｜DSML｜ calls>")]),
+    ("glm45", [("</think>", "<arg_key>"), ("</think>", "[gMASK]<sop>")]),
+    # The template turns thinking on and off: the answer begins inside or outside as the prompt says.
+    ("qwen3", [("</think>", "enable_thinking")]),
+    ("deepseek-v3", [("</think>", "thinking is defined"), ("</think>", "thinking is not defined")]),
+    ("deepseek-r1", [("</think>", "<｜Assistant｜>")]),
+    # A prompt that always opens the thinking.
+    ("qwen3-thinking", [("</think>", "<think>\\n"), ("</think>", "<think>\n")]),
+)
+
+
+def detect_tools(template_source: str) -> str | None:
+    """The name in `TOOL_FORMATS` of the calls that a chat template writes."""
+    return _first(_TOOLS, template_source)
+
+
+def detect_reasoning(template_source: str) -> str | None:
+    """The name in `REASONING_FORMATS` of the reasoning that a chat template writes, or takes out."""
+    return _first(_REASONING, template_source)
+
+
+def _first(families: Sequence[tuple[str, Sequence[tuple[str, ...]]]], source: str) -> str | None:
+    for name, groups in families:
+        if any(all(text in source for text in texts) for texts in groups):
+            return name
+    return None

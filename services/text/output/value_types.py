@@ -1,0 +1,98 @@
+"""Which JSON types a parameter may have, by its function's schema.
+
+Not a validator: what the schema does not say plainly counts as anything.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from services.text.function import Function
+
+ANY: frozenset[str] = frozenset()
+STRING = frozenset({"string"})
+# References and unions nested deeper than this count as anything.
+_DEEPEST = 16
+
+
+def parameter_types(function: Function | None, name: str) -> frozenset[str]:
+    """The names of the JSON types that the parameter may have; `ANY` where the schema has none."""
+    schema = function.parameters if function else None
+    properties = schema.get("properties") if schema else None
+    if schema is None or not isinstance(properties, Mapping):
+        return ANY
+    if name in properties:
+        return _types(properties[name], schema, 0)
+    others = schema.get("additionalProperties")
+    return _types(others, schema, 0) if isinstance(others, Mapping) else STRING
+
+
+def _types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
+    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        return ANY
+    named = schema.get("type")
+    if isinstance(named, str):
+        types = frozenset({named})
+    elif isinstance(named, list):
+        types = frozenset(name for name in named if isinstance(name, str))
+    else:
+        types = _untyped(schema, root, depth)
+    return types | {"null"} if types and schema.get("nullable") is True else types
+
+
+def _untyped(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> frozenset[str]:
+    if "const" in schema:
+        return frozenset({type_of(schema["const"])})
+    if isinstance(values := schema.get("enum"), list):
+        return frozenset(map(type_of, values))
+    for union in ("anyOf", "oneOf"):
+        if isinstance(members := schema.get(union), list):
+            return _union(_types(member, root, depth + 1) for member in members)
+    if isinstance(members := schema.get("allOf"), list):
+        return next(filter(None, (_types(member, root, depth + 1) for member in members)), ANY)
+    if isinstance(reference := schema.get("$ref"), str):
+        return _types(_referred(reference, root), root, depth + 1)
+    return ANY
+
+
+def _union(members: Iterable[frozenset[str]]) -> frozenset[str]:
+    types: frozenset[str] = frozenset()
+    for member in members:
+        if not member:
+            return ANY
+        types |= member
+    return types
+
+
+def _referred(reference: str, root: Mapping[str, Any]) -> Any:
+    found: Any = root
+    if not reference.startswith("#/"):
+        return None
+    for part in reference[2:].split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def type_of(value: Any) -> str:
+    """The name of a JSON value's type."""
+    match value:
+        case bool():
+            return "boolean"
+        case None:
+            return "null"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def fits(value: Any, types: frozenset[str]) -> bool:
+    """Whether a JSON value is of one of the types."""
+    name = type_of(value)
+    return name in types or (name == "integer" and "number" in types)

@@ -1,0 +1,265 @@
+"""What the calls of an answer are: verbatim arguments, odd ones, broken ones, and text that is none."""
+
+import pytest
+
+from services.text.function import Function
+from services.text.output.events import CallArguments, CallBegin, CallEnd, Content
+from services.text.output.formats import TOOL_FORMATS, OutputFormat
+from services.text.output.parser import OutputParser
+from tests.output_texts import calls, complete_calls, content, parse, parse_every_cut
+
+VERBATIM = '{ "city" :\n"a\\u00e9\\"</tool_call>",  "x":[1 , 2.50e+1, {}, null ] }'
+
+
+@pytest.mark.parametrize(
+    ("family", "begin", "end"),
+    [
+        ("hermes", '<tool_call>{"name": "f", "arguments": ', "}</tool_call>"),
+        ("hermes", '<tool_call>{"arguments": ', ', "name": "f"}</tool_call>'),
+        ("hermes", '<tool_call>{"type": "function", "name": "f", "parameters": ', ', "x": [1]}</tool_call>'),
+        ("mistral", "[TOOL_CALLS]f[ARGS]", ""),
+        ("mistral", "[TOOL_CALLS]f", ""),
+        ("mistral", '[TOOL_CALLS][{"name":"f","arguments":', ',"id":"abcdefghi"}]'),
+        ("deepseekv31", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+        ("deepseekv31", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>", "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+        (
+            "kimi_k2",
+            "<|tool_calls_section_begin|>\n<|tool_call_begin|> f <|tool_call_argument_begin|> ",
+            "",
+        ),
+        ("llama3", '{"name": "get_weather", "parameters": ', "}"),
+        ("llama3", '{"parameters": ', ', "name": "get_weather"}'),
+        ("qwen3_coder", "<tool_call>\n<function=f>\n", "\n</function>\n</tool_call>"),
+        ("qwen3_coder", "<function=f>", "</function>"),
+        (
+            "deepseekv32",
+            '<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">',
+            "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        ),
+    ],
+)
+def test_json_arguments_are_verbatim(family: str, begin: str, end: str) -> None:
+    events = parse_every_cut(begin + VERBATIM + end, family)
+    assert [event for event in events if isinstance(event, CallArguments)] == [CallArguments(0, VERBATIM)]
+    assert [complete for _, _, complete in calls(events)] == [True]
+    assert content(events) == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ('"arguments": "{\\"a\\": \\"\\\\u00e9\\ud83d\\ude00\\n\\"}"', '{"a": "\\u00e9😀\n"}'),
+        ('"arguments": "{}"', "{}"),
+        ('"arguments": ""', "{}"),
+        ('"arguments": null', "{}"),
+        ('"arguments": {}', "{}"),
+        ('"x": 1', "{}"),
+    ],
+)
+def test_arguments_in_a_string_or_missing(written: str, arguments: str) -> None:
+    events = parse_every_cut(f'<tool_call>{{"name": "f", {written}}}</tool_call>', "hermes")
+    assert calls(events) == [("f", arguments, True)]
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "call_id", "name"),
+    [
+        (
+            "kimi_k2",
+            "<|tool_call_begin|>functions.a.b-c:12<|tool_call_argument_begin|>{}<|tool_call_end|>",
+            "functions.a.b-c:12",
+            "a.b-c",
+        ),
+        ("kimi_k2", "<|tool_call_begin|>f<|tool_call_argument_begin|>{}<|tool_call_end|>", None, "f"),
+        ("mistral", "[TOOL_CALLS]f[CALL_ID]VvvODy9mT[ARGS]{}", "VvvODy9mT", "f"),
+        ("mistral", "[TOOL_CALLS]f[ARGS]{}", None, "f"),
+    ],
+)
+def test_ids_that_the_model_gives(family: str, text: str, call_id: str | None, name: str) -> None:
+    assert parse_every_cut(text, family)[0] == CallBegin(0, name, call_id)
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("hermes", "<tool_call> is a marker, </tool_call> another"),
+        ("hermes", '<tool_call>{"no": "name"}</tool_call>'),
+        ("hermes", '<tool_call>{"name": 5}</tool_call>'),
+        ("hermes", '<tool_call>{"name": ""}</tool_call>'),
+        ("hermes", "<tool_call>{'name': 'f'}</tool_call>"),
+        ("hermes", "<tool_call>[]</tool_call>"),
+        ("hermes", "<tool_call>{}</tool_call> tail"),
+        ("hermes", "a </tool_call> b"),
+        ("hermes", "5 <tool_ 6 <"),
+        ("hermes", '{"name": "get_weather", "arguments": {}}'),
+        ("mistral", "[TOOL_CALLS] none today"),
+        ("mistral", "[TOOL_CALLSX"),
+        ("llama3", '{"name": "Bob", "parameters": {}}'),
+        ("llama3", '{"name": "get_weather", "born": 1}'),
+        ("llama3", '{"answer": {"name": "get_weather", "parameters": {}}} done'),
+        ("llama3", '[1, {"name": "get_weather", "parameters": {}}]'),
+        ("llama3", 'if (x) { "name" }; {x: {"y"'),
+        ("llama3", "<|python_tag|>print(1)"),
+        ("pythonic", "[1, 2] and [get_weather] and [other(a=1)] and [get_weather(1)]"),
+        ("deepseekv3", "<｜tool▁calls▁begin｜> no calls <｜tool▁calls▁end｜>"),
+        ("kimi_k2", "<|tool_calls_section_begin|><|tool_calls_section_end|>"),
+        ("glm45", "<tool_call>one two</tool_call>"),
+        ("qwen3_coder", "<tool_call>\n<functions>\n</tool_call>"),
+        ("deepseekv32", "<｜DSML｜function_calls>\n</｜DSML｜function_calls>"),
+        ("gemma4", "<|tool_call>call:no braces<tool_call|>"),
+        ("gemma3", "```tool_code\nfor x in y: pass\n```"),
+        ("json_array", '[{"a": 1}]'),
+        ("hermes", "  \n"),
+        ("hermes", ""),
+    ],
+)
+def test_what_is_no_call_is_content(family: str, text: str) -> None:
+    assert parse_every_cut(text, family) == ([Content(text)] if text else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "around"),
+    [
+        # Surplus and missing brackets around complete arguments.
+        ('<tool_call>{"name": "f", "arguments": {"a": 1}}}\n</tool_call>x', [("f", '{"a": 1}', True)], "x"),
+        ('<tool_call>{"name": "f", "arguments": {"a": 1}\n</tool_call>x', [("f", '{"a": 1}', True)], "x"),
+        ('<tool_call>{"name": "f", "arguments": {"a": 1}} x', [("f", '{"a": 1}', True)], " x"),
+        ('<tool_call>{"name": "f", "arguments": {}} x </tool_call> y', [("f", "{}", True)], " x  y"),
+        # Several in one section.
+        (
+            '<tool_call>{"name": "f"}\n{"name": "g", "arguments": {"b": 2}}</tool_call>',
+            [("f", "{}", True), ("g", '{"b": 2}', True)],
+            "",
+        ),
+        ('<tool_call>[{"name": "f"}, {"name": "g"}]</tool_call>', [("f", "{}", True), ("g", "{}", True)], ""),
+        # Broken arguments: up to the end of the call, all is theirs.
+        (
+            'a<tool_call>{"name": "f", "arguments": {"a": "b"c"}}</tool_call>d',
+            [("f", '{"a": "b"c"}}', False)],
+            "ad",
+        ),
+        (
+            '<tool_call>{"name": "f", "arguments": {"a": [1}}<tool_call>{"name": "g"}</tool_call>',
+            [("f", '{"a": [1}}', False), ("g", "{}", True)],
+            "",
+        ),
+        ('<tool_call>{"name": "f", "arguments": 5}</tool_call>', [("f", "5}", False)], ""),
+        ('<tool_call>{"name": "f", "arguments": "no"}</tool_call>', [("f", "no", False)], ""),
+        # The first is none, the second is one.
+        ('<tool_call><tool_call>{"name": "f"}</tool_call>', [("f", "{}", True)], "<tool_call>"),
+        ('<tool_call>\n{"a<tool_call>{"name": "f"}</tool_call>', [("f", "{}", True)], '<tool_call>\n{"a'),
+    ],
+)
+def test_hermes_around_the_rules(text: str, found: list[tuple[str, str, bool]], around: str) -> None:
+    events = parse_every_cut(text, "hermes")
+    assert calls(events) == found
+    assert content(events) == around
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("\n  x \n\n", "  x \n"),
+        ("x", "x"),
+        ("", ""),
+        ("\n\n", ""),
+        ("\n</tool_call></function>\n", "</tool_call></function>"),
+        ('\na "b" \\n\tc\n', 'a "b" \\n\tc'),
+    ],
+)
+def test_tagged_strings_keep_their_space(value: str, read: str) -> None:
+    text = (
+        f"<tool_call>\n<function=get_weather>\n<parameter=city>{value}</parameter>\n</function>\n</tool_call>"
+    )
+    assert complete_calls(parse_every_cut(text, "qwen3_coder")) == [("get_weather", {"city": read})]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [
+        ("city", "5", "5"),
+        ("city", "null", "null"),
+        ("note", "null", None),
+        ("note", "nullable", "nullable"),
+        ("note", "nul", "nul"),
+        ("days", "5", 5),
+        ("days", " 5 ", 5),
+        ("days", "five", "five"),
+        ("sure", "True", True),
+        ("sure", "false", False),
+        ("deep", "{'a': (1, None)}", {"a": [1, None]}),
+        ("list", "[1, 2", "[1, 2"),
+        ("rate", "1e5", 1e5),
+        ("rate", "NaN", "NaN"),
+        ("other", "5", "5"),
+    ],
+)
+def test_tagged_values_have_the_schemas_types(key: str, value: str, read: object) -> None:
+    text = f"<tool_call>get_weather<arg_key>{key}</arg_key><arg_value>{value}</arg_value></tool_call>"
+    assert complete_calls(parse_every_cut(text, "glm47")) == [("get_weather", {key: read})]
+
+
+def test_values_without_a_schema_are_json_or_a_string() -> None:
+    pairs = {"a": "5", "b": "five", "c": "[1]", "d": '"quoted"'}
+    tags = "".join(f"<arg_key>{key}</arg_key><arg_value>{value}</arg_value>" for key, value in pairs.items())
+    events = parse_every_cut(f"<tool_call>f{tags}</tool_call>", "glm47", functions=[Function("f")])
+    assert complete_calls(events) == [("f", {"a": 5, "b": "five", "c": [1], "d": '"quoted"'})]
+
+
+def test_python_literals() -> None:
+    text = (
+        "[get_weather(city='it\\'s \"x\"\\n\\u00e9', note=None, days=-1,list=[1, (2,), {'a': True}], "
+        'deep={"k": """a"b"""}, sure=false, rate=+.5, ), get_time( )]'
+    )
+    found = {
+        "city": 'it\'s "x"\né',
+        "note": None,
+        "days": -1,
+        "list": [1, [2], {"a": True}],
+        "deep": {"k": 'a"b'},
+        "sure": False,
+        "rate": 0.5,
+    }
+    assert complete_calls(parse_every_cut(text, "pythonic")) == [("get_weather", found), ("get_time", {})]
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("pythonic", "[get_weather(city=__import__('os'), days=1)]"),
+        ("pythonic", "[get_weather(city=" + "[" * 500 + "]" * 500 + ")]"),
+        ("gemma4", "<|tool_call>call:f{a:" + "[" * 500 + "]" * 500 + "}<tool_call|>"),
+        ("gemma4", "<|tool_call>call:f{a:,}<tool_call|>"),
+        ("glm47", "<tool_call>f<arg_key>a</arg_key>x</tool_call>"),
+        ("deepseekv31", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{x}<｜tool▁call▁end｜>"),
+    ],
+)
+def test_a_broken_call_is_reported_as_such(family: str, text: str) -> None:
+    assert [complete for _, _, complete in calls(parse_every_cut(text, family))] == [False]
+
+
+def test_deep_json_arguments_are_no_trouble() -> None:
+    deep = '{"a": ' + "[" * 20000 + "]" * 20000 + "}"
+    events, _ = parse(f'<tool_call>{{"name": "f", "arguments": {deep}}}</tool_call>', "hermes")
+    assert calls(events) == [("f", deep, True)]
+
+
+def test_events_come_as_early_as_they_are_certain() -> None:
+    parser = OutputParser(OutputFormat(TOOL_FORMATS["hermes"]), [Function("f")], "")
+    assert parser.feed("Hi ") == [Content("Hi ")]
+    assert parser.feed("a<") == [Content("a")]
+    assert parser.feed("b<tool_call>") == [Content("<b")]
+    assert parser.feed('{"name": "f"') == [CallBegin(0, "f")]
+    assert parser.feed(', "arguments": {"a') == [CallArguments(0, '{"a')]
+    assert parser.feed('": "\\') == [CallArguments(0, '": "\\')]
+    assert parser.feed('"x') == [CallArguments(0, '"x')]
+    assert parser.feed('"}') == [CallArguments(0, '"}')]
+    assert parser.feed("}") == [CallEnd(0)]
+    assert parser.feed("</tool_call>\n") == []
+    assert parser.finish() == []
+
+
+def test_a_json_answer_is_not_held_back() -> None:
+    parser = OutputParser(OutputFormat(TOOL_FORMATS["llama3"]), [Function("f")], "")
+    assert parser.feed('{"city": ') == [Content('{"city": ')]
+    assert parser.feed('"Bern", "x": {"name": "f"') == [Content('"Bern", "x": {"name": "f"')]
