@@ -5,7 +5,7 @@ JSON ends as a ServiceError INVALID_ARGUMENT that names the member, spelled as t
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -81,6 +81,8 @@ class _Compiler:
             spelling = message_spelling(message)
             if spelling.text_form:
                 convert = self._messages[message] = well_known.json_reader(message)
+            elif spelling.error:
+                convert = self._messages[message] = refuse("nothing: only responses have errors")
             elif spelling.bare:
                 convert = self._bare(spelling)
             elif spelling.tag:
@@ -94,6 +96,8 @@ class _Compiler:
         convert = _fields(members, self._no_object(spelling))
         if spelling.unions:
             convert = _exclusive(spelling.unions, convert)
+        if spelling.refused:
+            convert = _refusing(spelling.refused, convert)
         # Entered before its members are compiled: one of them may be of this type.
         self._messages[spelling.descriptor] = convert
         if spelling.inline is not None:
@@ -265,6 +269,23 @@ def _exclusive(unions: Sequence[Sequence[FieldSpelling]], convert: Convert) -> C
             if len(given) > 1:
                 raise Mismatch(f" cannot stand beside {given[0].member}").under(given[1].member)
         return values
+
+    return check
+
+
+def _refusing(refused: Mapping[str, str], convert: Convert) -> Convert:
+    """An object without members that ask for what is not done. Null, false, 0 and what is empty ask for
+    nothing."""
+    names = frozenset(refused)
+
+    def check(value: Any) -> Any:
+        if type(value) is dict and not names.isdisjoint(value):
+            for member in value:
+                if member in names and value[member]:
+                    raise Mismatch(f" is not supported: {refused[member]}", "UNSUPPORTED_PARAMETER").under(
+                        member
+                    )
+        return convert(value)
 
     return check
 

@@ -4,6 +4,7 @@ Everything here runs at start. A bad option raises `SpellingError`, which names 
 Converts no values: `decode` and `encode` compile what is read here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -85,8 +86,9 @@ class MessageSpelling:
     """The JSON spelling of a message: inferd.options.v1.MessageJson, with names resolved to fields.
 
     `unions` are its oneofs (without those that merely make a field optional). A message with a tag has
-    exactly one. `inline` is the field whose members stand among the message's own. `text_form`: a
-    well-known type that is a JSON string. `error`: google.rpc.Status, OpenAI's error object.
+    exactly one. `inline` is the field whose members stand among the message's own. `refused` has, by member,
+    why it is refused. `text_form`: a well-known type that is a JSON string. `error`: google.rpc.Status,
+    OpenAI's error object.
     """
 
     descriptor: Descriptor
@@ -97,6 +99,7 @@ class MessageSpelling:
     tag: str
     shorthand: FieldSpelling | None
     inline: FieldSpelling | None
+    refused: Mapping[str, str]
     text_form: bool
     error: bool
 
@@ -144,6 +147,7 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
         tag=options.tag,
         shorthand=by_name.get(options.shorthand),
         inline=next((field for field in fields if field.inline), None),
+        refused={member.name: member.reason for member in options.refused},
         text_form=message.full_name in _TEXT_FORMS,
         error=message.full_name == _STATUS,
     )
@@ -337,6 +341,10 @@ def _check_message(message: MessageSpelling) -> None:
         in_union = len(message.unions) == 1 and len(message.unions[0]) == len(message.fields)
         if len(message.fields) != 1 and not in_union:
             raise SpellingError(f"{name}: a bare message has one field, or one oneof and nothing beside it")
+    for member in message.refused.keys() & message.own:
+        raise SpellingError(f"{name}: {member} is refused, and the member of a field")
+    if message.refused and (message.bare or message.tag):
+        raise SpellingError(f"{name}: only a message that is a plain object has members to refuse")
     if message.shorthand:
         meant = message.shorthand.field
         is_text = meant.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)

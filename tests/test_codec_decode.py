@@ -92,7 +92,7 @@ class TestMembers:
         assert chat(max_tokens=3).max_tokens == chat(maxTokens=3).max_tokens == 3
 
     def test_unknown_members_are_ignored(self) -> None:
-        assert chat(model="m", user="me", metadata={"a": [1]}) == chat(model="m")
+        assert chat(model="m", me="me", own={"a": [1]}) == chat(model="m")
 
     def test_null_is_unset(self) -> None:
         document = {field.name: None for field in chat_pb2.CreateChatCompletionRequest.DESCRIPTOR.fields}
@@ -168,7 +168,7 @@ class TestTypes:
 
     def test_enums(self) -> None:
         assert chat(messages=[{"role": "tool"}]).messages[0].role == message_pb2.ROLE_TOOL
-        offered = 'expected "system", "user", "assistant", "tool" or "developer", got'
+        offered = 'expected "system", "user", "assistant", "tool", "developer" or "function", got'
         for role, got in (("ROLE_USER", '"ROLE_USER"'), ("", '""'), (2, "an integer"), ([], "a list")):
             error = fault(chat, messages=[{"role": "user"}, {"role": role}])
             assert (error.field, error.message) == ("messages[1].role", f"messages[1].role: {offered} {got}")

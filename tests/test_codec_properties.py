@@ -54,6 +54,8 @@ message Plain {
 enum Word { WORD_UNSPECIFIED = 0; WORD_A = 1; WORD_B = -2; }
 """)["Plain"]
 
+#: Those that OpenAI's types of both completions have.
+OPENAI_REASONS = {sampling_pb2.FINISH_REASON_STOP, sampling_pb2.FINISH_REASON_LENGTH}
 TEXT = st.text(max_size=8)
 INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: st.integers(-(2**31), 2**31 - 1),
@@ -129,11 +131,19 @@ def values(field: FieldSpelling, depth: int, full: bool) -> st.SearchStrategy[An
 
 
 @st.composite
-def messages(draw: Any, new: type[Message], depth: int = 6, full: bool = False, element: bool = False) -> Any:
+def messages(
+    draw: Any,
+    new: type[Message],
+    depth: int = 6,
+    full: bool = False,
+    element: bool = False,
+    hidden: frozenset[str] = frozenset(),
+) -> Any:
     """Random messages that have a JSON form. `full`: with every message and enum that a response has.
 
     A tagged message has its kind; a bare one its value, unless it is an `element`, where null stands for
-    it. An inline message is there: JSON cannot say that it is not.
+    it. An inline message is there: JSON cannot say that it is not; nor its members that are `hidden` by those
+    of its holder.
     """
     spelling = message_spelling(new.DESCRIPTOR)
     message = new()
@@ -143,7 +153,7 @@ def messages(draw: Any, new: type[Message], depth: int = 6, full: bool = False, 
         one = draw(st.sampled_from([*union, *empty_too]))
         chosen.update(field.name for field in union if field is not one)
     for field in spelling.fields:
-        if field.name in chosen:
+        if field.name in chosen or field.member in hidden:
             continue
         nested = field.field.type == FieldDescriptor.TYPE_MESSAGE
         in_union = any(field in union for union in spelling.unions)
@@ -153,7 +163,10 @@ def messages(draw: Any, new: type[Message], depth: int = 6, full: bool = False, 
             continue
         if nested and depth <= 0 and in_union and not spelling.tag and not spelling.bare:
             continue
-        value = draw(values(field, depth, full))
+        if field.inline:
+            value = draw(messages(GetMessageClass(field.nested), depth - 1, full, hidden=spelling.own))
+        else:
+            value = draw(values(field, depth, full))
         if field.is_map and message_spelling(field.nested).fields[1].field.message_type is not None:
             for key, item in value.items():
                 getattr(message, field.name)[key].CopyFrom(item)
@@ -177,6 +190,9 @@ def encoded(message: Message) -> Any:
 @settings(max_examples=60, deadline=None)
 def test_what_is_written_reads_back(new: type[Message], data: Any) -> None:
     message = data.draw(messages(new))
+    for choice in getattr(message, "choices", ()):
+        # Written as OpenAI's error, which says less than it.
+        choice.ClearField("error")
     assert Decoder(new.DESCRIPTOR).decode(parse(Encoder(new.DESCRIPTOR).encode(message))) == message
 
 
@@ -254,6 +270,12 @@ def test_openai_types_take_every_response(new: type[Message], official: Any, dat
     for choice in getattr(getattr(message, "completion", message), "choices", ()):
         if isinstance(choice, chat_pb2.ChatChoice):
             choice.message.role = message_pb2.ROLE_ASSISTANT
+        if isinstance(choice, chat_pb2.ChatChunkChoice):
+            choice.delta.role = message_pb2.ROLE_ASSISTANT
+            for call in choice.delta.tool_calls:
+                call.type = "function"
+        if choice.finish_reason not in OPENAI_REASONS:
+            choice.finish_reason = sampling_pb2.FINISH_REASON_STOP
         if isinstance(choice, completion_pb2.CompletionChoice):
             # OpenAI's type has no null in its lists, though OpenAI sends it for an echoed first token.
             for entry in choice.logprobs.token_logprobs:
@@ -272,7 +294,8 @@ def test_openai_types_take_a_job_in_any_state(job: queue_pb2.Job) -> None:
     """Before it has an answer, too; its own members are its, and the answer's choices are its own."""
     for choice in job.completion.choices:
         choice.message.role = message_pb2.ROLE_ASSISTANT
-        choice.finish_reason = choice.finish_reason or sampling_pb2.FINISH_REASON_STOP
+        if choice.finish_reason not in OPENAI_REASONS:
+            choice.finish_reason = sampling_pb2.FINISH_REASON_STOP
     if not job.completion.choices:
         job.ClearField("completion")
     read = openai.types.chat.ChatCompletion.model_validate(encoded(job), strict=True)

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/models.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1finferd/options/v1/options.proto\"\x13\n\x11ListModelsRequest\"V\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x10.inferd.v1.ModelB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x06models:\n\xea\xe0\x18\x06\n\x04list\"2\n\x0fGetModelRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x04\x38\x01R\x05model\"\x97\x01\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x63reated\x18\x02 \x01(\x03R\x07\x63reated\x12\x19\n\x08owned_by\x18\x03 \x01(\tR\x07ownedBy\x12\"\n\rmax_model_len\x18\x04 \x01(\rR\x0bmaxModelLen\x12\x18\n\x07\x61liases\x18\x05 \x03(\tR\x07\x61liases:\x0b\xea\xe0\x18\x07\n\x05model2\x80\x02\n\x0cModelService\x12h\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\x85\x01\n\x08GetModel\x12\x1a.inferd.v1.GetModelRequest\x1a\x10.inferd.v1.Model\"K\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02-\x12\x15/v1/models/{model=**}Z\x14\x12\x12/models/{model=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/models.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1finferd/options/v1/options.proto\"\x13\n\x11ListModelsRequest\"V\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x10.inferd.v1.ModelB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x06models:\n\xea\xe0\x18\x06\n\x04list\"2\n\x0fGetModelRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x04\x38\x01R\x05model\"\xdb\x01\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x63reated\x18\x02 \x01(\x03R\x07\x63reated\x12\x19\n\x08owned_by\x18\x03 \x01(\tR\x07ownedBy\x12\"\n\rmax_model_len\x18\x04 \x01(\rR\x0bmaxModelLen\x12\x18\n\x07\x61liases\x18\x05 \x03(\tR\x07\x61liases\x12#\n\x06parent\x18\x06 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x06parent\x88\x01\x01\x12\x12\n\x04root\x18\x07 \x01(\tR\x04root:\x0b\xea\xe0\x18\x07\n\x05modelB\t\n\x07_parent2\x80\x02\n\x0cModelService\x12h\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\x85\x01\n\x08GetModel\x12\x1a.inferd.v1.GetModelRequest\x1a\x10.inferd.v1.Model\"K\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02-\x12\x15/v1/models/{model=**}Z\x14\x12\x12/models/{model=**}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE']._serialized_options = b'\352\340\030\006\n\004list'
   _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\362\340\030\0050\200\0048\001'
+  _globals['_MODEL'].fields_by_name['parent']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['parent']._serialized_options = b'\352\340\030\002 \001'
   _globals['_MODEL']._loaded_options = None
   _globals['_MODEL']._serialized_options = b'\352\340\030\007\n\005model'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
@@ -52,7 +54,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=209
   _globals['_GETMODELREQUEST']._serialized_end=259
   _globals['_MODEL']._serialized_start=262
-  _globals['_MODEL']._serialized_end=413
-  _globals['_MODELSERVICE']._serialized_start=416
-  _globals['_MODELSERVICE']._serialized_end=672
+  _globals['_MODEL']._serialized_end=481
+  _globals['_MODELSERVICE']._serialized_start=484
+  _globals['_MODELSERVICE']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

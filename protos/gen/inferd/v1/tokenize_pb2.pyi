@@ -12,18 +12,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CountTokensRequest(_message.Message):
-    __slots__ = ("model", "prompt", "messages", "tools", "tool_choice")
+    __slots__ = ("model", "prompt", "messages", "tools", "tool_choice", "functions", "function_call", "reasoning_effort", "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "input_ids", "verbosity", "thinking")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTIONS_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_CALL_FIELD_NUMBER: _ClassVar[int]
+    REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_IDS_FIELD_NUMBER: _ClassVar[int]
+    VERBOSITY_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: _containers.RepeatedCompositeFieldContainer[_prompt_pb2.Prompt]
     messages: _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]
     tools: _containers.RepeatedCompositeFieldContainer[_message_pb2.Tool]
     tool_choice: _chat_pb2.ToolChoice
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[_Iterable[_Union[_prompt_pb2.Prompt, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[_message_pb2.Message, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[_message_pb2.Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[_chat_pb2.ToolChoice, _Mapping]] = ...) -> None: ...
+    functions: _containers.RepeatedCompositeFieldContainer[_message_pb2.FunctionTool]
+    function_call: _chat_pb2.FunctionCallChoice
+    reasoning_effort: _chat_pb2.ReasoningEffort
+    chat_template_kwargs: str
+    continue_final_message: bool
+    add_generation_prompt: bool
+    input_ids: _containers.RepeatedScalarFieldContainer[int]
+    verbosity: str
+    thinking: str
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[_Iterable[_Union[_prompt_pb2.Prompt, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[_message_pb2.Message, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[_message_pb2.Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[_chat_pb2.ToolChoice, _Mapping]] = ..., functions: _Optional[_Iterable[_Union[_message_pb2.FunctionTool, _Mapping]]] = ..., function_call: _Optional[_Union[_chat_pb2.FunctionCallChoice, _Mapping]] = ..., reasoning_effort: _Optional[_Union[_chat_pb2.ReasoningEffort, str]] = ..., chat_template_kwargs: _Optional[str] = ..., continue_final_message: _Optional[bool] = ..., add_generation_prompt: _Optional[bool] = ..., input_ids: _Optional[_Iterable[int]] = ..., verbosity: _Optional[str] = ..., thinking: _Optional[str] = ...) -> None: ...
 
 class CountTokensResponse(_message.Message):
     __slots__ = ("total_tokens", "request_model", "model_used", "tokenizer_type")

@@ -1,7 +1,9 @@
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 STREAMING_FIELD_NUMBER: _ClassVar[int]
@@ -44,16 +46,26 @@ class Pending(_message.Message):
     def __init__(self, field: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
 
 class MessageJson(_message.Message):
-    __slots__ = ("object", "bare", "tag", "shorthand")
+    __slots__ = ("object", "bare", "tag", "shorthand", "refused")
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     BARE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     SHORTHAND_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     object: str
     bare: bool
     tag: str
     shorthand: str
-    def __init__(self, object: _Optional[str] = ..., bare: _Optional[bool] = ..., tag: _Optional[str] = ..., shorthand: _Optional[str] = ...) -> None: ...
+    refused: _containers.RepeatedCompositeFieldContainer[RefusedMember]
+    def __init__(self, object: _Optional[str] = ..., bare: _Optional[bool] = ..., tag: _Optional[str] = ..., shorthand: _Optional[str] = ..., refused: _Optional[_Iterable[_Union[RefusedMember, _Mapping]]] = ...) -> None: ...
+
+class RefusedMember(_message.Message):
+    __slots__ = ("name", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FieldJson(_message.Message):
     __slots__ = ("name", "shorthand", "raw", "null_when_unset", "omit_when_empty", "byte_list", "inline", "comment")
