@@ -1,4 +1,4 @@
-"""From a configuration to the catalog of models: texts loaded, replicas over the scheduler protocol.
+"""From a configuration to the catalog of models: texts loaded, replicas behind their adapters.
 
 Launches nothing: by now every runtime has an address.
 """
@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from services.catalog import Catalog, ServedModel
-from services.config import Config, ModelConfig
+from services.catalog import Adapter, Catalog, ServedModel
+from services.config import Config, ModelConfig, RuntimeConfig
 from services.errors import ServiceError
+from services.media import MediaReader
+from services.media_fetch import MediaFetcher
 from services.replicas import Replicas
 from services.runtimes.base import Runtime
+from services.runtimes.http import HttpRuntime
 from services.runtimes.scheduler import SchedulerRuntime
 from services.text.model_text import ModelText
+from services.text.output.choose import choose_format
 from services.text.tokenizer import TokenizerError
 
 
@@ -23,26 +27,39 @@ async def build_catalog(config: Config, on_change: Callable[[], None]) -> Catalo
 
     Raises TokenizerError where a model's tokenizer cannot be had.
     """
-    return Catalog([await _model(model, on_change) for model in config.models])
+    fetcher = MediaFetcher(config.media)
+    return Catalog([await _model(model, fetcher, on_change) for model in config.models])
 
 
-async def _model(config: ModelConfig, on_change: Callable[[], None]) -> ServedModel:
-    addresses = [runtime.grpc for runtime in config.runtimes if runtime.grpc is not None]
-    runtimes = [SchedulerRuntime(address, on_change=on_change) for address in addresses]
+async def _model(config: ModelConfig, fetcher: MediaFetcher, on_change: Callable[[], None]) -> ServedModel:
+    runtimes = [_runtime(runtime, on_change) for runtime in config.runtimes]
+    text = await _text(config, runtimes)
+    replicas = Replicas(config.id, runtimes)
     return ServedModel(
         id=config.id,
         aliases=config.aliases,
         created=await _created(config.path, runtimes),
         owned_by=config.owned_by or _organisation(config.path),
-        text=await _text(config, runtimes),
-        replicas=Replicas(config.id, runtimes),
+        text=text,
+        output=choose_format(config.tool_call_parser, config.reasoning_parser, text.template_source),
+        media=MediaReader(lambda: text.modalities & replicas.media, fetcher),
+        replicas=replicas,
+        root=_weights_name(config.path),
+        adapters=[Adapter(adapter.name, adapter.aliases) for adapter in config.adapters],
     )
+
+
+def _runtime(config: RuntimeConfig, on_change: Callable[[], None]) -> Runtime:
+    if config.http is not None:
+        return HttpRuntime(config.http, on_change=on_change)
+    assert config.grpc is not None, "what is launched has an address by now"
+    return SchedulerRuntime(config.grpc, on_change=on_change)
 
 
 async def _text(config: ModelConfig, runtimes: Sequence[Runtime]) -> ModelText:
     """From the configured tokenizer, else the local folder, else a runtime that is up, else the hub."""
     if config.tokenizer is not None:
-        return ModelText.load(config.tokenizer)
+        return ModelText.load(config.tokenizer, config.chat_template)
     if not _is_folder(config.path):
         for runtime in runtimes:
             with tempfile.TemporaryDirectory(prefix="inferd-tokenizer-") as folder:
@@ -50,13 +67,13 @@ async def _text(config: ModelConfig, runtimes: Sequence[Runtime]) -> ModelText:
                     await runtime.fetch_tokenizer(Path(folder))
                 except ServiceError:
                     continue
-                return ModelText.load(folder)
+                return ModelText.load(folder, config.chat_template)
     try:
-        return ModelText.load(config.path)
+        return ModelText.load(config.path, config.chat_template)
     except TokenizerError as error:
         raise TokenizerError(
-            f"{error}\nNo runtime of {config.id} handed out its tokenizer either. Start one first, or set"
-            " the model's `tokenizer` to a folder that has it."
+            f"{error}\nNo runtime of {config.id} handed out its tokenizer either (an http one never does)."
+            " Start one first, or set the model's `tokenizer` to a folder or Hugging Face id that has it."
         ) from error
 
 
@@ -78,6 +95,11 @@ async def _created(path: str, runtimes: Sequence[Runtime]) -> int:
 
 def _is_folder(path: str) -> bool:
     return Path(path).is_dir()
+
+
+def _weights_name(path: str) -> str:
+    """A Hugging Face id, or the name of a local folder: where that is concerns nobody."""
+    return Path(path).resolve().name if _is_folder(path) else path
 
 
 def _organisation(path: str) -> str:

@@ -7,7 +7,7 @@ from inferd.v1 import chat_pb2 as pb
 from inferd.v1 import chat_pb2_grpc
 
 from services.catalog import Catalog
-from services.chat_answer import ChatAnswer, prepare_chat
+from services.chat_request import prepare_chat
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -19,16 +19,16 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def CreateChatCompletion(
         self, request: pb.CreateChatCompletionRequest, context: Any
     ) -> pb.ChatCompletion:
-        work = await prepare_chat(self._catalog, request, stream=False)
-        await work.announce(context)
-        return await ChatAnswer(request, work).whole()
+        answer = await prepare_chat(self._catalog, request, stream=False)
+        await answer.work.announce(context)
+        return await answer.whole()
 
     async def StreamChatCompletion(
         self, request: pb.CreateChatCompletionRequest, context: Any
     ) -> AsyncIterator[pb.ChatCompletionChunk]:
-        work = await prepare_chat(self._catalog, request, stream=True)
-        await work.announce(context)
-        chunks = ChatAnswer(request, work).chunks()
+        answer = await prepare_chat(self._catalog, request, stream=True)
+        await answer.work.announce(context)
+        chunks = answer.chunks()
         try:
             async for chunk in chunks:
                 yield chunk

@@ -6,16 +6,18 @@ from typing import Any
 from inferd.v1 import completion_pb2 as pb
 from inferd.v1 import completion_pb2_grpc
 
+from services.best_of import best
 from services.catalog import Catalog
+from services.completion_choice import ChoiceWriter
 from services.completion_logprobs import LogprobsWriter
+from services.constraints import text_constraint
 from services.errors import invalid
-from services.generation import Piece
 from services.prompts import completion_tokens, missing
 from services.sampling import sampling_params
-from services.work import FINISH_REASONS, Work, new_id
+from services.work import Work, new_id
 
 _DEFAULT_MAX_TOKENS = 16
-#: Continuations of one request: prompts times n.
+#: Continuations of one request: prompts times n, or best_of.
 _MAX_CONTINUATIONS = 1024
 
 
@@ -28,15 +30,17 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
     async def CreateCompletion(self, request: pb.CreateCompletionRequest, context: Any) -> pb.Completion:
         work = await self._prepare(request, stream=False)
         await work.announce(context)
-        writers = _writers(request, work)
+        n = request.n or 1
         collected = await work.collect()
+        if work.n > n:
+            collected = best(collected, work.n, n)
         return pb.Completion(
             id=new_id("cmpl"),
             created=work.created,
             model=request.model,
             choices=[
                 writer.choice(index, pieces)
-                for index, (writer, pieces) in enumerate(zip(writers, collected, strict=True))
+                for index, (writer, pieces) in enumerate(zip(_writers(request, work), collected, strict=True))
             ],
             usage=work.usage(),
         )
@@ -48,6 +52,7 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         await work.announce(context)
         completion_id = new_id("cmpl")
         writers = _writers(request, work)
+        continuous = request.stream_options.continuous_usage_stats
         pieces = work.run()
         try:
             async for index, piece in pieces:
@@ -56,6 +61,7 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
                     created=work.created,
                     model=request.model,
                     choices=[writers[index].choice(index, [piece])],
+                    usage=work.usage() if continuous else None,
                 )
         finally:
             await pieces.aclose()
@@ -65,14 +71,15 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
             )
 
     async def _prepare(self, request: pb.CreateCompletionRequest, *, stream: bool) -> Work:
-        model = self._catalog.find(request.model)
+        model = self._catalog.find(request.model, request.lora_path or None)
         if not request.prompt and not request.messages:
             raise missing("prompt", "messages")
-        n = request.n or 1
-        if max(1, len(request.prompt)) * n > _MAX_CONTINUATIONS:
+        count, field = _continuations(request, stream=stream)
+        if max(1, len(request.prompt)) * count > _MAX_CONTINUATIONS:
             raise invalid(
-                "n",
-                f"prompts times n must be at most {_MAX_CONTINUATIONS}, not {len(request.prompt)} times {n}",
+                field,
+                f"prompts times {field} must be at most {_MAX_CONTINUATIONS},"
+                f" not {len(request.prompt)} times {count}",
                 "OUT_OF_RANGE",
             )
         prompts = await completion_tokens(model.text, request.prompt, request.messages)
@@ -81,36 +88,40 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         return Work(
             model=model,
             prompts=prompts,
-            sampling=sampling_params(request, model, prompts, max_tokens),
-            n=n,
+            sampling=sampling_params(
+                request, model, prompts, max_tokens, constraint=text_constraint(request)
+            ),
+            n=count,
             stream=stream,
-            logprobs=logprobs,
+            # The best are found by them.
+            logprobs=logprobs or count > (request.n or 1),
             top_logprobs=request.logprobs,
             prompt_logprobs=logprobs and request.echo,
         )
 
 
-class _ChoiceWriter:
-    """The choices of one continuation: the echoed prompt goes before its first piece."""
-
-    def __init__(self, echoed: str, logprobs: LogprobsWriter | None) -> None:
-        self._echoed = echoed
-        self._logprobs = logprobs
-
-    def choice(self, index: int, pieces: list[Piece]) -> pb.CompletionChoice:
-        text = self._echoed + "".join(piece.text for piece in pieces)
-        self._echoed = ""
-        return pb.CompletionChoice(
-            index=index,
-            text=text,
-            logprobs=self._logprobs.write(pieces) if self._logprobs else None,
-            finish_reason=FINISH_REASONS[pieces[-1].finish],
+def _continuations(request: pb.CreateCompletionRequest, *, stream: bool) -> tuple[int, str]:
+    """How many to generate of each prompt, and the field that says so."""
+    n = request.n or 1
+    if not request.HasField("best_of"):
+        return n, "n"
+    if request.best_of < n:
+        raise invalid(
+            "best_of", f"best_of must be at least n, which is {n}, not {request.best_of}", "OUT_OF_RANGE"
         )
+    if stream and request.best_of > n:
+        raise invalid(
+            "best_of",
+            f"best_of must be n, which is {n}, where the answer is streamed: which are the best is known at"
+            " their end",
+        )
+    return request.best_of, "best_of"
 
 
-def _writers(request: pb.CreateCompletionRequest, work: Work) -> list[_ChoiceWriter]:
-    """One writer a continuation, in the order of their indices."""
+def _writers(request: pb.CreateCompletionRequest, work: Work) -> list[ChoiceWriter]:
+    """One writer a choice, in the order of their indices."""
     tokenizer = work.model.text.tokenizer
+    skip = work.sampling.skip_special_tokens
     writers = []
     for index, ids in enumerate(work.prompts):
         echoed = ""
@@ -118,9 +129,9 @@ def _writers(request: pb.CreateCompletionRequest, work: Work) -> list[_ChoiceWri
             texts = request.prompt[index : index + 1]
             given = bool(texts) and texts[0].WhichOneof("prompt") == "text"
             echoed = texts[0].text if given else tokenizer.decode(ids, skip_special_tokens=False)
-        for _ in range(work.n):
+        for _ in range(request.n or 1):
             logprobs = None
-            if work.logprobs:
-                logprobs = LogprobsWriter(tokenizer, skip_special_tokens=work.sampling.skip_special_tokens)
-            writers.append(_ChoiceWriter(echoed, logprobs))
+            if request.HasField("logprobs"):
+                logprobs = LogprobsWriter(tokenizer, skip_special_tokens=skip)
+            writers.append(ChoiceWriter(echoed, logprobs, ids if request.return_token_ids else None))
     return writers

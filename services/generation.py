@@ -1,45 +1,64 @@
-"""Generation of text: a runtime's tokens to text, cut at stop strings; and several such streams as one.
+"""Generation of text: a runtime's tokens to text, cut where a stop string or stop token ends it.
 
 Knows nothing of chat or of messages: chat and text completion are made of the pieces that come out here.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from services.errors import ServiceError
 from services.logprob_queue import LogprobQueue
 from services.replicas import Replicas
-from services.runtimes.base import Delta, GenerateRequest, Logprobs
+from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, SamplingParams
 from services.text.detokenizer import Detokenizer
 from services.text.model_text import ModelText
 from services.text.stop import StopStrings
+from services.text.stop_regex import StopPatterns
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every token, and a frozen one costs a microsecond more.
+@dataclass(slots=True)
 class Piece:
     """What is new of one continuation.
 
-    `tokens` counts the new tokens, the stop token included; `cached_tokens` those of the prompt that the
-    runtime had cached: the same number in each piece.
+    `token_ids` are the new tokens, the stop token included. Where they were asked for (`spans`), `ends` has
+    for each how many characters of the continuation were decoded once it was. `cached_tokens` are those of
+    the prompt that the runtime had cached, `prompt_tokens` how many there were, where the runtime says so:
+    the same numbers in each piece. `matched` is the stop token's id, or the stop string, that ended it.
+    `error` is why it failed, where `finish` is "error".
     """
 
     text: str
-    tokens: int
-    finish: Literal["stop", "length"] | None = None
+    token_ids: Sequence[int]
+    finish: Literal["stop", "length", "error"] | None = None
+    matched: int | str | None = None
+    ends: Sequence[int] = ()
     logprobs: Logprobs | None = None
     prompt_logprobs: Logprobs | None = None
     cached_tokens: int = 0
+    prompt_tokens: int | None = None
+    error: ServiceError | None = None
 
 
 async def generate(
-    text: ModelText, replicas: Replicas, request: GenerateRequest
+    text: ModelText,
+    replicas: Replicas,
+    request: GenerateRequest,
+    *,
+    spans: bool = False,
+    keep: frozenset[int] = frozenset(),
 ) -> AsyncGenerator[Piece, None]:
     """One continuation. The last piece has `finish`. Closing the generator aborts the work.
 
-    Raises ServiceError as `Replicas.generate` does.
+    `keep` are special tokens that stay in the text where others are skipped. Raises ServiceError as
+    `Replicas.generate` does.
     """
-    reader = _Reader(text, request)
+    reader = _Reader(text, request, spans, keep)
+    if request.sampling.stop_regex:
+        # Looked for here alone. SGLang would in its scheduler, at every step: one client's slow expression
+        # would stop all others.
+        request = replace(request, stream=True, sampling=replace(request.sampling, stop_regex=()))
     deltas = replicas.generate(request)
     try:
         async for delta in deltas:
@@ -56,60 +75,95 @@ class _Reader:
     """The text state of one continuation: half characters, half stop strings and tokens that may turn out to
     have ended it wait here; and the log probabilities of tokens whose text waits."""
 
-    def __init__(self, text: ModelText, request: GenerateRequest) -> None:
+    def __init__(self, text: ModelText, request: GenerateRequest, spans: bool, keep: frozenset[int]) -> None:
         sampling = request.sampling
         self._detokenizer = Detokenizer(
-            text.tokenizer, request.token_ids, skip_special_tokens=sampling.skip_special_tokens
+            text.tokenizer, request.token_ids, skip_special_tokens=sampling.skip_special_tokens, keep=keep
         )
-        self._stops = StopStrings(sampling.stop) if sampling.stop else None
-        self._ends = text.ends.union(sampling.stop_token_ids)
+        self._stops = _stops(sampling)
+        self._trim = not sampling.no_stop_trim
+        self._end_ids = text.ends.union(sampling.stop_token_ids)
         #: A token that ends the text, if the runtime says next that it did.
-        self._held: list[int] = []
+        self._held: Sequence[int] = ()
         self._logprobs = LogprobQueue() if request.logprobs else None
-        self._unseen = 0
+        #: Tokens that were decoded, and are in no piece yet; and of all, where their texts end.
+        self._unseen: Sequence[int] = ()
+        self._ends: list[int] | None = [] if spans else None
+        self._decoded = 0
+        self._plain = not (self._stops or self._logprobs or spans)
 
     def read(self, delta: Delta) -> Piece | None:
         """The piece that this delta completes; None where all of it has to wait."""
         finish = delta.finish
-        ids = [*self._held, *delta.token_ids]
-        held = len(self._held)
-        self._held = []
+        ids = [*self._held, *delta.token_ids] if self._held else delta.token_ids
+        self._held = ()
         if delta.logprobs and self._logprobs:
             self._logprobs.add(delta.logprobs)
-        if finish and ids and ids[-1] == finish.matched_token_id:
+        last = ids[-1] if ids else None
+        ending: Sequence[int] = ()
+        if finish is None:
+            if last in self._end_ids:
+                ids, self._held = ids[:-1], ids[-1:]
+        elif last is not None and last == finish.matched_token_id and self._trim:
             # The token that ended the text is no part of it.
-            ids.pop()
-        elif not finish and ids and ids[-1] in self._ends:
-            self._held = [ids.pop()]
-        text, used = self._text(ids)
-        if finish and not self._stopped:
+            ids, ending = ids[:-1], ids[-1:]
+        text, used = (self._detokenizer.add_all(ids), len(ids)) if self._plain else self._text(ids)
+        stopped = self._stopped
+        if finish and not stopped:
             text += self._rest()
-        reason = "stop" if self._stopped else finish.reason if finish else None
+            stopped = self._stopped
+        reason = "stop" if stopped else finish.reason if finish else None
         logprobs = None
         if self._logprobs:
-            logprobs = self._logprobs.take(len(text), last=reason is not None, cut=self._stopped)
-        tokens = self._unseen + (max(0, used - held) if self._stopped else len(delta.token_ids))
+            logprobs = self._logprobs.take(len(text), last=reason is not None, cut=stopped)
+        tokens = ids[:used] if stopped else [*ids, *ending] if ending else ids
+        if self._unseen:
+            tokens = [*self._unseen, *tokens]
         if not (text or reason or logprobs or delta.prompt_logprobs):
             self._unseen = tokens
             return None
-        self._unseen = 0
-        return Piece(text, tokens, reason, logprobs, delta.prompt_logprobs, delta.cached_tokens)
+        self._unseen = ()
+        return Piece(
+            text,
+            tokens,
+            reason,
+            self._matched(finish) if reason == "stop" else None,
+            self._take_ends(len(tokens)) if self._ends is not None else (),
+            logprobs,
+            delta.prompt_logprobs,
+            delta.cached_tokens,
+            delta.prompt_tokens,
+        )
 
     @property
     def _stopped(self) -> bool:
         return self._stops is not None and self._stops.matched is not None
 
+    def _matched(self, finish: Finish | None) -> int | str | None:
+        """What ended the text: what this side met, else what the runtime did (it looks for stop strings in
+        special tokens' texts too, which may be skipped here)."""
+        if self._stops is not None and self._stops.matched is not None:
+            return self._stops.matched
+        if finish is None:
+            return None
+        return finish.matched_text if finish.matched_text is not None else finish.matched_token_id
+
     def _text(self, ids: Sequence[int]) -> tuple[str, int]:
         """The text of these tokens that may go out, and how many of them it took to get to its end."""
+        add, stops = self._detokenizer.add, self._stops
         parts = []
         for used, token_id in enumerate(ids, 1):
-            part = self._detokenizer.add(token_id)
+            part = add(token_id)
+            self._decoded += len(part)
+            if self._ends is not None:
+                self._ends.append(self._decoded)
             if self._logprobs:
                 self._logprobs.decoded(len(part))
-            if self._stops is not None:
-                part = self._stops.feed(part)
-            parts.append(part)
-            if self._stopped:
+            if stops is None:
+                parts.append(part)
+                continue
+            parts.append(stops.feed(part))
+            if stops.matched is not None:
                 return "".join(parts), used
         return "".join(parts), len(ids)
 
@@ -120,46 +174,15 @@ class _Reader:
         rest = self._stops.feed(rest)
         return rest if self._stops.matched is not None else rest + self._stops.finish()
 
+    def _take_ends(self, count: int) -> Sequence[int]:
+        """Where the texts of a piece's tokens end; a last one that is no part of the text has none."""
+        ends, self._ends = self._ends or [], []
+        return [*ends, *[self._decoded] * (count - len(ends))]
 
-async def interleave(
-    streams: Sequence[AsyncGenerator[Piece, None]],
-) -> AsyncGenerator[tuple[int, Piece], None]:
-    """Pieces of several continuations, each with its stream's index, as they come.
 
-    The first error ends all. Closing the generator closes them all.
-    """
-    if len(streams) == 1:
-        try:
-            async for piece in streams[0]:
-                yield 0, piece
-        finally:
-            await streams[0].aclose()
-        return
-    # Bounded, so that a slow reader slows the runtimes and not the memory.
-    queue: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue(len(streams))
-
-    async def pump(index: int, stream: AsyncGenerator[Piece, None]) -> None:
-        try:
-            async for piece in stream:
-                await queue.put((index, piece))
-            await queue.put((index, None))
-        except Exception as error:
-            await queue.put((index, error))
-        finally:
-            await stream.aclose()
-
-    pumps = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
-    try:
-        running = len(pumps)
-        while running:
-            index, item = await queue.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, Exception):
-                raise item
-            else:
-                yield index, item
-    finally:
-        for task in pumps:
-            task.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+def _stops(sampling: SamplingParams) -> StopStrings | StopPatterns | None:
+    """What looks for the end in the text itself, where there is anything to look for."""
+    trim = not sampling.no_stop_trim
+    if sampling.stop_regex:
+        return StopPatterns(sampling.stop, sampling.stop_regex, trim=trim)
+    return StopStrings(sampling.stop, trim=trim) if sampling.stop else None

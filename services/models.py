@@ -5,7 +5,7 @@ from typing import Any
 from inferd.v1 import models_pb2 as pb
 from inferd.v1 import models_pb2_grpc
 
-from services.catalog import Catalog, ServedModel
+from services.catalog import Adapter, Catalog, ServedModel
 
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
@@ -15,10 +15,18 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         self._catalog = catalog
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[_model(model) for model in self._catalog])
+        models = []
+        for model in self._catalog:
+            models.append(_model(model))
+            models += [_adapter(model, adapter) for adapter in model.adapters]
+        return pb.ListModelsResponse(models=models)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.Model:
-        return _model(self._catalog.find(request.model))
+        model = self._catalog.find(request.model)
+        for adapter in model.adapters:
+            if adapter.name == model.adapter:
+                return _adapter(model, adapter)
+        return _model(model)
 
 
 def _model(model: ServedModel) -> pb.Model:
@@ -28,4 +36,18 @@ def _model(model: ServedModel) -> pb.Model:
         owned_by=model.owned_by,
         max_model_len=model.max_model_len,
         aliases=model.aliases,
+        root=model.root,
+    )
+
+
+def _adapter(model: ServedModel, adapter: Adapter) -> pb.Model:
+    """An adapter, as a model of its own."""
+    return pb.Model(
+        id=f"{model.id}:{adapter.name}",
+        created=model.created,
+        owned_by=model.owned_by,
+        max_model_len=model.max_model_len,
+        aliases=[*adapter.aliases, *(f"{alias}:{adapter.name}" for alias in model.aliases)],
+        parent=model.id,
+        root=model.id,
     )

@@ -200,6 +200,7 @@ class Watching:
             self._begin_again()
         if self._midline:
             self._put("\n")
+        _print_calls(choices[:1])
         _print_answers(choices[1:])
         reasons = ", ".join(_finish_reason(choice.finish_reason) for choice in choices)
         self._say(f"succeeded: {reasons}; {_usage(job)}; {_duration(job)}")
@@ -373,7 +374,20 @@ def _print_answers(choices: Sequence[chat_pb2.ChatChoice]) -> None:
     for choice in choices:
         if len(choices) > 1 or choice.index > 0:
             _console().print(Text(f"answer {choice.index}:", style="dim"))
-        print(clean(choice.message.content).removesuffix("\n"), flush=True)
+        if choice.message.content:
+            print(clean(choice.message.content).removesuffix("\n"), flush=True)
+        _print_calls([choice])
+
+
+def _print_calls(choices: Sequence[chat_pb2.ChatChoice]) -> None:
+    """The tools that the answers called, a line each."""
+    for choice in choices:
+        message = choice.message
+        made = [call.function for call in message.tool_calls]
+        if message.HasField("function_call"):
+            made.append(message.function_call)
+        for function in made:
+            print(clean(f"{function.name}({function.arguments})"), flush=True)
 
 
 def _state(job: queue_pb2.Job) -> Text:

@@ -32,6 +32,11 @@ class Replicas:
         """Names of `SamplingParams` fields that some of them cannot honour."""
         return frozenset().union(*(runtime.unsupported for runtime in self.runtimes))
 
+    @property
+    def media(self) -> frozenset[str]:
+        """Kinds of media that all of them take."""
+        return frozenset.intersection(*(runtime.media for runtime in self.runtimes))
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Generate on the least busy serving runtime; closing the generator aborts the work.
 

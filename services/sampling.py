@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-import orjson
-from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
+from inferd.v1 import chat_pb2, completion_pb2
 
 from services.catalog import ServedModel
 from services.errors import invalid
 from services.prompts import check_token_ids
 from services.runtimes.base import Constraint, SamplingParams
+from services.text.stop_regex import compiled
 
 CompletionRequest = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
 
@@ -27,11 +27,13 @@ def sampling_params(
     prompts: Sequence[Sequence[int]],
     max_tokens: int | None,
     limited_by: str = "max_tokens",
+    constraint: Constraint | None = None,
 ) -> SamplingParams:
     """The sampling of every continuation that `request` asks for.
 
     `max_tokens` None: as many as the context has room for after the longest prompt; else `limited_by` is the
-    field that gave it. Raises ServiceError INVALID_ARGUMENT naming the field.
+    field that gave it. `constraint` is the form that the output must have. Raises ServiceError
+    INVALID_ARGUMENT naming the field.
     """
     room = _room(model, prompts, max_tokens, limited_by)
     limit = room if max_tokens is None else max_tokens
@@ -42,6 +44,8 @@ def sampling_params(
     for index, string in enumerate(request.stop):
         if not string:
             raise invalid(f"stop[{index}]", f"stop[{index}] must not be empty")
+    for index, pattern in enumerate(request.stop_regex):
+        compiled(pattern, f"stop_regex[{index}]")
     check_token_ids(request.stop_token_ids, model.text, "stop_token_ids")
     check_token_ids(request.logit_bias, model.text, "logit_bias")
 
@@ -61,12 +65,17 @@ def sampling_params(
         repetition_penalty=value("repetition_penalty"),
         min_new_tokens=request.min_tokens,
         stop=tuple(request.stop),
+        stop_regex=tuple(request.stop_regex),
         stop_token_ids=tuple(request.stop_token_ids),
+        no_stop_trim=request.no_stop_trim,
         ignore_eos=request.ignore_eos,
         skip_special_tokens=value("skip_special_tokens"),
-        constraint=_constraint(request),
+        constraint=constraint,
         logit_bias=tuple(request.logit_bias.items()),
         seed=request.seed if request.HasField("seed") else None,
+        priority=request.priority if request.HasField("priority") else None,
+        cache_salt=request.cache_salt or None,
+        extra_key=request.extra_key or None,
     )
     for name in model.replicas.unsupported - _BEST_EFFORT:
         if getattr(params, name) != _DEFAULTS[name]:
@@ -98,34 +107,3 @@ def _room(
             prompt_tokens=str(longest),
         )
     return room
-
-
-def _constraint(request: CompletionRequest) -> Constraint | None:
-    found = {
-        "response_format": _format_constraint(request.response_format),
-        "regex": Constraint("regex", request.regex, "regex") if request.HasField("regex") else None,
-        "ebnf": Constraint("ebnf", request.ebnf, "ebnf") if request.HasField("ebnf") else None,
-    }
-    for name in ("regex", "ebnf"):
-        if request.HasField(name) and not getattr(request, name):
-            raise invalid(name, f"{name} must not be empty")
-    chosen = [name for name, constraint in found.items() if constraint]
-    if len(chosen) > 1:
-        raise invalid(chosen[1], f"at most one of {' and '.join(chosen)} may be set")
-    return found[chosen[0]] if chosen else None
-
-
-def _format_constraint(form: sampling_pb2.ResponseFormat) -> Constraint | None:
-    kind = form.WhichOneof("format")
-    if kind == "json_object":
-        return Constraint("json_schema", '{"type":"object"}', "response_format")
-    if kind != "json_schema":
-        return None
-    field = "response_format.json_schema.schema"
-    try:
-        schema = orjson.loads(form.json_schema.schema)
-    except orjson.JSONDecodeError as error:
-        raise invalid(field, f"{field} is no JSON document: {error}", "INVALID_CONSTRAINT") from error
-    if not isinstance(schema, dict):
-        raise invalid(field, f"{field} must be a JSON object", "INVALID_CONSTRAINT")
-    return Constraint("json_schema", form.json_schema.schema, field)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from services.config import Config, RuntimeConfig
+from services.config import Config, ModelConfig, RuntimeConfig
 from services.front import run_front
 from services.model_packages import MODEL_PACKAGES
 from services.model_store import resolve
@@ -84,13 +84,24 @@ def _launch(config: Config, launched: list[LocalSGLang], report: Report) -> Conf
             # A folder by its type: SGLang is then told to fetch nothing.
             source = Path(model.path) if Path(model.path).is_dir() else model.path
             local = LocalSGLang(
-                source, runtime.launch.args, name=model.id, on_state=_reporter(model.id, report)
+                source,
+                runtime.launch.args,
+                adapters=_adapter_paths(model),
+                name=model.id,
+                on_state=_reporter(model.id, report),
             )
             local.start()
             launched.append(local)
-            runtimes.append(RuntimeConfig(grpc=local.address))
+            here = RuntimeConfig(http=local.url) if local.url else RuntimeConfig(grpc=local.address)
+            runtimes.append(here)
         models.append(model.model_copy(update={"runtimes": runtimes}))
     return config.model_copy(update={"models": models})
+
+
+def _adapter_paths(model: ModelConfig) -> dict[str, str]:
+    """Where the model's adapters are, by name: a folder's whole path, or a Hugging Face id."""
+    paths = {adapter.name: adapter.path for adapter in model.adapters if adapter.path is not None}
+    return {name: str(Path(path).resolve()) if Path(path).is_dir() else path for name, path in paths.items()}
 
 
 def _reporter(model: str, report: Report) -> Callable[[LaunchState], None]:

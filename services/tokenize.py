@@ -6,7 +6,8 @@ from inferd.v1 import tokenize_pb2 as pb
 from inferd.v1 import tokenize_pb2_grpc
 
 from services.catalog import Catalog
-from services.prompts import chat_tokens, check_token_ids, completion_tokens, missing
+from services.prompts import chat_prompt, check_token_ids, completion_tokens, missing
+from services.tool_choice import tools_of
 
 _TOKENIZER_TYPE = "huggingface_tokenizer"
 
@@ -19,9 +20,8 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
         model = self._catalog.find(request.model)
-        if request.messages:
-            tokens = await chat_tokens(model.text, request.messages, request.tools, request.tool_choice)
-            total = len(tokens)
+        if request.messages or request.input_ids:
+            total = len((await chat_prompt(model.text, request, tools_of(request))).token_ids)
         elif request.prompt:
             total = sum(map(len, await completion_tokens(model.text, request.prompt, ())))
         else:
@@ -39,7 +39,8 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
             special = request.add_special_tokens if request.HasField("add_special_tokens") else True
             tokens = await model.text.encode(request.prompt, add_special_tokens=special)
         elif request.messages:
-            tokens = await model.text.encode_chat(request.messages, request.tools)
+            chat = pb.CountTokensRequest(messages=request.messages, tools=request.tools)
+            tokens = list((await chat_prompt(model.text, chat, tools_of(chat))).token_ids)
         else:
             raise missing("prompt", "messages")
         return pb.TokenizeResponse(tokens=tokens, count=len(tokens), max_model_len=model.max_model_len)

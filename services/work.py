@@ -9,20 +9,27 @@ from typing import Any
 from inferd.v1 import sampling_pb2
 
 from services.catalog import ServedModel
-from services.generation import Piece, generate, interleave
-from services.runtimes.base import GenerateRequest, SamplingParams
+from services.generation import Piece, generate
+from services.interleave import interleave
+from services.runtimes.base import GenerateRequest, Medium, SamplingParams
 from services.sampling import ignored_fields
 
 FINISH_REASONS = {
     "stop": sampling_pb2.FINISH_REASON_STOP,
     "length": sampling_pb2.FINISH_REASON_LENGTH,
+    "error": sampling_pb2.FINISH_REASON_ERROR,
     None: sampling_pb2.FINISH_REASON_UNSPECIFIED,
 }
 
 
 @dataclass
 class Work:
-    """`n` continuations of each prompt, numbered prompt by prompt; and the usage, as it grows."""
+    """`n` continuations of each prompt, numbered prompt by prompt; and the usage, as it grows.
+
+    `spans` asks for where each token's text ends; `keep` are special tokens that stay in the text where
+    others are skipped; `media` are those of the prompt. Of `background` work, which nobody waits for, no
+    continuation fails by itself: it can be done again as a whole.
+    """
 
     model: ServedModel
     prompts: Sequence[Sequence[int]]
@@ -33,10 +40,15 @@ class Work:
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
+    spans: bool = False
+    keep: frozenset[int] = frozenset()
+    media: tuple[Medium, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
     _completion_tokens: int = 0
     #: Of each prompt, by its index.
     _cached_tokens: dict[int, int] = field(default_factory=dict)
+    #: Of each prompt, where the runtime says it.
+    _prompt_tokens: dict[int, int] = field(default_factory=dict)
 
     def notices(self) -> tuple[tuple[str, str], ...]:
         """What the caller should know before the answer, as metadata: fields that are ignored."""
@@ -50,18 +62,20 @@ class Work:
             await context.send_initial_metadata(notices)
 
     async def run(self) -> AsyncGenerator[tuple[int, Piece], None]:
-        """The pieces of all continuations, as they come, each with its index."""
+        """The pieces of all continuations, as they come, each with its index; see `interleave`."""
+        text, replicas = self.model.text, self.model.replicas
         pieces = interleave(
-            [generate(self.model.text, self.model.replicas, request) for request in self._requests()]
+            [
+                generate(text, replicas, request, spans=self.spans, keep=self.keep)
+                for request in self._requests()
+            ],
+            all_or_none=self.background,
         )
         try:
             async for index, piece in pieces:
-                self._completion_tokens += piece.tokens
-                if piece.cached_tokens:
-                    prompt, later = divmod(index, self.n)
-                    # A prompt's later continuations find it cached by the first: no saving to report.
-                    if not later:
-                        self._cached_tokens[prompt] = piece.cached_tokens
+                self._completion_tokens += len(piece.token_ids)
+                if piece.cached_tokens or piece.prompt_tokens is not None:
+                    self._count_prompt(index, piece)
                 yield index, piece
         finally:
             await pieces.aclose()
@@ -73,9 +87,10 @@ class Work:
             collected[index].append(piece)
         return collected
 
-    def usage(self) -> sampling_pb2.Usage:
-        """Tokens read, and written so far."""
-        prompt_tokens = sum(map(len, self.prompts))
+    def usage(self, reasoning_tokens: int = 0) -> sampling_pb2.Usage:
+        """Tokens read, and written so far; `reasoning_tokens` of these were reasoning."""
+        told = self._prompt_tokens
+        prompt_tokens = sum(told.get(index, len(prompt)) for index, prompt in enumerate(self.prompts))
         return sampling_pb2.Usage(
             prompt_tokens=prompt_tokens,
             completion_tokens=self._completion_tokens,
@@ -83,7 +98,16 @@ class Work:
             prompt_tokens_details=sampling_pb2.PromptTokensDetails(
                 cached_tokens=sum(self._cached_tokens.values())
             ),
+            completion_tokens_details=sampling_pb2.CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
         )
+
+    def _count_prompt(self, index: int, piece: Piece) -> None:
+        prompt, later = divmod(index, self.n)
+        if piece.prompt_tokens is not None:
+            self._prompt_tokens[prompt] = piece.prompt_tokens
+        # A prompt's later continuations find it cached by the first: no saving to report.
+        if piece.cached_tokens and not later:
+            self._cached_tokens[prompt] = piece.cached_tokens
 
     def _requests(self) -> list[GenerateRequest]:
         return [
@@ -92,6 +116,8 @@ class Work:
                 sampling=self.sampling,
                 stream=self.stream,
                 background=self.background,
+                adapter=self.model.adapter,
+                media=self.media,
                 logprobs=self.logprobs,
                 top_logprobs=self.top_logprobs,
                 prompt_logprobs=self.prompt_logprobs,
@@ -99,6 +125,15 @@ class Work:
             for prompt in self.prompts
             for _ in range(self.n)
         ]
+
+
+def matched_stop(piece: Piece) -> sampling_pb2.MatchedStop | None:
+    """What ended the continuation, where a stop token or stop string did."""
+    if piece.matched is None:
+        return None
+    if isinstance(piece.matched, str):
+        return sampling_pb2.MatchedStop(text=piece.matched)
+    return sampling_pb2.MatchedStop(token_id=piece.matched)
 
 
 def new_id(prefix: str) -> str:

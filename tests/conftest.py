@@ -40,9 +40,14 @@ def queue_url(tmp_path) -> str:
 @pytest.fixture
 def make_config(small_model, queue_url) -> Callable[..., Config]:
     """Makes a configuration of the small model at given runtime addresses; `server` keys as given, and
-    those of `queue`."""
+    those of `queue` and of the `model`."""
 
-    def make(*addresses: str, queue: dict[str, object] | None = None, **server: object) -> Config:
+    def make(
+        *addresses: str,
+        queue: dict[str, object] | None = None,
+        model: dict[str, object] | None = None,
+        **server: object,
+    ) -> Config:
         return parse_config(
             {
                 "models": [
@@ -52,6 +57,7 @@ def make_config(small_model, queue_url) -> Callable[..., Config]:
                         "path": str(small_model),
                         "owned_by": "tests",
                         "runtimes": [{"grpc": address} for address in addresses],
+                        **(model or {}),
                     }
                 ],
                 "queue": {"url": queue_url, **(queue or {})},

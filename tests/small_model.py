@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
 _CORPUS = ["The capital of France is Paris. Hello world, how are you today? stop here é 🙂 你好"] * 4
 
 
-def write_small_model(folder: Path) -> Path:
+def write_small_model(folder: Path, *, context_length: int = CONTEXT_LENGTH) -> Path:
     """Write the files into `folder`, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
@@ -49,7 +49,7 @@ def write_small_model(folder: Path) -> Path:
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
             "vocab_size": tokenizer.get_vocab_size(),
-            "max_position_embeddings": CONTEXT_LENGTH,
+            "max_position_embeddings": context_length,
             "eos_token_id": 2,
         },
     )

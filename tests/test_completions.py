@@ -275,8 +275,14 @@ async def test_what_is_sent_to_the_runtime(start_inferd):
         ({"type": "text"}, ""),
         ({"type": "json_object"}, '{"type":"object"}'),
         (
-            {"type": "json_schema", "json_schema": {"name": "s", "schema": {"b": 1, "a": [2]}}},
-            '{"b":1,"a":[2]}',
+            {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "s",
+                    "schema": {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}},
+                },
+            },
+            '{"type":"object","properties":{"b":{"type":"integer"},"a":{}}}',
         ),
     ],
 )

@@ -14,8 +14,9 @@ from email.utils import format_datetime
 from ipaddress import ip_address
 
 import pytest
+from fake_network import Connections, Names
 
-from services.queue.public_address import AddressNotAllowed, check_url, is_public
+from services.public_address import AddressNotAllowed, check_url, is_public
 from services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
 from services.queue.webhook_signature import parse_secret, signature_headers
 
@@ -104,46 +105,6 @@ async def post(url: str, *, allow_private: bool = True, timeout: float = 15) -> 
 async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Says nothing until the sender leaves."""
     await reader.read()
-
-
-class Names:
-    """Answers the running loop's look-ups of names: each time with the next list, the last one for ever."""
-
-    def __init__(self, *answers: list[str]) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-        loop = asyncio.get_running_loop()
-        self._real = loop.getaddrinfo
-        loop.getaddrinfo = self._look_up  # type: ignore[method-assign]
-
-    async def _look_up(self, host, port, **options):
-        with contextlib.suppress(ValueError):
-            ip_address(host)
-            return await self._real(host, port, **options)
-        self.asked.append(host)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in answer]
-        return [
-            (family, socket.SOCK_STREAM, 6, "", (address, port))
-            for family, address in zip(families, answer, strict=True)
-        ]
-
-
-class Connections:
-    """The running loop's connections by address; led to a local port where `to` is given, else refused."""
-
-    def __init__(self, to: int | None = None) -> None:
-        self.made: list[str] = []
-        self.to = to
-        loop = asyncio.get_running_loop()
-        self._real = loop.create_connection
-        loop.create_connection = self._connect  # type: ignore[method-assign]
-
-    async def _connect(self, factory, host=None, port=None, **options):
-        self.made.append(host)
-        if self.to is None:
-            raise ConnectionRefusedError(111, "Connection refused")
-        return await self._real(factory, "127.0.0.1", self.to, **options)
 
 
 # Signatures.
@@ -538,7 +499,7 @@ async def test_a_name_with_any_private_address_is_refused(addresses):
 
 async def test_the_system_s_own_spellings_are_refused_where_they_are_looked_up(monkeypatch):
     """What the check of the URL may one day not know is still seen in what it resolves to."""
-    monkeypatch.setattr("services.queue.public_address._literal", lambda host: None)
+    monkeypatch.setattr("services.public_address._literal", lambda host: None)
     async with receiving() as receiver:
         outcome = await post(receiver.url("2130706433"), allow_private=False)
         assert receiver.connections == 0

@@ -118,6 +118,27 @@ def test_request_carries_what_was_asked() -> None:
     assert message.return_logprob and message.logprob_start_len == 0 and message.top_logprobs_num == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("json_schema", "json_schema"),
+        ("regex", "regex"),
+        ("ebnf", "ebnf_grammar"),
+        ("structural_tag", "structural_tag"),
+    ],
+)
+def test_each_kind_of_constraint_has_its_field(kind: Any, field: str) -> None:
+    sampling = to_message(request(constraint=Constraint(kind, "form"))).sampling_params
+    assert sampling.WhichOneof("constraint") == field and getattr(sampling, field) == "form"
+
+
+async def test_an_adapter_is_refused_before_it_kills_the_engine() -> None:
+    async with running(echo()) as (server, runtime):
+        error = await failure(collect(runtime, request(adapter="one")))
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "ADAPTER_NOT_LOADED")
+    assert not server.requests
+
+
 # Tokens: each once, in order
 
 
@@ -260,13 +281,14 @@ async def test_eos_is_a_stop_token_unless_ignored() -> None:
     assert tokens(ignored) == [5, 2, 7] and ignored[-1].finish == Finish("stop")
 
 
-async def test_stop_string_names_no_token() -> None:
+async def test_stop_string_is_named() -> None:
     def decode(token_ids: Any) -> str:
         return "".join(chr(i) for i in token_ids)
 
     async with running(fixed([*b"hello world"]), decode=decode) as (_, runtime):
         deltas = await collect(runtime, request(stop=("lo",)))
-    assert tokens(deltas) == [*b"hello"] and deltas[-1].finish == Finish("stop")
+    assert tokens(deltas) == [*b"hello"]
+    assert deltas[-1].finish == Finish("stop", matched_text="lo")
 
 
 # Failures

@@ -1,14 +1,12 @@
-"""Text in and out: detokenizing in any cutting, stop strings in any cutting, templates."""
+"""Text in and out: detokenizing in any cutting, stop strings in any cutting."""
 
 import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inferd.v1 import message_pb2 as pb
 from small_model import write_small_model
 
-from services.errors import ServiceError
 from services.text.detokenizer import Detokenizer
 from services.text.model_text import ModelText
 from services.text.stop import StopStrings
@@ -76,45 +74,3 @@ def test_stop_strings_cut_the_same_however_the_text_is_cut(string, stops, cuts):
     else:
         end, start = min(found)
         assert (out, machine.matched) == (string[:start], string[start:end])
-
-
-def message(role: int, *parts: str) -> pb.Message:
-    return pb.Message(role=role, content=[pb.ContentPart(text=part) for part in parts])
-
-
-def test_a_conversation_is_rendered_through_the_template(text):
-    rendered = text.template.render(
-        [message(pb.ROLE_DEVELOPER, "be brief"), message(pb.ROLE_USER, "hello", "world")], []
-    )
-    assert rendered == (
-        "<|im_start|>system\nbe brief<|im_end|>\n"
-        "<|im_start|>user\nhello world<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
-
-
-def test_tools_reach_the_template(text):
-    tool = pb.Tool(function=pb.FunctionTool(name="f", parameters='{"type":"object"}'))
-    rendered = text.template.render([message(pb.ROLE_USER, "hi")], [tool])
-    assert '"name": "f"' in rendered
-    assert '"type": "object"' in rendered
-
-
-@pytest.mark.parametrize(
-    ("messages", "field"),
-    [
-        ([pb.Message(role=pb.ROLE_USER)], "messages[0].content"),
-        ([message(pb.ROLE_USER, "hi"), message(77, "x")], "messages[1].role"),
-    ],
-)
-def test_what_cannot_be_rendered_is_named(text, messages, field):
-    with pytest.raises(ServiceError) as raised:
-        text.template.render(messages, [])
-    assert raised.value.field == field
-
-
-def test_parameters_that_are_no_json_are_named(text):
-    tool = pb.Tool(function=pb.FunctionTool(name="f", parameters="{nope"))
-    with pytest.raises(ServiceError) as raised:
-        text.template.render([message(pb.ROLE_USER, "hi")], [tool])
-    assert raised.value.field == "tools[0].function.parameters"

@@ -11,10 +11,10 @@ from inferd.v1 import queue_pb2 as pb
 
 from services.config import WebhookConfig
 from services.errors import ServiceError, invalid
+from services.public_address import AddressNotAllowed, check_url
 from services.queue.database import Database, Transaction
 from services.queue.loop import forever
 from services.queue.messages import job_message
-from services.queue.public_address import AddressNotAllowed, check_url
 from services.queue.reading import Found, find
 from services.queue.schema import D, DeliveryState, J, deliveries
 from services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay

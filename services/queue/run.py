@@ -12,7 +12,7 @@ import grpc
 from inferd.v1 import chat_pb2
 
 from services.catalog import Catalog
-from services.chat_answer import ChatAnswer, prepare_chat
+from services.chat_request import prepare_chat
 from services.errors import ServiceError
 from services.queue.claims import MOST_LOST
 from services.queue.endings import Ended, Returned, Run
@@ -91,9 +91,8 @@ class LocalRun:
 async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, local: LocalRun) -> bytes:
     """Answer the serialized request `data`: the serialized completion. Its chunks go to `local`."""
     request = chat_pb2.CreateChatCompletionRequest.FromString(data)
-    work = await prepare_chat(catalog, request, stream=True, background=True)
-    work.created = created
-    answer = ChatAnswer(request, work, id=job_id, keep=True)
+    answer = await prepare_chat(catalog, request, stream=True, background=True)
+    answer.id, answer.work.created, answer.keep = job_id, created, True
     chunks = answer.chunks()
     try:
         async for chunk in chunks:

@@ -10,7 +10,7 @@ from inferd.v1 import queue_pb2 as pb
 from inferd.v1 import queue_pb2_grpc
 
 from services.catalog import Catalog
-from services.chat_answer import prepare_chat
+from services.chat_request import prepare_chat
 from services.config import QueueConfig
 from services.errors import invalid
 from services.in_process import Metadata
@@ -127,12 +127,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def _enqueue(self, request: pb.EnqueueRequest, context: Any) -> Submitted:
         metadata = tuple(context.invocation_metadata() or ())
         request_id = _request_id(request, metadata)
-        model = self._catalog.find(request.request.model)
+        model = self._catalog.find(request.request.model, request.request.lora_path or None)
         run_after = _run_after(request)
         expires_after = _expires_after(request)
         if request.HasField("webhook"):
             check_webhook(request.webhook, self._config.webhooks)
-        work = await prepare_chat(self._catalog, request.request, stream=True)
+        answer = await prepare_chat(self._catalog, request.request, stream=True)
         submission = Submission(
             caller=_caller(metadata),
             request_id=request_id,
@@ -149,7 +149,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         )
         submitted = await self._queue.submit(submission)
         # Known before the first event, so that a client that is cut off finds its job again.
-        await context.send_initial_metadata((*work.notices(), ("x-inferd-job", submitted.job["id"])))
+        await context.send_initial_metadata((*answer.work.notices(), ("x-inferd-job", submitted.job["id"])))
         return submitted
 
 

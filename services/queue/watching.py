@@ -8,7 +8,7 @@ from google.rpc import status_pb2
 from inferd.v1 import chat_pb2
 from inferd.v1 import queue_pb2 as pb
 
-from services.chat_answer import replayed
+from services.chat_replay import replayed
 from services.errors import ServiceError
 from services.queue.database import Database
 from services.queue.endings import not_found

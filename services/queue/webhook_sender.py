@@ -6,13 +6,9 @@ may have been closed by the other end, which shows only once the try has failed 
 
 import asyncio
 import logging
-import os
 import random
-import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -20,7 +16,7 @@ from email.utils import parsedate_to_datetime
 import httpcore
 import httpx
 
-from services.queue.public_address import Address, AddressNotAllowed, parse_url, resolve
+from services.checked_request import checked_request, failure
 from services.queue.webhook_signature import signature_headers
 
 log = logging.getLogger("inferd.webhooks")
@@ -100,104 +96,32 @@ class WebhookSender:
             if not limit.expired():
                 limit.reschedule(now)
 
-    @asynccontextmanager
-    async def _post(
+    def _post(
         self, url: str, secret: bytes, message_id: str, body: bytes
-    ) -> AsyncIterator[httpcore.Response]:
-        # httpcore has what is wanted and no more: it follows no redirects, keeps no cookies, heeds no
-        # proxies of the environment, and decompresses nothing.
-        parsed = parse_url(url, allow_private=self._allow_private)
-        target = httpcore.URL(
-            scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path
+    ) -> AbstractAsyncContextManager[httpcore.Response]:
+        return checked_request(
+            "POST",
+            url,
+            headers={
+                "content-type": "application/json",
+                **signature_headers(secret, message_id, int(time.time()), body),
+            },
+            body=body,
+            allow_private=self._allow_private,
+            seconds=self._timeout,
+            ssl_context=self._ssl_context,
         )
-        headers = {
-            "host": parsed.netloc.decode(),
-            "content-type": "application/json",
-            "user-agent": "inferd",
-            "connection": "close",
-            **signature_headers(secret, message_id, int(time.time()), body),
-        }
-        network = _CheckedNetwork(self._allow_private, self._timeout)
-        connection = httpcore.AsyncHTTPConnection(
-            target.origin, ssl_context=self._ssl_context, network_backend=network
-        )
-        try:
-            async with connection.stream(
-                "POST", target, headers=list(headers.items()), content=body
-            ) as answer:
-                yield answer
-        finally:
-            await network.aclose()
 
     def _describe(self, error: Exception, message_id: str) -> str:
         if self._closed and isinstance(error, TimeoutError):
             return "the server stopped"
         if isinstance(error, TimeoutError | httpcore.TimeoutException):
             return f"timed out after {self._timeout:g} s"
-        if isinstance(error, AddressNotAllowed):
-            return str(error)
-        for cause in _causes(error):
-            if isinstance(cause, socket.gaierror):
-                return "the host's name cannot be resolved"
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return f"TLS: certificate verify failed: {cause.verify_message}"[:200]
-            if isinstance(cause, ssl.SSLError):
-                return f"TLS: {(cause.reason or 'handshake failed').replace('_', ' ').lower()}"
-            if isinstance(cause, OSError) and cause.errno:
-                return os.strerror(cause.errno).lower()
-        if isinstance(error, httpcore.RemoteProtocolError):
-            return "no valid HTTP answer"
-        if isinstance(error, httpcore.NetworkError):
-            return "the connection was lost"
+        known = failure(error)
+        if known is not None:
+            return known
         log.error("webhook %s: cannot be posted", message_id, exc_info=error)
         return "cannot be posted"
-
-
-class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, so that a name cannot change its meaning in between.
-
-    Above it all goes by the name still: the Host header, and the certificate. It lives for one try.
-    """
-
-    def __init__(self, allow_private: bool, timeout: float) -> None:
-        self._allow_private = allow_private
-        self._timeout = timeout
-        self._inner = httpcore.AnyIOBackend()
-        self._stream: httpcore.AsyncNetworkStream | None = None
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore's.
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Try the best address of each family: where IPv6 leads nowhere, IPv4 has its share of the time."""
-        addresses = _best_of_each_family(await resolve(host, port, allow_private=self._allow_private))
-        share = self._timeout / len(addresses)
-        for address in addresses[:-1]:
-            try:
-                return await self._connect(address, port, share)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._connect(addresses[-1], port, share)
-
-    async def _connect(self, address: Address, port: int, seconds: float) -> httpcore.AsyncNetworkStream:
-        self._stream = await self._inner.connect_tcp(str(address), port, seconds)
-        return self._stream
-
-    async def aclose(self) -> None:
-        """Close the connection, also one whose TLS handshake was cut short: httpcore leaves it open."""
-        if self._stream is not None:
-            await self._stream.aclose()
-
-
-def _best_of_each_family(addresses: list[Address]) -> list[Address]:
-    best: dict[int, Address] = {}
-    for address in addresses:
-        best.setdefault(address.version, address)
-    return list(best.values())
 
 
 def _judge(answer: httpcore.Response) -> Outcome:
@@ -234,9 +158,3 @@ async def _drain(answer: httpcore.Response) -> None:
         size += len(chunk)
         if size >= _MAX_ANSWER_BYTES:
             return
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -16,7 +16,7 @@ class Constraint:
     `field` is the path of the request field that asked for it: errors name it.
     """
 
-    kind: Literal["json_schema", "regex", "ebnf"]
+    kind: Literal["json_schema", "regex", "ebnf", "structural_tag"]
     text: str
     field: str | None = None
 
@@ -26,7 +26,8 @@ class SamplingParams:
     """How to pick tokens and when to stop. Every field is explicit: adapters send them all.
 
     Ranges are SGLang's (`SamplingParams` in `srt/sampling/sampling_params.py`) and were checked before.
-    `max_new_tokens` is in tokens; `top_k` is -1 for all.
+    `max_new_tokens` is in tokens; `top_k` is -1 for all. `stop_regex` and `no_stop_trim` are for
+    those who read the tokens' text: no runtime is sent them.
     """
 
     max_new_tokens: int
@@ -39,12 +40,27 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     min_new_tokens: int = 0
     stop: tuple[str, ...] = ()
+    stop_regex: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    no_stop_trim: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     constraint: Constraint | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    extra_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """An image or a recording of the prompt, as a data URL. `field` is the path of the request field that it
+    came by."""
+
+    kind: Literal["image", "audio"]
+    url: str
+    field: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,8 @@ class GenerateRequest:
 
     `stream` asks for tokens as they are made; otherwise one final delta holds them all. `background` work
     is not what somebody waits for.
+    `adapter` is the LoRA adapter to generate with, by its name in the runtime. `media` are those of the
+    prompt, in order: the runtime puts their tokens where the prompt has the model's placeholder for one.
     `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
     `prompt_logprobs` for those of the prompt's tokens too.
     """
@@ -61,6 +79,8 @@ class GenerateRequest:
     sampling: SamplingParams
     stream: bool
     background: bool = False
+    adapter: str | None = None
+    media: tuple[Medium, ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
@@ -81,10 +101,12 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Why generation ended. `matched_token_id` is the stop token, where one ended it."""
+    """Why generation ended. `matched_token_id` is the stop token, `matched_text` the stop string, where one
+    ended it."""
 
     reason: Literal["stop", "length"]
     matched_token_id: int | None = None
+    matched_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +114,9 @@ class Delta:
     """Tokens generated since the last delta. The last delta of a generation has `finish`.
 
     `token_ids` includes the stop token, where one ended the generation. `prompt_logprobs` comes once.
-    `cached_tokens` is how many of the prompt's tokens the runtime had cached, the same in each delta.
+    `cached_tokens` is how many of the prompt's tokens the runtime had cached, the same in each delta;
+    `prompt_tokens` how many there were, where the runtime says so: more than were sent, where there were
+    media.
     """
 
     token_ids: Sequence[int]
@@ -100,6 +124,7 @@ class Delta:
     prompt_logprobs: Logprobs | None = None
     finish: Finish | None = None
     cached_tokens: int = 0
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +147,8 @@ class Runtime(Protocol):
     name: str
     #: Names of `SamplingParams` fields that this adapter cannot honour.
     unsupported: frozenset[str]
+    #: Kinds of `Medium` that it can pass on.
+    media: frozenset[str]
 
     @property
     def serving(self) -> bool:

@@ -6,6 +6,9 @@ installed beside somebody's CUDA or ROCm SGLang, and there this must cost and ch
 
 import os
 
+#: Set in SGLang's environment where it is to do without pinned memory: see `generic_cpu_memory`.
+PIN_NOTHING = "INFERD_SGLANG_PIN_NOTHING"
+
 
 def activate() -> str | None:
     """The platform class's import path where SGLANG_PLATFORM names this plug-in; else None: not active.

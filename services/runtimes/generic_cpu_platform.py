@@ -5,10 +5,18 @@ out-of-tree platform makes every fused operation take its torch-native form inst
 SGLang's processes, by `generic_cpu.activate`.
 """
 
+import os
+
 import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import SRTPlatform
+
+from services.runtimes.generic_cpu import PIN_NOTHING
+from services.runtimes.generic_cpu_memory import pin_nothing
+
+if os.environ.get(PIN_NOTHING):
+    pin_nothing()
 
 
 class GenericCpuPlatform(CpuDeviceMixin, SRTPlatform):

@@ -1,7 +1,7 @@
 """Runs an SGLang of this machine as a child: starts it, tells how far it is, restarts it, and ends it.
 
-It knows nothing of requests: those go to `address` by the scheduler adapter. The child stands on a leash
-(`leash.py`), so none of its processes outlives us.
+It knows nothing of requests: those go to `address` by the scheduler adapter, or to `url` by the http one.
+The child stands on a leash (`leash.py`), so none of its processes outlives us.
 """
 
 import asyncio
@@ -12,12 +12,14 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NoReturn
 
 import grpc
+import httpx
 import platformdirs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -75,11 +77,12 @@ class Patience:
 class LocalSGLang:
     """One SGLang serving one model at a loopback address, kept running until `close`.
 
-    `model` is a local folder or a Hugging Face id, as `model_store.resolve` returns it. `args` are extra
-    arguments for SGLang, which win over ours. `on_state` is called in the event loop at each change of
-    `state`; it must not block. `command` makes another command for a port and a side-car port; tests use
-    it. Restarted with a doubling pause where it dies; given up where it dies or hangs before it was ever
-    ready, `patience.attempts` times in a row. Raises LaunchError where SGLang is not installed.
+    `model` is a local folder or a Hugging Face id, as `model_store.resolve` returns it; `adapters` are those
+    of its LoRA adapters, by name. `args` are extra arguments for SGLang, which win over ours. `on_state` is
+    called in the event loop at each change of `state`; it must not block. `command` makes another command
+    for a port and a side-car port; tests use it. Restarted with a doubling pause where it dies; given up
+    where it dies or hangs before it was ever ready, `patience.attempts` times in a row. Raises LaunchError
+    where SGLang is not installed.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class LocalSGLang:
         model: Path | str,
         args: Sequence[str] = (),
         *,
+        adapters: Mapping[str, str] = MappingProxyType({}),
         on_state: Callable[[LaunchState], None] = lambda _: None,
         name: str | None = None,
         patience: Patience = Patience(),
@@ -104,11 +108,12 @@ class LocalSGLang:
         self.name = name or Path(str(model)).name
         self.state = LaunchState("stopped", "not started")
         self._on_state = on_state
+        self._http = bool(adapters)
         self._patience = patience
-        self._reserved, self.port = _reserve_port()
+        self._reserved, self.port = _reserve_port(http=self._http)
         self._sidecar_port = _free_port()
         self._command = command or (
-            lambda port, sidecar: sglang_command(model, args, port, sidecar, os.environ)
+            lambda port, sidecar: sglang_command(model, args, port, sidecar, os.environ, adapters)
         )
         folder = re.sub(r"[^\w.-]+", "-", self.name)
         self._log = StartLog(logs or platformdirs.user_log_path("inferd"), folder)
@@ -117,8 +122,13 @@ class LocalSGLang:
 
     @property
     def address(self) -> str:
-        """HOST:PORT of its gRPC; the same at every restart."""
+        """HOST:PORT of its gRPC, or of its HTTP; the same at every restart."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str | None:
+        """Of its HTTP server, which it is with adapters; else None: it speaks the scheduler protocol."""
+        return f"http://{self.address}" if self._http else None
 
     @property
     def log_path(self) -> Path:
@@ -201,7 +211,8 @@ class LocalSGLang:
         except OSError as error:
             return None, f"could not be run ({error})"
         output = asyncio.create_task(self._read(process))
-        serving = asyncio.create_task(_serving(self.address))
+        serves = _serving if self.url is None else _serving_http
+        serving = asyncio.create_task(serves(self.address))
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait(
@@ -259,6 +270,16 @@ async def _serving(address: str) -> None:
             await asyncio.sleep(_HEALTH_INTERVAL)
 
 
+async def _serving_http(address: str) -> None:
+    """Wait until the HTTP server at `address` is ready."""
+    async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get("/ready", timeout=2)).status_code == 200:
+                    return
+            await asyncio.sleep(_HEALTH_INTERVAL)
+
+
 async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
     """End the leash and with it all below: politely, then by closing its pipe, which kills at once."""
     assert process.stdin is not None
@@ -281,14 +302,15 @@ def _exit(code: int) -> str:
     return f"exit code {code}"
 
 
-def _reserve_port() -> tuple[socket.socket, int]:
+def _reserve_port(*, http: bool) -> tuple[socket.socket, int]:
     """A loopback port that stays ours between two lives of the runtime.
 
-    The socket never listens. gRPC servers set SO_REUSEPORT, so the runtime can bind the port all the same,
-    and nobody without that option can.
+    The socket never listens. gRPC servers set SO_REUSEPORT and HTTP servers SO_REUSEADDR, so the runtime can
+    bind the port all the same, and nobody without that option can.
     """
     reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    option = socket.SO_REUSEADDR if http else socket.SO_REUSEPORT
+    reserved.setsockopt(socket.SOL_SOCKET, option, 1)
     reserved.bind(("127.0.0.1", 0))
     return reserved, reserved.getsockname()[1]
 

@@ -19,27 +19,13 @@ from smg_grpc_proto.generated import common_pb2
 
 from services.errors import ServiceError
 from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
-from services.runtimes.scheduler_wire import (
-    ResponseReader,
-    aborted,
-    to_message,
-    to_service_error,
-    unavailable,
-)
+from services.runtimes.engine_errors import aborted, adapter_missing, unavailable
+from services.runtimes.scheduler_wire import ResponseReader, to_message, to_service_error
 from services.runtimes.tokenizer_bundle import BundleError, unpack
+from services.runtimes.watch import CHECK_TIMEOUT, Watch
 
 log = logging.getLogger(__name__)
 
-#: Seconds between health checks.
-CHECK_INTERVAL = 0.25
-#: Seconds after which a health check without an answer counts as failed. The servicer answers from
-#: memory; but it is Python, and its machine may be busy.
-CHECK_TIMEOUT = 5.0
-#: Checks in a row that must find the engine out of reach before its calls are dropped.
-GONE_CHECKS = 2
-#: Seconds of silence after which a call is dropped then. A servicer whose scheduler died closes its port
-#: and keeps the open calls, mute, for 5 s; one that was told to stop does the same with calls that speak.
-SILENCE = 0.5
 #: Seconds that `info` may take.
 INFO_TIMEOUT = 5.0
 #: Seconds that fetching a tokenizer may take.
@@ -77,8 +63,10 @@ class SchedulerRuntime:
     are short, a long prompt on a CPU.
     """
 
-    #: The protocol has no field for it.
-    unsupported = frozenset({"seed"})
+    #: The protocol has no fields for them.
+    unsupported = frozenset({"seed", "priority", "cache_salt", "extra_key"})
+    #: The protocol takes an image's features, not the image.
+    media: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -88,42 +76,34 @@ class SchedulerRuntime:
         health_service: str = "",
     ) -> None:
         self.name = f"grpc {address}"
-        self._on_change = on_change
         self._health_request = health_pb2.HealthCheckRequest(service=health_service)
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._scheduler = pb_grpc.SglangSchedulerStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
-        self._serving = False
+        self._watch = Watch(self.name, self._check, on_change)
         self._closed = False
-        self._calls: set[_Call] = set()
         # Kept from the garbage collector until they are done.
         self._aborts: set[asyncio.Task[None]] = set()
-        self._watcher: asyncio.Task[None] | None = None
 
     @property
     def serving(self) -> bool:
         """What the last health check said; False before the first."""
-        return self._serving
+        return self._watch.serving
 
     async def start(self) -> None:
         """Begin to watch the engine's health. Returns at once."""
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch(), name=f"health of {self.name}")
+        self._watch.start()
 
     async def close(self) -> None:
         """Stop watching and close the channel. Calls under way end with UNAVAILABLE. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.wait([self._watcher])
-        for call in list(self._calls):
-            call.drop()
+        await self._watch.close()
         for abort in list(self._aborts):
             abort.cancel()
         await self._channel.close()
-        self._set_serving(False)
+        self._watch.set_serving(False)
 
     async def info(self) -> RuntimeInfo:
         """What the engine says of itself.
@@ -188,10 +168,13 @@ class SchedulerRuntime:
         self._check_open()
         if not request.token_ids:
             raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT", "the prompt has no tokens")
+        if request.adapter is not None:
+            # An id that the scheduler does not know kills it, and it starts with no adapters in this mode.
+            raise adapter_missing(request.adapter)
         reader = ResponseReader(request)
         message = to_message(request)
         call = _Call(self._scheduler.Generate(message))
-        self._calls.add(call)
+        self._watch.calls.add(call)
         finished = False
         try:
             while (response := await call.rpc.read()) is not grpc.aio.EOF:
@@ -211,7 +194,7 @@ class SchedulerRuntime:
                 raise unavailable("the runtime went away") from None
             raise
         finally:
-            self._calls.discard(call)
+            self._watch.calls.discard(call)
             # Ends the work in the engine, unless it ended by itself.
             call.rpc.cancel()
             if not finished and not self._closed:
@@ -238,41 +221,19 @@ class SchedulerRuntime:
         if self._closed:
             raise unavailable("the runtime was closed")
 
-    async def _watch(self) -> None:
-        """Check the engine's health until cancelled; drop calls that fall silent once it is gone.
+    async def _check(self) -> bool:
+        """Whether the engine can be reached; `serving` is set on the way.
 
         By Check: the servicer's Watch says the state once and ends.
         """
-        failed = 0
-        while True:
-            failed = 0 if await self._check() else failed + 1
-            if failed >= GONE_CHECKS:
-                self._drop_silent_calls()
-            await asyncio.sleep(CHECK_INTERVAL)
-
-    def _drop_silent_calls(self) -> None:
-        now = time.monotonic()
-        for call in list(self._calls):
-            if now - call.heard >= SILENCE:
-                log.warning("%s is gone: a call under way was dropped", self.name)
-                call.drop()
-
-    async def _check(self) -> bool:
-        """Whether the engine can be reached; `serving` is set on the way."""
         try:
             answer = await self._health.Check(self._health_request, timeout=CHECK_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            self._set_serving(error.code() in _NO_HEALTH_SERVICE)
+            self._watch.set_serving(error.code() in _NO_HEALTH_SERVICE)
             # Late is not gone: keepalive ends the calls of a host that does not answer.
             return error.code() is not grpc.StatusCode.UNAVAILABLE
-        self._set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        self._watch.set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
         return True
-
-    def _set_serving(self, serving: bool) -> None:
-        if serving != self._serving:
-            self._serving = serving
-            log.info("%s %s", self.name, "serves" if serving else "does not serve")
-            self._on_change()
 
 
 class _Call:

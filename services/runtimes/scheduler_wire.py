@@ -4,7 +4,6 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 """
 
 import logging
-import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +13,27 @@ from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 from services.errors import ServiceError
 from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
+from services.runtimes.engine_errors import (
+    aborted,
+    bad_constraint,
+    failed,
+    late,
+    overloaded,
+    refused,
+    unavailable,
+)
 
 log = logging.getLogger(__name__)
 
 #: Trailer of a call that ended because its grammar could not be followed.
 CONSTRAINT_TRAILER = "smg-constraint-failed"
 
-_CONSTRAINT_FIELDS = {"json_schema": "json_schema", "regex": "regex", "ebnf": "ebnf_grammar"}
-
-# xgrammar starts its messages with the time and the place in its own source.
-_SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
-
-# "Input length (2044 tokens) exceeds the maximum allowed length (2042 tokens). …"
-_TOO_LONG = re.compile(r"Input length \((\d+) tokens\) exceeds the maximum allowed length \((\d+) tokens\)")
+_CONSTRAINT_FIELDS = {
+    "json_schema": "json_schema",
+    "regex": "regex",
+    "ebnf": "ebnf_grammar",
+    "structural_tag": "structural_tag",
+}
 
 
 def to_message(request: GenerateRequest) -> pb.GenerateRequest:
@@ -99,7 +106,7 @@ class ResponseReader:
         # How many of them came before.
         known = self._received - chunk.completion_tokens + count
         if not 0 <= known <= self._received:
-            raise ServiceError(grpc.StatusCode.INTERNAL, "RUNTIME_ERROR", "the runtime lost tokens")
+            raise failed("the runtime lost tokens")
         if known:
             token_ids = token_ids[known:]
         if known < count:
@@ -120,8 +127,10 @@ def _finish(complete: pb.GenerateComplete) -> Finish:
     if complete.finish_reason == "length":
         return Finish("length")
     if complete.finish_reason == "stop":
-        matched = complete.matched_token_id if complete.HasField("matched_token_id") else None
-        return Finish("stop", matched)
+        kind = complete.WhichOneof("matched_stop")
+        if kind == "matched_stop_str":
+            return Finish("stop", matched_text=complete.matched_stop_str)
+        return Finish("stop", complete.matched_token_id if kind else None)
     raise aborted()
 
 
@@ -146,61 +155,24 @@ def _top(lists: Sequence[pb.TopLogProbs], count: int) -> tuple[tuple[tuple[int, 
     return tuple(tuple(zip(top.token_ids, top.values, strict=True)) for top in lists)
 
 
-def aborted() -> ServiceError:
-    """The engine ended the generation without finishing it."""
-    return ServiceError(
-        grpc.StatusCode.UNAVAILABLE,
-        "RUNTIME_ABORTED",
-        "the runtime aborted the generation",
-        retry_after=1.0,
-    )
-
-
-def unavailable(message: str = "the runtime is not available") -> ServiceError:
-    """The engine is down, starting, or went away under way."""
-    return ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_UNAVAILABLE", message, retry_after=1.0)
-
-
 def to_service_error(error: grpc.aio.AioRpcError, constraint: Constraint | None = None) -> ServiceError:
-    """What a failed call means to the caller; `constraint` is the form that its output had to have.
-
-    The engine's own words pass only where they speak of the request. Others name hosts or source lines:
-    they are logged.
-    """
+    """What a failed call means to the caller; `constraint` is the form that its output had to have."""
     code, details = error.code(), error.details() or ""
     if constraint and _blames_constraint(code, details, error.trailing_metadata()):
-        return ServiceError(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "INVALID_CONSTRAINT",
-            _SOURCE_PLACE.sub("", details).strip(),
-            field=constraint.field,
-        )
+        return bad_constraint(details, constraint)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        # SGLang keeps a few tokens of the context, and all that its KV cache lacks, for itself.
-        if too_long := _TOO_LONG.match(details):
-            return ServiceError(
-                code,
-                "CONTEXT_LENGTH_EXCEEDED",
-                f"the prompt has {too_long[1]} tokens, but this model's runtime takes {too_long[2]} at most",
-                metadata={"prompt_tokens": too_long[1], "max_prompt_tokens": too_long[2]},
-            )
-        return ServiceError(code, "RUNTIME_REFUSED", details)
+        return refused(details)
     log.warning("runtime call failed: %s: %s", code.name, details)
     # SGLang says 503 of a full queue (`Scheduler._abort_on_queued_limit`).
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "queue is full" in details:
-        return ServiceError(
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "RUNTIME_OVERLOADED",
-            "the runtime's queue is full",
-            retry_after=1.0,
-        )
+        return overloaded()
     if code is grpc.StatusCode.UNAVAILABLE:
         return unavailable()
     if code is grpc.StatusCode.CANCELLED:
         return aborted()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ServiceError(code, "RUNTIME_DEADLINE", "the runtime did not answer in time")
-    return ServiceError(grpc.StatusCode.INTERNAL, "RUNTIME_ERROR", "the runtime failed")
+        return late()
+    return failed()
 
 
 def _blames_constraint(code: grpc.StatusCode, details: str, trailers: Any) -> bool:

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from services.runtimes.accelerator import find_accelerator
 from services.runtimes.bytecode import with_bytecode
+from services.runtimes.generic_cpu import PIN_NOTHING
 
 #: For a machine without an accelerator, with `generic_cpu`: everything in its torch-native form.
 #: float32 because a CPU without AVX512 computes bfloat16 three times slower. On an idle machine the
@@ -38,21 +40,30 @@ def sglang_command(
     port: int,
     sidecar_port: int,
     environ: Mapping[str, str],
+    adapters: Mapping[str, str] = MappingProxyType({}),
 ) -> Command:
-    """SGLang serving `model` by the scheduler protocol at 127.0.0.1:`port`.
+    """SGLang serving `model` by the scheduler protocol at 127.0.0.1:`port`; with `adapters`, by HTTP.
 
-    `args` are the user's and come last: of an option given twice, the last counts. With an accelerator
-    SGLang's defaults are left alone, and so is a platform that the environment chose.
+    `adapters` are LoRA adapters, a local folder or a Hugging Face id by the adapter's name. SGLang 0.5.23
+    cannot start with any where it speaks the scheduler protocol. `args` are the user's and come last: of an
+    option given twice, the last counts. With an accelerator SGLang's defaults are left alone, and so is a
+    platform that the environment chose.
     """
     # -P: where inferd was started there may be a folder named like a module of SGLang's, or of ours.
     command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", str(model)]
-    # Its HTTP side-car (metrics, profiling) would else take port + 1, be it free or not.
-    command += ["--smg-grpc-mode", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--smg-http-sidecar-port", str(sidecar_port)]
-    # Unused in this mode, but by default port + 10000, which is refused where that is over 65535.
-    command += ["--grpc-port", str(port)]
+    if not adapters:
+        command.append("--smg-grpc-mode")
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    if adapters:
+        command += ["--incremental-streaming-output", "--enable-lora", "--lora-paths"]
+        command += [f"{name}={path}" for name, path in adapters.items()]
+    else:
+        # Its HTTP side-car (metrics, profiling) would else take port + 1, be it free or not.
+        command += ["--smg-http-sidecar-port", str(sidecar_port)]
+        # Unused in this mode, but by default port + 10000, which is refused where that is over 65535.
+        command += ["--grpc-port", str(port)]
     environment = {**with_bytecode(environ), "PYTHONUNBUFFERED": "1"}
-    if isinstance(model, Path):
+    if isinstance(model, Path) and all(Path(path).is_dir() for path in adapters.values()):
         # Nothing is to be fetched, and nobody waited for where nothing can be.
         environment["HF_HUB_OFFLINE"] = "1"
     chosen = bool(environ.get("SGLANG_PLATFORM") or environ.get("SGLANG_USE_CPU_ENGINE"))
@@ -62,4 +73,8 @@ def sglang_command(
         environment["SGLANG_PLATFORM"] = "generic_cpu"
         # Warming up every batch size, as for CUDA graphs, takes minutes here.
         environment.setdefault("SMG_SGLANG_SERVICER_WARMUP", "off")
+        if adapters:
+            # The other backends are kernels of GPUs; this one pins memory, which there is none of.
+            command += ["--lora-backend", "torch_native"]
+            environment[PIN_NOTHING] = "1"
     return Command([*command, *args], environment, accelerator)

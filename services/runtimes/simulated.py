@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Protocol, Self
 
 import grpc
 import uvloop
@@ -90,6 +90,32 @@ def fixed(token_ids: Sequence[int], **settings: Any) -> Script:
     """Answer every request with `token_ids`. `settings` are `Reply`'s other fields."""
     reply = Reply(tuple(token_ids), **settings)
     return lambda request: reply
+
+
+class Encoder(Protocol):
+    """What turns a text into tokens: `services.text.tokenizer.Tokenizer` does."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The text's token ids."""
+        ...
+
+
+def spoken(
+    tokenizer: Encoder, text: str, cuts: Sequence[int] = (), end: int | None = None, **settings: Any
+) -> Script:
+    """Answer every request with a text.
+
+    `cuts` are places in it, in characters, that no token reaches across: each part is encoded by itself.
+    `end` is the token that follows the text, such as the model's end of sequence. `settings` are `Reply`'s
+    other fields: `chunk_sizes` are the tokens in each message.
+    """
+    bounds = [0, *sorted(cuts), len(text)]
+    ids = [
+        token_id
+        for begin, stop in itertools.pairwise(bounds)
+        for token_id in tokenizer.encode(text[begin:stop], add_special_tokens=False)
+    ]
+    return fixed(ids if end is None else [*ids, end], **settings)
 
 
 def logprob_of(token_id: int) -> float:

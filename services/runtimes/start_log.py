@@ -20,7 +20,7 @@ _STAGES = (
     (re.compile(r"KV Cache is allocated|Memory pool end"), "allocated the KV cache"),
     (re.compile(r"Capturing batches.*?(\d+)%"), "capturing CUDA graphs: {}%"),
     (re.compile(r"Capture .*graph begin"), "capturing CUDA graphs"),
-    (re.compile(r"gRPC server listening"), "warming up"),
+    (re.compile(r"gRPC server listening|Uvicorn running"), "warming up"),
 )
 #: Not worth showing to somebody who wants to know why it failed.
 _NOISE = re.compile(r"\d+%\||it/s\]|% Completed|UserWarning|warnings\.warn|^\s*\^+\s*$|server_args=")

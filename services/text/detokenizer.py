@@ -12,18 +12,35 @@ _CONTEXT = 5
 
 
 class Detokenizer:
-    """The text of one continuation. The pieces that `add` and `finish` return, joined, are all of it."""
+    """The text of one continuation. The pieces that `add` and `finish` return, joined, are all of it.
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, skip_special_tokens: bool) -> None:
+    Where special tokens are skipped, those in `keep` are not: their text stands as it is in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        *,
+        skip_special_tokens: bool,
+        keep: frozenset[int] = frozenset(),
+    ) -> None:
         self._tokenizer = tokenizer
-        self._skip = skip_special_tokens
-        self._context = list(prompt[-_CONTEXT:])
+        # The library skips all special tokens or none: to keep some, the others are left out before it.
+        self._keep = keep if skip_special_tokens else frozenset()
+        self._skip = skip_special_tokens and not keep
+        self._context = [i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_dropped(i))]
         #: Tokens whose text is not out yet.
         self._pending: list[int] = []
-        self._stream = DecodeStream(ids=self._context, skip_special_tokens=skip_special_tokens)
+        self._stream = DecodeStream(ids=self._context, skip_special_tokens=self._skip)
 
     def add(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
+        if self._keep:
+            if token_id in self._keep:
+                return self._marker(token_id)
+            if self._is_dropped(token_id):
+                return ""
         self._pending.append(token_id)
         try:
             text = self._stream.step(self._tokenizer.backend, token_id)
@@ -39,6 +56,10 @@ class Detokenizer:
         self._pending.clear()
         return text
 
+    def add_all(self, ids: Sequence[int]) -> str:
+        """The text that these tokens complete."""
+        return self.add(ids[0]) if len(ids) == 1 else "".join(map(self.add, ids))
+
     def finish(self) -> str:
         """The text of tokens still held back: U+FFFD stands for bytes that never became a character."""
         if not self._pending:
@@ -48,3 +69,14 @@ class Detokenizer:
         self._context = self._pending[-_CONTEXT:]
         self._pending = []
         return whole[len(before) :] if whole.startswith(before) else whole
+
+    def _is_dropped(self, token_id: int) -> bool:
+        return self._tokenizer.is_special(token_id) and token_id not in self._keep
+
+    def _marker(self, token_id: int) -> str:
+        """What was held back, and the marker; what comes next is decoded after it."""
+        # Not by the library: a decoder that turns U+2581 into a space would do so inside a marker too.
+        text = self.finish() + self._tokenizer.token_bytes(token_id).decode()
+        self._context = [token_id]
+        self._stream = DecodeStream(ids=self._context, skip_special_tokens=False)
+        return text

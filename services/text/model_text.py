@@ -4,16 +4,15 @@ Reads configuration files only, never weights.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from inferd.v1 import message_pb2
 
-from services.text.template import ChatTemplate
+from services.text.template import ChatTemplate, Conversation, Rendered
 from services.text.tokenizer import Tokenizer, TokenizerError
 
 #: Configuration keys of the context's length, in SGLang's order of preference
@@ -28,10 +27,21 @@ _CONTEXT_KEYS = (
 #: Sampling parameters for which a model's generation_config.json may name a default.
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
+#: Keys of a configuration that has a part for that kind of medium, as SGLang tells them, and as older models'
+#: own code names them.
+_MODALITY_KEYS = {
+    "image": ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor"),
+    "audio": ("audio_config", "sound_config", "audio_processor"),
+}
+
 #: Characters up to which text is encoded on the event loop: about a millisecond. Longer text goes to a
 #: thread, so that no other stream waits for it.
 _INLINE_CHARACTERS = 4096
+#: What a function adds to that, of characters in a prompt, as a rule.
+_FUNCTION_CHARACTERS = 512
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
+
+_Encoded = TypeVar("_Encoded")
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class ModelText:
     """Text in and out of one model.
 
     `context_length` and `vocabulary` are in tokens; `defaults` are the model's own sampling defaults,
-    by the names of `SamplingParams`. `ends` are the tokens by which the model ends an answer.
+    by the names of `SamplingParams`. `ends` are the tokens by which the model ends an answer. `modalities`
+    are the kinds of media that it takes beside text: "image", "audio".
     """
 
     tokenizer: Tokenizer
@@ -48,32 +59,48 @@ class ModelText:
     vocabulary: int
     defaults: Mapping[str, float]
     ends: frozenset[int]
+    modalities: frozenset[str] = frozenset()
 
     @classmethod
-    def load(cls, path: str | Path) -> "ModelText":
-        """From a folder, or a Hugging Face id. Raises TokenizerError where it cannot be read."""
+    def load(cls, path: str | Path, chat_template: str | Path | None = None) -> "ModelText":
+        """From a folder, or a Hugging Face id; with the template of a file in place of the model's own.
+
+        Raises TokenizerError where it cannot be read.
+        """
         # Not AutoTokenizer and AutoConfig: they import torch, which costs 10 s and 650 MB here.
         from transformers import PreTrainedTokenizerFast
 
         try:
             hf = PreTrainedTokenizerFast.from_pretrained(path)
             config = _json_file(path, "config.json")
+            # Where models of several modalities kept theirs, before tokenizers read it themselves.
+            template = _json_file(path, "chat_template.json").get("chat_template")
         except (OSError, ValueError, KeyError) as error:
             raise TokenizerError(
                 f"no tokenizer and configuration can be loaded from {path}: {error}"
             ) from error
+        if template and not hf.chat_template:
+            hf.chat_template = template
+        modalities = _modalities(config)
         # A model of several modalities has its language model's configuration inside.
-        config = config.get("text_config", config)
+        config = config.get("thinker_config") or config
+        config = config.get("text_config") or config
         generation = _json_file(path, "generation_config.json")
         tokenizer = Tokenizer(hf)
         return cls(
             tokenizer=tokenizer,
-            template=ChatTemplate(hf),
+            template=_template(hf, chat_template),
             context_length=_context_length(config),
             vocabulary=min(tokenizer.size, config.get("vocab_size", tokenizer.size)),
             defaults={name: generation[name] for name in _DEFAULTED if generation.get(name) is not None},
             ends=_ends(hf.eos_token_id, config.get("eos_token_id"), generation.get("eos_token_id")),
+            modalities=modalities,
         )
+
+    @property
+    def template_source(self) -> str:
+        """The text of the chat template, all of them where there are several; "" where there is none."""
+        return self.template.source
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. A long one does not stall the event loop."""
@@ -81,19 +108,19 @@ class ModelText:
             len(text), lambda: self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
         )
 
-    async def encode_chat(
-        self, messages: Sequence[message_pb2.Message], tools: Iterable[message_pb2.Tool]
-    ) -> list[int]:
-        """Token ids of a conversation, rendered; raises as `ChatTemplate.render` does."""
+    async def encode_chat(self, conversation: Conversation) -> tuple[Rendered, list[int]]:
+        """A conversation, rendered, and its token ids; raises as `ChatTemplate.render` does."""
 
-        def encode() -> list[int]:
+        def encode() -> tuple[Rendered, list[int]]:
+            rendered = self.template.render(conversation)
             # The template writes the special tokens itself.
-            return self.tokenizer.encode(self.template.render(messages, tools), add_special_tokens=False)
+            return rendered, self.tokenizer.encode(rendered.text, add_special_tokens=False)
 
-        return await _off_loop(sum(message.ByteSize() for message in messages), encode)
+        size = sum(message.ByteSize() for message in conversation.messages)
+        return await _off_loop(size + len(conversation.functions) * _FUNCTION_CHARACTERS, encode)
 
 
-async def _off_loop(size: int, encode: Callable[[], list[int]]) -> list[int]:
+async def _off_loop(size: int, encode: Callable[[], _Encoded]) -> _Encoded:
     if size <= _INLINE_CHARACTERS:
         return encode()
     return await asyncio.get_running_loop().run_in_executor(_threads, encode)
@@ -106,6 +133,25 @@ def _json_file(path: str | Path, name: str) -> dict[str, Any]:
     found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
     document = orjson.loads(Path(found).read_bytes()) if found else {}
     return document if isinstance(document, dict) else {}
+
+
+def _template(hf: Any, path: str | Path | None) -> ChatTemplate:
+    if path is None:
+        return ChatTemplate(hf)
+    try:
+        return ChatTemplate(hf, Path(path).read_text())
+    except (OSError, UnicodeDecodeError, TokenizerError) as error:
+        raise TokenizerError(f"{path}: is no chat template: {error}") from error
+
+
+def _modalities(config: Mapping[str, Any]) -> frozenset[str]:
+    """The kinds of media that a model has an encoder for, by its configuration."""
+    inside: Mapping[str, Any] = config.get("thinker_config") or {}
+    return frozenset(
+        kind
+        for kind, keys in _MODALITY_KEYS.items()
+        if any(config.get(key) or inside.get(key) for key in keys)
+    )
 
 
 def _ends(*given: int | list[int] | None) -> frozenset[int]:

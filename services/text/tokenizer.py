@@ -48,6 +48,11 @@ class Tokenizer:
         """Whether the token is left out of a text without special tokens."""
         return token_id in self._special
 
+    def ids_of(self, markers: frozenset[str]) -> frozenset[int]:
+        """The special tokens whose texts are among `markers`."""
+        special = self._special_by_text
+        return frozenset(special[marker] for marker in markers if marker in special)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for by itself; empty for an id without a token."""
         found = self._bytes.get(token_id)
@@ -67,6 +72,10 @@ class Tokenizer:
     def _special(self) -> frozenset[int]:
         added = self.backend.get_added_tokens_decoder()
         return frozenset(i for i, token in added.items() if token.special)
+
+    @cached_property
+    def _special_by_text(self) -> dict[str, int]:
+        return {self._added[i]: i for i in self._special}
 
     @cached_property
     def _is_byte_level(self) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from engine_process import running_engine
+from http_engine import running_http_engine
 from tiny_model import write_tiny_model
 
 from services.model_store import resolve
@@ -44,6 +45,23 @@ def sglang_address(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFacto
     with running_engine(tiny_model_path, tmp_path_factory.mktemp("sglang-log"), *_SMALL) as engine:
         engine.wait_for("ready")
         yield engine.address
+
+
+@pytest.fixture(scope="session")
+def sglang_url(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real, ready SGLang with the tiny model, over HTTP, started as is recommended."""
+    log = tmp_path_factory.mktemp("sglang-log") / "http.log"
+    args = (*_SMALL, "--incremental-streaming-output", "--enable-priority-scheduling")
+    with running_http_engine(tiny_model_path, log, *args) as engine:
+        yield engine.url
+
+
+@pytest.fixture(scope="session")
+def sglang_cumulative_url(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same with SGLang's defaults: each message of a stream repeats those before it."""
+    log = tmp_path_factory.mktemp("sglang-log") / "http.log"
+    with running_http_engine(tiny_model_path, log, *_SMALL) as engine:
+        yield engine.url
 
 
 @pytest.fixture(scope="session")

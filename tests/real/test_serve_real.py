@@ -22,8 +22,11 @@ LONG = {"model": "tiny", "prompt": "a", "max_tokens": 1900, "extra_body": {"igno
 
 
 @contextlib.asynccontextmanager
-async def serving(model: Path, folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """A running `inferd serve` of `model`, and its REST port; killed at the end, if it still runs."""
+async def serving(
+    model: Path, folder: Path, **keys: object
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """A running `inferd serve` of `model`, and its REST port; killed at the end, if it still runs. `keys` are
+    further ones of the model."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -31,7 +34,7 @@ async def serving(model: Path, folder: Path) -> AsyncIterator[tuple[asyncio.subp
     launch = {"launch": {"args": ["--max-total-tokens", "4096"]}}
     config = folder / "config.yaml"
     document = {
-        "models": [{"id": "tiny", "path": str(model), "runtimes": [launch]}],
+        "models": [{"id": "tiny", "path": str(model), "runtimes": [launch], **keys}],
         "server": {"grpc": f"127.0.0.1:{ports[0]}", "rest": f"127.0.0.1:{ports[1]}", "grace": 2},
         "queue": {"url": f"sqlite:///{folder}/queue.db"},
     }

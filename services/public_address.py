@@ -1,8 +1,9 @@
-"""Which URLs webhooks may be posted to: those of hosts that the whole Internet reaches.
+"""Which URLs of clients this server connects to: those of hosts that the whole Internet reaches.
 
-Clients choose the URLs, so that without this they could have this server post to its own network: to
-databases, admin pages, the cloud's metadata (server-side request forgery). A URL is checked when it is
-accepted, as far as it tells; what counts is `resolve`: its addresses are connected to, with no new look-up.
+Clients choose the URLs of webhooks and images, so that without this they could have this server connect to
+its own network: to databases, admin pages, the cloud's metadata (server-side request forgery). A URL is
+checked when it is accepted, as far as it tells; what counts is `resolve`: its addresses are connected to, by
+`checked_request`, with no new look-up.
 """
 
 import asyncio
@@ -34,11 +35,11 @@ _NOT_PUBLIC = [
 
 
 class AddressNotAllowed(Exception):
-    """Nothing may be posted to the URL; the message says why, for people."""
+    """The URL may not be connected to; the message says why, for people."""
 
 
 def check_url(url: str, *, allow_private: bool) -> None:
-    """Raise AddressNotAllowed for what is no URL to post to. Looks no name up."""
+    """Raise AddressNotAllowed for what is no URL to connect to. Looks no name up."""
     parse_url(url, allow_private=allow_private)
 
 
@@ -72,7 +73,7 @@ def parse_url(url: str, *, allow_private: bool) -> httpx.URL:
 
 
 async def resolve(host: str, port: int, *, allow_private: bool) -> list[Address]:
-    """The host's addresses, best first, if it may be posted to.
+    """The host's addresses, best first, if it may be connected to.
 
     Raises AddressNotAllowed if any of them is not public: a host with both kinds is either misconfigured or
     means harm. Raises socket.gaierror if there is none.

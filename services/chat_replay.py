@@ -1,0 +1,50 @@
+"""A chat completion that is complete, told as a stream."""
+
+from typing import Any
+
+from inferd.v1 import chat_pb2 as pb
+
+
+def replayed(
+    completion: pb.ChatCompletion, request: pb.CreateChatCompletionRequest
+) -> list[pb.ChatCompletionChunk]:
+    """The chunks of an answer that is complete: one for each choice."""
+    chunks = [_chunk(completion, choices=[_choice(choice)]) for choice in completion.choices]
+    if chunks:
+        chunks[0].prompt_token_ids.extend(completion.prompt_token_ids)
+    if request.stream_options.continuous_usage_stats:
+        for chunk in chunks:
+            chunk.usage.CopyFrom(completion.usage)
+    if request.stream_options.include_usage:
+        chunks.append(_chunk(completion, usage=completion.usage))
+    return chunks
+
+
+def _chunk(completion: pb.ChatCompletion, **fields: Any) -> pb.ChatCompletionChunk:
+    return pb.ChatCompletionChunk(
+        id=completion.id, created=completion.created, model=completion.model, **fields
+    )
+
+
+def _choice(choice: pb.ChatChoice) -> pb.ChatChunkChoice:
+    message = choice.message
+    delta = pb.ChatDelta(role=message.role)
+    if message.HasField("content"):
+        delta.content = message.content
+    if message.HasField("reasoning_content"):
+        delta.reasoning_content = message.reasoning_content
+    if message.HasField("function_call"):
+        call = message.function_call
+        delta.function_call.CopyFrom(pb.FunctionCallDelta(name=call.name, arguments=call.arguments))
+    for index, made in enumerate(message.tool_calls):
+        function = pb.FunctionCallDelta(name=made.function.name, arguments=made.function.arguments)
+        delta.tool_calls.add(index=index, id=made.id, type="function", function=function)
+    return pb.ChatChunkChoice(
+        index=choice.index,
+        delta=delta,
+        logprobs=choice.logprobs if choice.HasField("logprobs") else None,
+        finish_reason=choice.finish_reason,
+        matched_stop=choice.matched_stop if choice.HasField("matched_stop") else None,
+        token_ids=choice.token_ids,
+        error=choice.error if choice.HasField("error") else None,
+    )

@@ -1,0 +1,41 @@
+"""A text completion's choices, made of the pieces of a continuation: whole, or piece by piece."""
+
+from collections.abc import Sequence
+
+from inferd.v1 import completion_pb2 as pb
+
+from services.completion_logprobs import LogprobsWriter
+from services.generation import Piece
+from services.work import FINISH_REASONS, matched_stop
+
+
+class ChoiceWriter:
+    """The choices of one continuation: what is told of its prompt goes before its first piece.
+
+    `echoed` is the prompt's text, where it is part of the answer's. `prompt` are the prompt's tokens, where
+    tokens are returned.
+    """
+
+    def __init__(self, echoed: str, logprobs: LogprobsWriter | None, prompt: Sequence[int] | None) -> None:
+        self._echoed = echoed
+        self._logprobs = logprobs
+        self._with_tokens = prompt is not None
+        self._prompt = prompt
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> pb.CompletionChoice:
+        """The choice of these pieces, which go on from those before."""
+        last = pieces[-1]
+        choice = pb.CompletionChoice(
+            index=index,
+            text=self._echoed + "".join([piece.text for piece in pieces]),
+            logprobs=self._logprobs.write(pieces) if self._logprobs else None,
+            finish_reason=FINISH_REASONS[last.finish],
+            matched_stop=matched_stop(last),
+            prompt_token_ids=self._prompt,
+            error=last.error.to_status() if last.error else None,
+        )
+        self._echoed, self._prompt = "", None
+        if self._with_tokens:
+            for piece in pieces:
+                choice.token_ids.extend(piece.token_ids)
+        return choice

@@ -1,0 +1,87 @@
+"""Watches whether an engine can be reached, and ends the calls of one that is gone.
+
+How it is asked is its adapter's; a call is whatever can be dropped.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+#: Seconds between health checks.
+CHECK_INTERVAL = 0.25
+#: Seconds after which a health check without an answer counts as failed. The engine's server answers from
+#: memory; but it is Python, and its machine may be busy.
+CHECK_TIMEOUT = 5.0
+#: Checks in a row that must find the engine out of reach before its calls are dropped.
+GONE_CHECKS = 2
+#: Seconds of silence after which a call is dropped then. A server whose scheduler died may close its port
+#: and keep the open calls, mute, for seconds; one that was told to stop does the same with calls that speak.
+SILENCE = 0.5
+
+
+class Call(Protocol):
+    """A generation under way. `heard` is when it last said something (monotonic seconds)."""
+
+    heard: float
+
+    def drop(self) -> None:
+        """End it with UNAVAILABLE."""
+        ...
+
+
+class Watch:
+    """The health of the engine called `name`, and its calls under way.
+
+    `check` asks the engine once: it calls `set_serving`, and returns whether the engine could be reached.
+    `on_change` is called in the event loop whenever `serving` changed.
+    """
+
+    def __init__(
+        self, name: str, check: Callable[[], Awaitable[bool]], on_change: Callable[[], None]
+    ) -> None:
+        self._name = name
+        self._check = check
+        self._on_change = on_change
+        self._watcher: asyncio.Task[None] | None = None
+        #: What the last health check said; False before the first.
+        self.serving = False
+        self.calls: set[Call] = set()
+
+    def start(self) -> None:
+        """Begin to watch. Returns at once."""
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name=f"health of {self._name}")
+
+    async def close(self) -> None:
+        """Stop watching and drop all calls."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        for call in list(self.calls):
+            call.drop()
+
+    def set_serving(self, serving: bool) -> None:
+        """Tell of a change."""
+        if serving != self.serving:
+            self.serving = serving
+            log.info("%s %s", self._name, "serves" if serving else "does not serve")
+            self._on_change()
+
+    async def _watch(self) -> None:
+        failed = 0
+        while True:
+            failed = 0 if await self._check() else failed + 1
+            if failed >= GONE_CHECKS:
+                self._drop_silent_calls()
+            await asyncio.sleep(CHECK_INTERVAL)
+
+    def _drop_silent_calls(self) -> None:
+        now = time.monotonic()
+        for call in list(self.calls):
+            if now - call.heard >= SILENCE:
+                log.warning("%s is gone: a call under way was dropped", self._name)
+                call.drop()

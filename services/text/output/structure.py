@@ -1,0 +1,192 @@
+"""Structural tags of a model family's own form: what the engine lets a model write, as xgrammar takes it.
+
+Only composes: the schemas of arguments and the form of an answer come from elsewhere, checked.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.text.output.description import HarmonyCalls
+from services.text.output.formats import OutputFormat, ToolFormat
+
+#: A format of xgrammar's structural tags (xgrammar/structural_tag.py), as JSON.
+Structure = dict[str, Any]
+
+_ANY_TEXT: Structure = {"type": "any_text"}
+
+_HARMONY_START = "<|start|>assistant"
+_HARMONY_FINAL = "<|channel|>final<|message|>"
+#: gpt-oss names the recipient after the role or after the channel: its template one, its model the other.
+_HARMONY_CALLS = (
+    "<|channel|>commentary to=functions.{} <|constrain|>json<|message|>",
+    "<|channel|>commentary to=functions.{}<|constrain|>json<|message|>",
+    " to=functions.{}<|channel|>commentary <|constrain|>json<|message|>",
+    " to=functions.{}<|channel|>commentary json<|message|>",
+)
+
+
+def can_constrain(tools: ToolFormat) -> bool:
+    """Whether calls of this form can be written as a structural tag."""
+    return isinstance(tools.syntax, HarmonyCalls) or tools.call_frame("f") is not None
+
+
+def calls(tools: ToolFormat, schemas: Mapping[str, Structure], *, single: bool) -> Structure:
+    """Calls of the functions with these schemas of their arguments, one or more, and nothing else.
+
+    `single`: one. `tools` can be constrained.
+    """
+    if isinstance(tools.syntax, HarmonyCalls):
+        call = _either([_harmony_call(name, schema) for name, schema in schemas.items()])
+        if single:
+            return call
+        following = {"type": "star", "content": _sequence(_text(_HARMONY_START), call)}
+        return _sequence(call, following)
+    between = {
+        "type": "tags_with_separator",
+        "tags": _call_tags(tools, schemas),
+        "separator": tools.separator,
+        "at_least_one": True,
+        "stop_after_first": single,
+    }
+    if tools.section_per_call:
+        return between
+    return _sequence(_text(tools.section_begin), between, _text(tools.section_end))
+
+
+def text_with_calls(tools: ToolFormat, schemas: Mapping[str, Structure], *, single: bool) -> Structure:
+    """Any text, in which each call that begins is one of a function, with arguments of its schema.
+
+    `single`: at most one, which ends the text. `tools` can be constrained.
+    """
+    if isinstance(tools.syntax, HarmonyCalls):
+        return _either([calls(tools, schemas, single=single), _sequence(_text(_HARMONY_FINAL), _ANY_TEXT)])
+    if tools.section_begin and not tools.section_per_call:
+        tags = [
+            {
+                "type": "tag",
+                "begin": tools.section_begin,
+                "content": {
+                    "type": "tags_with_separator",
+                    "tags": _call_tags(tools, schemas),
+                    "separator": tools.separator,
+                    "at_least_one": True,
+                    "stop_after_first": single,
+                },
+                "end": tools.section_end,
+            }
+        ]
+        begin = tools.section_begin
+    else:
+        tags = _call_tags(tools, schemas)
+        begin = (tools.section_begin if tools.section_per_call else "") + tools.call_begin
+    return {
+        "type": "triggered_tags",
+        "triggers": [_trigger(tools, begin)],
+        "tags": tags,
+        "stop_after_first": single,
+    }
+
+
+def calls_or(
+    tools: ToolFormat, schemas: Mapping[str, Structure], form: Structure, *, single: bool
+) -> Structure:
+    """Calls and nothing else, or else `form` and nothing else. `tools` can be constrained."""
+    if isinstance(tools.syntax, HarmonyCalls):
+        form = _sequence(_text(_HARMONY_FINAL), form)
+    return _either([calls(tools, schemas, single=single), form])
+
+
+def answer(form: Structure, format: OutputFormat, prompt_end: str, *, gap: bool, message: bool) -> Structure:
+    """An answer of this form, after the reasoning that may come before it.
+
+    `gap`: there may be line breaks between them. `message`: the form is of content, not of calls; it
+    is put in a message where the family does so.
+    """
+    if is_harmony(format):
+        return _harmony_answer(form, prompt_end, message=message)
+    reasoning = format.reasoning
+    opened = reasoning.opened_by(prompt_end) if reasoning else False
+    if reasoning is None or opened is False:
+        return form
+    begin = "" if opened or reasoning.forced else reasoning.begin
+    thought: Structure = {"type": "tag", "begin": begin, "content": _ANY_TEXT, "end": reasoning.end}
+    if gap:
+        thought = _sequence(thought, {"type": "regex", "pattern": r"\n{0,2}"})
+    return _sequence({"type": "optional", "content": thought} if begin else thought, form)
+
+
+def reasons(format: OutputFormat, prompt_end: str) -> bool:
+    """Whether something may come before an answer's content: reasoning, or the head of a message."""
+    if is_harmony(format):
+        return True
+    return format.reasoning is not None and format.reasoning.opened_by(prompt_end) is not False
+
+
+def is_harmony(format: OutputFormat) -> bool:
+    """Whether everything in an answer is a message of gpt-oss's."""
+    by_tools = format.tools is not None and isinstance(format.tools.syntax, HarmonyCalls)
+    return by_tools or (format.reasoning is not None and format.reasoning.harmony)
+
+
+def _call_tags(tools: ToolFormat, schemas: Mapping[str, Structure]) -> list[Structure]:
+    tags: list[Structure] = []
+    for name, schema in schemas.items():
+        frame = tools.call_frame(name)
+        assert frame is not None  # `can_constrain`
+        begin, end = frame
+        content: Structure = {"type": "json_schema", "json_schema": schema}
+        if tools.arguments_style != "json":
+            content["style"] = tools.arguments_style
+        if tools.written_name.endswith("0"):
+            # The description writes the number of an answer's first call: each call has its own.
+            begin = begin.removesuffix("0" + tools.call_name_end)
+            content = _sequence({"type": "regex", "pattern": r"\d{1,3}"}, _text(tools.call_name_end), content)
+        tags.append({"type": "tag", "begin": begin, "content": content, "end": end})
+    return tags
+
+
+def _trigger(tools: ToolFormat, begin: str) -> str:
+    """What begins a call for certain: a marker, for a model may space the rest otherwise."""
+    marks = [marker for marker in tools.markers if begin.startswith(marker)]
+    return max(marks, key=len) if marks else begin
+
+
+def _harmony_call(name: str, schema: Structure) -> Structure:
+    # The end is a stop token of the model's: where the engine knows it as one, it is not text to it.
+    return _sequence(
+        _either([_text(begin.format(name)) for begin in _HARMONY_CALLS]),
+        {"type": "json_schema", "json_schema": schema},
+        {"type": "optional", "content": _text("<|call|>")},
+    )
+
+
+def _harmony_answer(form: Structure, prompt_end: str, *, message: bool) -> Structure:
+    """Messages of analysis, or to the user before a call, and then the form's."""
+    _, _, opened = prompt_end.rpartition("<|start|>")
+    if message:
+        form = _sequence(_text(_HARMONY_FINAL), form)
+    before = [
+        {"type": "tag", "begin": f"<|channel|>{channel}<|message|>", "content": _ANY_TEXT, "end": "<|end|>"}
+        for channel in ("analysis", "commentary")
+    ]
+    start = _text(_HARMONY_START)
+    parts: list[Structure] = [{"type": "star", "content": _sequence(_either(before), start)}, form]
+    if "<|message|>" in opened:
+        # A message goes on.
+        if "analysis" not in opened:
+            return form["elements"][1] if message else form
+        parts = [{"type": "tag", "begin": "", "content": _ANY_TEXT, "end": "<|end|>"}, start, *parts]
+    return _sequence(*parts)
+
+
+def _text(value: str) -> Structure:
+    return {"type": "const_string", "value": value}
+
+
+def _sequence(*parts: Structure) -> Structure:
+    kept = [part for part in parts if part != _text("")]
+    return kept[0] if len(kept) == 1 else {"type": "sequence", "elements": kept}
+
+
+def _either(forms: list[Structure]) -> Structure:
+    return forms[0] if len(forms) == 1 else {"type": "or", "elements": forms}

@@ -1,0 +1,166 @@
+"""What a request asks of the runtimes, and what it costs. Without a front, over scripted replicas."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
+
+from services.errors import ServiceError
+from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
+from services.sampling import sampling_params
+from services.work import Work
+
+
+class Scripted:
+    """Stands for a model's replicas; `answer` says what each request gets."""
+
+    def __init__(self, answer: Callable[[GenerateRequest], Sequence[Delta | Exception]]) -> None:
+        self.answer = answer
+        self.requests: list[GenerateRequest] = []
+        self.unsupported: frozenset[str] = frozenset()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        self.requests.append(request)
+        for item in self.answer(request):
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+
+def model_of(small_text, replicas: Scripted) -> SimpleNamespace:
+    return SimpleNamespace(text=small_text, replicas=replicas, adapter="tuned", max_model_len=512)
+
+
+def last(*token_ids: int, **fields) -> Delta:
+    return Delta(token_ids, finish=Finish("length"), **fields)
+
+
+async def test_everything_that_is_asked_for_reaches_each_request(small_text):
+    replicas = Scripted(lambda request: [last(5)])
+    media = (Medium("image", "data:image/png;base64,", "messages[0].content[1]"),)
+    sampling = SamplingParams(4, priority=3)
+    work = Work(
+        model_of(small_text, replicas),
+        [[3, 4], [6]],
+        sampling,
+        n=2,
+        stream=True,
+        background=True,
+        logprobs=True,
+        top_logprobs=5,
+        prompt_logprobs=True,
+        media=media,
+    )
+    await work.collect()
+    assert sorted(replicas.requests, key=lambda request: request.token_ids) == [
+        GenerateRequest(
+            prompt,
+            sampling,
+            stream=True,
+            background=True,
+            adapter="tuned",
+            media=media,
+            logprobs=True,
+            top_logprobs=5,
+            prompt_logprobs=True,
+        )
+        for prompt in ([3, 4], [3, 4], [6], [6])
+    ]
+
+
+async def test_usage_counts_what_the_runtime_says_it_read_and_saves_nothing_twice(small_text):
+    def answer(request: GenerateRequest) -> list[Delta]:
+        read = 100 if request.token_ids == [3, 4] else None
+        # The second of a prompt finds all of it cached.
+        cached = 2 if replicas.requests.index(request) < len(replicas.requests) - 1 else 1
+        return [last(5, 6, cached_tokens=cached, prompt_tokens=read)]
+
+    replicas = Scripted(answer)
+    work = Work(model_of(small_text, replicas), [[3, 4], [6, 7, 8]], SamplingParams(4), n=2, stream=False)
+    assert work.usage().total_tokens == 5
+    await work.collect()
+    assert work.usage(reasoning_tokens=3) == sampling_pb2.Usage(
+        prompt_tokens=103,
+        completion_tokens=8,
+        total_tokens=111,
+        prompt_tokens_details=sampling_pb2.PromptTokensDetails(cached_tokens=2),
+        completion_tokens_details=sampling_pb2.CompletionTokensDetails(reasoning_tokens=3),
+    )
+
+
+async def test_background_work_fails_as_a_whole(small_text):
+    error = ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_UNAVAILABLE", "gone")
+
+    def work(*, background: bool) -> Work:
+        replicas = Scripted(lambda request: [error] if request.token_ids == [3] else [Delta((5,)), last(6)])
+        model = model_of(small_text, replicas)
+        return Work(model, [[3], [4]], SamplingParams(4), n=1, stream=False, background=background)
+
+    with pytest.raises(ServiceError) as raised:
+        await work(background=True).collect()
+    assert raised.value is error
+    [[failed], answered] = await work(background=False).collect()
+    assert (failed.text, failed.finish, failed.error) == ("", "error", error)
+    assert [piece.finish for piece in answered] == [None, "length"]
+
+
+@pytest.mark.parametrize(
+    "request_type", [chat_pb2.CreateChatCompletionRequest, completion_pb2.CreateCompletionRequest]
+)
+def test_every_sampling_field_of_a_request(small_text, request_type):
+    model = model_of(small_text, Scripted(lambda request: []))
+    request = request_type(
+        temperature=0.5,
+        top_p=0.25,
+        top_k=7,
+        min_p=0.125,
+        frequency_penalty=1,
+        presence_penalty=-1,
+        repetition_penalty=1.5,
+        min_tokens=2,
+        stop=["a"],
+        stop_regex=["b+"],
+        stop_token_ids=[4],
+        no_stop_trim=True,
+        ignore_eos=True,
+        skip_special_tokens=False,
+        logit_bias={5: -1},
+        seed=0,
+        priority=0,
+        cache_salt="salt",
+        extra_key="key",
+    )
+    constraint = Constraint("regex", "x+", "regex")
+    expected = SamplingParams(
+        max_new_tokens=9,
+        temperature=0.5,
+        top_p=0.25,
+        top_k=7,
+        min_p=0.125,
+        frequency_penalty=1,
+        presence_penalty=-1,
+        repetition_penalty=1.5,
+        min_new_tokens=2,
+        stop=("a",),
+        stop_regex=("b+",),
+        stop_token_ids=(4,),
+        no_stop_trim=True,
+        ignore_eos=True,
+        skip_special_tokens=False,
+        constraint=constraint,
+        logit_bias=((5, -1),),
+        seed=0,
+        priority=0,
+        cache_salt="salt",
+        extra_key="key",
+    )
+    assert sampling_params(request, model, [[3]], 9, constraint=constraint) == expected
+    # Without any: the defaults, and all of the context that is left.
+    assert sampling_params(request_type(), model, [[3], [3, 4]], None) == SamplingParams(510)
+    for name in ("priority", "cache_salt", "extra_key"):
+        model.replicas.unsupported = frozenset({"seed", name})
+        with pytest.raises(ServiceError) as raised:
+            sampling_params(request, model, [[3]], 9)
+        assert (raised.value.field, raised.value.reason) == (name, "UNSUPPORTED_PARAMETER")
