@@ -351,7 +351,6 @@ def test_a_message_that_stands_alone_can_be_gone_on_with(template):
     ("messages", "field"),
     [
         ([pb.Message(role=pb.ROLE_USER)], "messages[0].content"),
-        ([pb.Message(role=pb.ROLE_ASSISTANT)], "messages[0].content"),
         ([USER, message(77, "x")], "messages[1].role"),
         ([pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart()])], "messages[0].content[0]"),
         ([message(pb.ROLE_USER, "x", tool_calls=[call()])], "messages[0].tool_calls"),

@@ -137,7 +137,8 @@ def _check_not_assistant(message: pb.Message, path: str) -> None:
 def _text_of_none(message: pb.Message, path: str) -> str:
     if message.HasField("refusal"):
         return message.refusal
-    if message.tool_calls or message.HasField("function_call") or message.HasField("reasoning_content"):
-        # Not None: templates that look for None take "" too, and others would print it.
+    if message.role == pb.ROLE_ASSISTANT:
+        # It may have called a tool, or have been cut while it thought. Not None: templates that look for None
+        # take "" too, and others would print it.
         return ""
     raise invalid(f"{path}.content", f"{path}.content is required", "REQUIRED_FIELD_MISSING")

@@ -134,9 +134,9 @@ def _call_tags(tools: ToolFormat, schemas: Mapping[str, Structure]) -> list[Stru
         frame = tools.call_frame(name)
         assert frame is not None  # `can_constrain`
         begin, end = frame
-        content: Structure = {"type": "json_schema", "json_schema": schema}
+        content = _arguments(schema)
         if tools.arguments_style != "json":
-            content["style"] = tools.arguments_style
+            content = {"type": "json_schema", "json_schema": schema, "style": tools.arguments_style}
         if tools.written_name.endswith("0"):
             # The description writes the number of an answer's first call: each call has its own.
             begin = begin.removesuffix("0" + tools.call_name_end)
@@ -155,9 +155,14 @@ def _harmony_call(name: str, schema: Structure) -> Structure:
     # The end is a stop token of the model's: where the engine knows it as one, it is not text to it.
     return _sequence(
         _either([_text(begin.format(name)) for begin in _HARMONY_CALLS]),
-        {"type": "json_schema", "json_schema": schema},
+        _arguments(schema),
         {"type": "optional", "content": _text("<|call|>")},
     )
+
+
+def _arguments(schema: Structure) -> Structure:
+    # With any number of spaces a weak model writes nothing else, up to its last token.
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
 
 
 def _harmony_answer(form: Structure, prompt_end: str, *, message: bool) -> Structure:
