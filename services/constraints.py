@@ -38,7 +38,7 @@ class _Form:
     """
 
     field: str
-    kind: Literal["json_schema", "regex", "ebnf", "structural_tag"]
+    kind: Literal["regex", "ebnf", "structural_tag"]
     text: str
     structure: Structure
     gap: bool = False
@@ -186,9 +186,8 @@ def _response_format(form: sampling_pb2.ResponseFormat) -> _Form:
 
 
 def _json(field: str, schema: Any) -> _Form:
-    schema = engine_schema(schema, field)
-    part: Structure = {"type": "json_schema", "json_schema": schema}
-    return _Form(field, "json_schema", orjson.dumps(schema).decode(), part, gap=True)
+    part = structure.json_document(engine_schema(schema, field))
+    return _Form(field, "structural_tag", _structural_tag(part), part, gap=True)
 
 
 def _choice(texts: Sequence[str]) -> _Form:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 
 import openai
 import pytest
@@ -269,27 +270,29 @@ async def test_what_is_sent_to_the_runtime(start_inferd):
     assert params.regex == "a+"
 
 
+_SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}}
+
+
 @pytest.mark.parametrize(
     ("form", "schema"),
     [
-        ({"type": "text"}, ""),
-        ({"type": "json_object"}, '{"type":"object"}'),
-        (
-            {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": "s",
-                    "schema": {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}},
-                },
-            },
-            '{"type":"object","properties":{"b":{"type":"integer"},"a":{}}}',
-        ),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "s", "schema": _SCHEMA}}, _SCHEMA),
     ],
 )
 async def test_response_formats(start_inferd, form, schema):
     inferd = await start_inferd()
     await inferd.openai().chat.completions.create(**HELLO, response_format=form, max_tokens=1)
-    assert inferd.runtime.requests[0].sampling_params.json_schema == schema
+    sent = json.loads(inferd.runtime.requests[0].sampling_params.structural_tag)["format"]["json_schema"]
+    assert sent == schema
+    assert list(sent.get("properties", {})) == list(schema.get("properties", {}))
+
+
+async def test_free_text_is_not_constrained(start_inferd):
+    inferd = await start_inferd()
+    form = {"type": "text"}
+    await inferd.openai().chat.completions.create(**HELLO, response_format=form, max_tokens=1)
+    assert inferd.runtime.requests[0].sampling_params.WhichOneof("constraint") is None
 
 
 async def test_a_stream_that_fails_under_way_ends_with_an_error_event(start_inferd, small_text):

@@ -62,8 +62,8 @@ def tagged(form) -> dict[str, object]:
 # --- The answer's form -------------------------------------------------------------------------------------
 
 FORMS = [
-    ({"response_format": {"json_object": {}}}, "json_schema", '{"a": [1]}', "[1]"),
-    (ANSWER, "json_schema", '{"x": 1}', '{"x": "1"}'),
+    ({"response_format": {"json_object": {}}}, "structural_tag", '{"a": [1]}', "[1]"),
+    (ANSWER, "structural_tag", '{"x": 1}', '{"x": "1"}'),
     ({"regex": "(yes|no)!"}, "regex", "yes!", "yes"),
     ({"ebnf": 'root ::= "a" root | "b"'}, "ebnf", "aab", "aa"),
     ({"choice": ["yes", "no (why?)"]}, "structural_tag", "no (why?)", "maybe"),
@@ -103,9 +103,16 @@ def test_a_form_is_enforced_in_both_services(fields, kind, allowed, refused):
 
 def test_a_completion_takes_a_schema_by_itself():
     constraint = text({"json_schema": json.dumps(POINT)})
-    assert (constraint.kind, constraint.field) == ("json_schema", "json_schema")
+    assert (constraint.kind, constraint.field) == ("structural_tag", "json_schema")
     for document in documents(constraint):
         jsonschema.validate(document, POINT)
+
+
+def test_a_document_has_no_runs_of_spaces():
+    """A weak model would write nothing else."""
+    grammar = Grammar(text(ANSWER))
+    assert grammar.accepts('{"x": 1}') and grammar.accepts('{\n"x":1 }')
+    assert not grammar.accepts('{  "x": 1}') and not grammar.accepts('{"x":\n 1}')
 
 
 @pytest.mark.parametrize("fields", [{}, {"response_format": {"text": {}}}])
@@ -317,7 +324,8 @@ def test_auto_with_a_form_is_calls_or_the_form():
     assert not enforced.accepts(CALL + '{"x": 1}')
     pythonic = OutputFormat(TOOL_FORMATS["pythonic"])
     constraint, form = chat(ANSWER, functions=[WEATHER], format=pythonic)
-    assert (constraint.kind, form) == ("json_schema", None)
+    assert (constraint.kind, form) == ("structural_tag", None)
+    assert json.loads(constraint.text)["format"]["type"] == "json_schema"
 
 
 @pytest.mark.parametrize("choice", [REQUIRED, ONLY], ids=["required", "named"])
@@ -328,7 +336,7 @@ def test_a_form_and_calls_that_must_be_are_refused(choice, fields):
 
 
 def test_no_tools_leave_the_form_alone():
-    assert chat(ANSWER, functions=[], choice=NONE, format=QWEN)[0].kind == "json_schema"
+    assert chat(ANSWER, functions=[], choice=NONE, format=QWEN)[0] == text(ANSWER)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +385,7 @@ def test_reasoning_may_come_first_where_the_model_begins_it():
 
 
 def test_reasoning_that_is_over_leaves_the_form_alone():
-    assert chat(ANSWER, format=THINKING_QWEN, prompt_end=CLOSED)[0].kind == "json_schema"
+    assert chat(ANSWER, format=THINKING_QWEN, prompt_end=CLOSED)[0] == text(ANSWER)
 
 
 def test_a_model_that_always_reasons_begins_inside():

@@ -112,7 +112,7 @@ async def test_the_best_of_each_prompt_and_none_that_failed(start_inferd, small_
         ({"n": 128, "prompt": ["x"] * 9}, "n"),
         ({"logprobs": 21}, "logprobs"),
         # The scheduler protocol has none of these.
-        ({"extra_body": {"stop_regex": ["a+"]}}, "stop_regex"),
+        ({"extra_body": {"extra_key": "a"}}, "extra_key"),
         ({"extra_body": {"priority": 0}}, "priority"),
         ({"extra_body": {"cache_salt": "a"}}, "cache_salt"),
         ({"extra_body": {"extra_key": "a"}}, "extra_key"),

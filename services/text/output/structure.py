@@ -25,6 +25,12 @@ _HARMONY_CALLS = (
 )
 
 
+def json_document(schema: Structure) -> Structure:
+    """A JSON document of this schema, without runs of spaces: where these are allowed, a weak model writes
+    nothing else, up to its last token."""
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
+
+
 def can_constrain(tools: ToolFormat) -> bool:
     """Whether calls of this form can be written as a structural tag."""
     return isinstance(tools.syntax, HarmonyCalls) or tools.call_frame("f") is not None
@@ -134,7 +140,7 @@ def _call_tags(tools: ToolFormat, schemas: Mapping[str, Structure]) -> list[Stru
         frame = tools.call_frame(name)
         assert frame is not None  # `can_constrain`
         begin, end = frame
-        content = _arguments(schema)
+        content = json_document(schema)
         if tools.arguments_style != "json":
             content = {"type": "json_schema", "json_schema": schema, "style": tools.arguments_style}
         if tools.written_name.endswith("0"):
@@ -155,14 +161,9 @@ def _harmony_call(name: str, schema: Structure) -> Structure:
     # The end is a stop token of the model's: where the engine knows it as one, it is not text to it.
     return _sequence(
         _either([_text(begin.format(name)) for begin in _HARMONY_CALLS]),
-        _arguments(schema),
+        json_document(schema),
         {"type": "optional", "content": _text("<|call|>")},
     )
-
-
-def _arguments(schema: Structure) -> Structure:
-    # With any number of spaces a weak model writes nothing else, up to its last token.
-    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
 
 
 def _harmony_answer(form: Structure, prompt_end: str, *, message: bool) -> Structure:
