@@ -15,6 +15,7 @@ serve: ## Install what is missing, fetch the default model, and serve it (CONFIG
 test: ## Install what the tests need, and run all of them (ARGS for pytest)
 	@scripts/install dev
 	@scripts/postgres >/dev/null
+	@scripts/interop >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: ## All but the tests: format, lint, types, protos, generated code
@@ -48,7 +49,8 @@ lock: ## Resolve the dependencies anew
 	@UV_CUSTOM_COMPILE_COMMAND="make lock"; export UV_CUSTOM_COMPILE_COMMAND; \
 	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra sglang --group dev -o requirements/dev.txt && \
 	$(BIN)/uv pip compile -q pyproject.toml --extra sglang -c requirements/dev.txt -o requirements/serve.txt && \
-	$(BIN)/uv pip compile -q pyproject.toml -c requirements/dev.txt -o requirements/gateway.txt
+	$(BIN)/uv pip compile -q pyproject.toml -c requirements/dev.txt -o requirements/gateway.txt && \
+	$(BIN)/uv pip compile -q --upgrade --group pyproject.toml:interop -o requirements/interop.txt
 
 gateway: ## Install without SGLang, for a host in front of remote runtimes
 	@scripts/install gateway
