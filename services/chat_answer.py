@@ -49,6 +49,8 @@ class ChatAnswer:
         #: Of each answer, what has to be known of it to have it whole.
         self._pieces: list[list[Piece]] = [[] for _ in self._readers]
         self._events: list[list[Event]] = [[] for _ in self._readers]
+        # Read once, not with every token.
+        self._token_ids = self.request.return_token_ids
 
     async def whole(self) -> pb.ChatCompletion:
         """Generate all of it."""
@@ -61,7 +63,8 @@ class ChatAnswer:
         """Generate it piece by piece. Closing the generator aborts the work."""
         work, request = self.work, self.request
         begun = [False] * work.n
-        prompt = work.prompts[0] if request.return_token_ids else ()
+        prompt = work.prompts[0] if self._token_ids else ()
+        continuous = request.stream_options.continuous_usage_stats
         pieces = work.run()
         try:
             async for index, piece in pieces:
@@ -78,7 +81,7 @@ class ChatAnswer:
                 if prompt:
                     chunk.prompt_token_ids.extend(prompt)
                     prompt = ()
-                if request.stream_options.continuous_usage_stats:
+                if continuous:
                     chunk.usage.CopyFrom(self._usage())
                 yield chunk
         finally:
@@ -96,7 +99,7 @@ class ChatAnswer:
             model=self.request.model,
             choices=[self._choice(index) for index in range(self.work.n)],
             usage=self._usage(),
-            prompt_token_ids=self.work.prompts[0] if self.request.return_token_ids else (),
+            prompt_token_ids=self.work.prompts[0] if self._token_ids else (),
         )
 
     def _usage(self) -> sampling_pb2.Usage:
@@ -110,9 +113,9 @@ class ChatAnswer:
         self, index: int, piece: Piece, events: list[Event], *, first: bool
     ) -> pb.ChatChunkChoice | None:
         """What a piece adds to a stream; None where that is nothing yet."""
-        request, reader = self.request, self._readers[index]
+        reader = self._readers[index]
         logprobs = chat_logprobs([piece.logprobs], self.work.model.text.tokenizer) if piece.logprobs else None
-        if not (events or first or logprobs or piece.finish or request.return_token_ids):
+        if not (events or first or logprobs or piece.finish or self._token_ids):
             return None
         plain = self.form is None
         delta = pb.ChatDelta(content=piece.text or None) if plain else reader.delta(events)
@@ -121,7 +124,7 @@ class ChatAnswer:
             if not events:
                 delta.content = ""
         choice = pb.ChatChunkChoice(index=index, delta=delta, logprobs=logprobs)
-        if request.return_token_ids:
+        if self._token_ids:
             choice.token_ids.extend(piece.token_ids)
         if piece.finish:
             choice.finish_reason = reader.finish_reason(piece)
@@ -143,7 +146,7 @@ class ChatAnswer:
             matched_stop=matched_stop(last),
             error=last.error.to_status() if last.error else None,
         )
-        if self.request.return_token_ids:
+        if self._token_ids:
             for piece in pieces:
                 choice.token_ids.extend(piece.token_ids)
         return choice
