@@ -51,11 +51,12 @@ def parse(
     return joined([*events, *parser.finish()]), parser.reasoning_end
 
 
-def parse_every_cut(text: str, *args: Any, **kwargs: Any) -> list[Event]:
-    """The events, which are the same for one piece, for single characters and for every single cut."""
+def parse_every_cut(text: str, *args: Any, step: int = 1, **kwargs: Any) -> list[Event]:
+    """The events, which are the same for one piece, for single characters and for every single cut (or for
+    those at a multiple of `step`)."""
     whole = parse(text, *args, **kwargs)
     assert parse(text, *args, cuts=range(1, len(text)), **kwargs) == whole
-    for cut in range(1, len(text)):
+    for cut in range(step, len(text), step):
         assert parse(text, *args, cuts=(cut,), **kwargs) == whole, f"cut at {cut}"
     return whole[0]
 
@@ -169,6 +170,23 @@ def _named(begin: str, between: str, end: str) -> Callable[[str, dict[str, Any]]
 
 def _in_json(key: str = "arguments", name_key: str = "name") -> Callable[[str, dict[str, Any]], str]:
     return lambda name, arguments: _json({name_key: name, key: arguments})
+
+
+def _xtml(name: str, arguments: dict[str, Any]) -> str:
+    def kind(value: Any) -> str:
+        return "string" if isinstance(value, str) else "number" if isinstance(value, int) else "object"
+
+    tags = "".join(
+        f'<|open|>argument key="{key}" type="{kind(value)}"<|sep|>{_bare(value)}<|close|>argument<|sep|>'
+        for key, value in arguments.items()
+    )
+    return f'<|open|>call tool="{name}" index="1"<|sep|>{tags}<|close|>call<|sep|>'
+
+
+def _minimax_m3(name: str, arguments: dict[str, Any]) -> str:
+    mark = "]<]minimax[>["
+    tags = "".join(f"{mark}<{key}>{_bare(value)}{mark}</{key}>" for key, value in arguments.items())
+    return f'{mark}<invoke name="{name}">{tags}{mark}</invoke>\n'
 
 
 WRITERS: dict[str, Callable[[Sequence[Call]], str]] = {
@@ -302,6 +320,11 @@ WRITERS: dict[str, Callable[[Sequence[Call]], str]] = {
         "",
         "<minimax:tool_call>\n",
         "</minimax:tool_call>",
+    ),
+    "minimax-m3": _each(_minimax_m3, "", "]<]minimax[>[<tool_call>\n", "]<]minimax[>[</tool_call>"),
+    "kimi_k3": _each(_xtml, "", "<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+    "minicpm5": _each(
+        _tagged('<param name="', '">', "</param>", '<function name="NAME">', "</function>"), "\n"
     ),
     "dots": _each(
         _tagged('<parameter name="', '">', "</parameter>\n", '<invoke name="NAME">\n', "</invoke>\n"),

@@ -275,3 +275,57 @@ async def test_an_answer_is_the_same_every_way(start_inferd, small_text, long_mo
             assert len({call[0] for call in said.calls}) == len(truth.calls), (way, cut)
             seen.add(str(said.but_ids()))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hermes after reasoning",
+        "qwen3-coder",
+        "mistral, new",
+        "llama 3",
+        "deepseek v3",
+        "deepseek v3.2",
+        "glm 4.5",
+        "kimi k2",
+        "gpt-oss",
+        "pythonic",
+        "gemma4",
+        "kimi_k3",
+        "minimax-m3",
+    ],
+)
+async def test_forced_calls_are_read_in_the_form_they_are_forced_into(
+    start_inferd, small_text, long_model, name, choice
+):
+    # Families whose own form cannot be constrained answer in JSON; the others in their own.
+    form = f'[{{"name": "get_weather", "parameters": {json.dumps(PARIS)}}}]'
+    truth = Truth(name, form, (("get_weather", PARIS),))
+    if name != "pythonic":
+        truth = TRUTHS.get(name, truth)
+    ids = [*small_text.tokenizer.encode(truth.text, add_special_tokens=False), 2]
+    parsers = {"tool_call_parser": truth.tools, "reasoning_parser": truth.reasoning_parser}
+    inferd = await start_inferd(model={"path": long_model, **parsers})
+    inferd.runtime.script = fixed(ids, chunk_sizes=(3, 1, 5))
+    for way, said in (await every_way(inferd, {**ASK, "tool_choice": choice})).items():
+        named = [call for call in truth.calls if choice == "required" or call[0] == "get_weather"]
+        found = [(call[1], json.loads(call[2])) for call in said.calls]
+        assert found[: len(named)] == named, way
+        assert said.content.strip() == (truth.content or "").strip(), way
+        assert said.reasoning == (truth.reasoning or ""), way
+        assert said.finish == "tool_calls", way
+
+
+async def test_an_answer_goes_on_where_its_thinking_was_left(start_inferd, small_text, long_model):
+    inferd = await start_inferd(model={"path": long_model, "reasoning_parser": "qwen3"})
+    text = " and two.</think>Four."
+    ids = [*small_text.tokenizer.encode(text, add_special_tokens=False), 2]
+    inferd.runtime.script = fixed(ids, chunk_sizes=(1, 2))
+    asked = [ASK["messages"][0], {"role": "assistant", "content": "<think>Two"}]
+    body = {"model": "small", "messages": asked, "continue_final_message": True}
+    body["add_generation_prompt"] = False
+    for way, said in (await every_way(inferd, body)).items():
+        assert (said.reasoning, said.content) == (" and two.", "Four."), way
+    said = await every_way(inferd, {**body, "separate_reasoning": False})
+    assert {each.content for each in said.values()} == {text}

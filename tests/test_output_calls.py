@@ -87,7 +87,6 @@ def test_ids_that_the_model_gives(family: str, text: str, call_id: str | None, n
         ("hermes", '<tool_call>{"name": 5}</tool_call>'),
         ("hermes", '<tool_call>{"name": ""}</tool_call>'),
         ("hermes", "<tool_call>{'name': 'f'}</tool_call>"),
-        ("hermes", "<tool_call>[]</tool_call>"),
         ("hermes", "<tool_call>{}</tool_call> tail"),
         ("hermes", "a </tool_call> b"),
         ("hermes", "5 <tool_ 6 <"),
@@ -102,10 +101,8 @@ def test_ids_that_the_model_gives(family: str, text: str, call_id: str | None, n
         ("llama3", "<|python_tag|>print(1)"),
         ("pythonic", "[1, 2] and [get_weather] and [other(a=1)] and [get_weather(1)]"),
         ("deepseekv3", "<｜tool▁calls▁begin｜> no calls <｜tool▁calls▁end｜>"),
-        ("kimi_k2", "<|tool_calls_section_begin|><|tool_calls_section_end|>"),
         ("glm45", "<tool_call>one two</tool_call>"),
         ("qwen3_coder", "<tool_call>\n<functions>\n</tool_call>"),
-        ("deepseekv32", "<｜DSML｜function_calls>\n</｜DSML｜function_calls>"),
         ("gemma4", "<|tool_call>call:no braces<tool_call|>"),
         ("gemma3", "```tool_code\nfor x in y: pass\n```"),
         ("json_array", '[{"a": 1}]'),
@@ -115,6 +112,22 @@ def test_ids_that_the_model_gives(family: str, text: str, call_id: str | None, n
 )
 def test_what_is_no_call_is_content(family: str, text: str) -> None:
     assert parse_every_cut(text, family) == ([Content(text)] if text else [])
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("hermes", "<tool_call>[]</tool_call>"),
+        ("granite", "<|tool_call|>[ ]"),
+        ("jamba", "<tool_calls>[]</tool_calls>"),
+        ("kimi_k2", "<|tool_calls_section_begin|> <|tool_calls_section_end|>"),
+        ("deepseekv32", "<｜DSML｜function_calls>\n</｜DSML｜function_calls>"),
+        ("minimax-m3", "]<]minimax[>[<tool_call>]<]minimax[>[</tool_call>"),
+        ("lfm2", "<|tool_call_start|>[]<|tool_call_end|>"),
+    ],
+)
+def test_no_calls_say_nothing(family: str, text: str) -> None:
+    assert parse_every_cut(f"Well. {text} So.", family) == [Content("Well.  So.")]
 
 
 @pytest.mark.parametrize(
@@ -263,3 +276,160 @@ def test_a_json_answer_is_not_held_back() -> None:
     parser = OutputParser(OutputFormat(TOOL_FORMATS["llama3"]), [Function("f")], "")
     assert parser.feed('{"city": ') == [Content('{"city": ')]
     assert parser.feed('"Bern", "x": {"name": "f"') == [Content('"Bern", "x": {"name": "f"')]
+
+
+CODER = "<tool_call>\n<function=get_weather>\n{}</function>\n</tool_call>"
+DSML = (
+    '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+    "<｜DSML｜parameter name={}</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>"
+)
+DALLAS: dict[str, object] = {"city": "Dallas", "days": 5}
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "arguments"),
+    [
+        # A value's end forgotten, in the middle and at the end; the call's own end; the marks before it.
+        (
+            "qwen3_coder",
+            CODER.format("<parameter=city>\nDallas\n<parameter=days>\n5\n</parameter>\n"),
+            DALLAS,
+        ),
+        (
+            "qwen3_coder",
+            CODER.format("<parameter=days>\n5\n</parameter>\n<parameter=city>\nDallas\n"),
+            DALLAS,
+        ),
+        (
+            "qwen3_coder",
+            CODER.format("<parameter=city>\na\n</function>\n</parameter>\n"),
+            {"city": "a\n</function>"},
+        ),
+        (
+            "qwen3_coder",
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\nDallas\n</parameter>\n</tool_call>",
+            {"city": "Dallas"},
+        ),
+        ("mimo", CODER.format("<parameter=city>Dallas\n<parameter=days>5</parameter>\n"), DALLAS),
+        # JSON in place of tags.
+        (
+            "qwen3_coder",
+            '<tool_call>\n{"name": "get_weather", "arguments": {"city": "x"}}\n</tool_call>',
+            {"city": "x"},
+        ),
+        (
+            "dots",
+            '<dots_function_call>{"name": "get_weather", "arguments": {"city": "x"}}</dots_function_call>',
+            {"city": "x"},
+        ),
+        # All arguments in one parameter that the function has not.
+        (
+            "deepseekv32",
+            DSML.format('"arguments" string="false">{"city": "x"}'),
+            {"city": "x"},
+        ),
+        (
+            "deepseekv32",
+            DSML.format('"input" string="true">text'),
+            {"input": "text"},
+        ),
+        ("gemma4", "<|tool_call>call:get_weather{city:,days:5}<tool_call|>", {"city": "", "days": 5}),
+        (
+            "gemma4",
+            '<|tool_call>call:get_weather{deep:{<|"|>3<|"|>:<|"|>x<|"|>}}<tool_call|>',
+            {"deep": {"3": "x"}},
+        ),
+        (
+            "internlm",
+            '<|action_start|><|plugin|>\n{"name": "get_weather", "parameters": {}}<|action_end|>',
+            {},
+        ),
+        ("llama3", '{"name": "get_weather", "parameters": {"city": "x"}};', {"city": "x"}),
+        (
+            "minicpm5",
+            '<function name="get_weather"><param name="city"><![CDATA[</param>]]></param></function>',
+            {"city": "</param>"},
+        ),
+        # What Python would not take: quotes and line breaks without an escape, numbers with zeros before.
+        (
+            "lfm2",
+            "<|tool_call_start|>[get_weather(city='sed -n '3,4p' f')]<|tool_call_end|>",
+            {"city": "sed -n '3,4p' f"},
+        ),
+        (
+            "lfm2",
+            "<|tool_call_start|>[get_weather(city='a\nb\x00' , days=07)]<|tool_call_end|>",
+            {"city": "a\nb\x00", "days": 7},
+        ),
+    ],
+)
+def test_calls_that_models_write_otherwise(family: str, text: str, arguments: dict[str, object]) -> None:
+    events = parse_every_cut(text, family)
+    assert complete_calls(events) == [("get_weather", arguments)]
+    assert content(events) == ""
+
+
+ORDER = {
+    "type": "object",
+    "properties": {
+        "user": {"type": "integer"},
+        "note": {"type": "string"},
+        "ship": {"type": "object", "properties": {"zip": {"type": "string"}}},
+        "items": {
+            "anyOf": [{"type": "array", "items": {"$ref": "#/$defs/item"}}, {"type": "null"}],
+        },
+        "meta": {"type": "object", "additionalProperties": {"type": "string"}},
+        "free": {"type": "object"},
+        "none": {"type": "array"},
+    },
+    "$defs": {
+        "item": {"type": "object", "properties": {"sku": {"type": "string"}, "count": {"type": "integer"}}}
+    },
+}
+
+
+def test_tags_within_tags() -> None:
+    text = (
+        'So.\n~<tool_call>\n~<invoke name="order">~<user>42~</user>~<note> a < b\n~</note>\n'
+        "~<ship>\n~<zip>018~</zip>\n~</ship>~<items>~<item>~<sku>1~</sku>~<count>2~</count>~</item>"
+        "~<item>~<sku>x~</sku>~</item>~</items>~<meta>~<source>5~</source>~</meta>"
+        "~<free>~<tag>a~</tag>~<tag>5~</tag>~<list>~<item>1~</item>~</list>~</free>~<none>~</none>"
+        '~</invoke>\n~<invoke name="order">\n~</invoke>\n~</tool_call>'
+    ).replace("~", "]<]minimax[>[")
+    events = parse_every_cut(text, "minimax-m3", functions=[Function("order", ORDER)])
+    assert content(events) == "So.\n"
+    order = {
+        "user": 42,
+        "note": " a < b\n",
+        "ship": {"zip": "018"},
+        "items": [{"sku": "1", "count": 2}, {"sku": "x"}],
+        "meta": {"source": "5"},
+        "free": {"tag": ["a", 5], "list": [1]},
+        "none": [],
+    }
+    assert complete_calls(events) == [("order", order), ("order", {})]
+
+
+@pytest.mark.parametrize("inside", ["~<a>~<b>1~</a>", "~<a>1", "~<a>x~<b>1~</b>~</a>", "~<>1~</>", "no tags"])
+def test_tags_that_do_not_nest_break_the_call(inside: str) -> None:
+    text = f'~<tool_call>~<invoke name="order">{inside}~</invoke>~</tool_call>!'.replace("~", "]<]minimax[>[")
+    events = parse_every_cut(text, "minimax-m3", functions=[Function("order", ORDER)])
+    assert [complete for _, _, complete in calls(events)] == [False]
+    assert "minimax" not in content(events)
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "read"),
+    [
+        ("deepseekv3", "Well.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>funct", "Well."),
+        ("deepseekv32", "Well.\n\n<｜DSML｜function_c", "Well.\n\n"),
+        ("gpt-oss", "<|channel|>final<|message|>Well.<|en", "Well.<|en"),
+        ("hermes", "Well. <tool_c", "Well. <tool_c"),
+        ("kimi_k3", "Well.<|open|>too", "Well."),
+        ("minimax-m3", "Well.]<]minimax[>[<tool", "Well."),
+        ("minimax-m3", "Well.]<]mini", "Well.]<]mini"),
+    ],
+)
+def test_a_text_that_ends_in_a_marker_does_not_show_it(family: str, text: str, read: str) -> None:
+    events = parse_every_cut(text, family)
+    assert (content(events), calls(events)) == (read, [])

@@ -19,14 +19,20 @@ from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS
         (
             "<tool_call>\\n<function=x>\\n<parameter=y> </think> assistant\\n<think>\\n",
             "qwen3_coder",
-            "qwen3-thinking",
+            "qwen3",
         ),
         (
             "[gMASK]<sop> <tool_call>{name}\n<arg_key> <arg_value> '</think>' enable_thinking",
             "glm45",
             "glm45",
         ),
+        (
+            "'\\n<tool_call>' + tc.name }}\n<arg_key>{{ k }}</arg_key>\n<arg_value>{{ v }} </think>",
+            "glm45",
+            "glm45",
+        ),
         ("{{- '<tool_call>' + tc.name -}}<arg_key> <arg_value> </think>", "glm47", "glm45"),
+        ("<tool_call>{name}<arg_key>{{ k }}</arg_key><arg_value> </think>", "glm47", "glm45"),
         (
             "<｜tool▁calls▁begin｜><｜tool▁sep｜>\\n```json\\n <｜Assistant｜> </think>",
             "deepseekv3",
@@ -47,6 +53,14 @@ from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS
         ("<|start|>assistant<|channel|>analysis<|message|>", "gpt-oss", "gpt-oss"),
         ("<|tool_call>call: <|channel>thought", "gemma4", "gemma4"),
         ("<minimax:tool_call> <think>", "minimax-m2", "minimax"),
+        ("]<]minimax[>[<tool_call> <mm:think>", "minimax-m3", "minimax-m3"),
+        ("<|open|>call<|sep|>", "kimi_k3", "kimi_k3"),
+        ('<function name="f"><param name="x"> {{ content.split("</think>") }}', "minicpm5", "qwen3"),
+        ("formatted as functools[{...}] <|end|>", "phi4_mini_json", None),
+        ("make calls in a single JSON array: [{tool_call_name ...}]", "xlam", None),
+        ('<|function_call_library|> output "<function_call> {...}"', "granite-20b-fc", None),
+        ('<tool_calls>[{"name": ..., "arguments": ...}]</tool_calls> <think>', "jamba", "hunyuan_a13b"),
+        ("<tool_calls><tool_call>f<tool_sep> <think>", "hunyuan", "hunyuan"),
     ],
 )
 def test_detection(source: str, tools: str | None, reasoning: str | None) -> None:

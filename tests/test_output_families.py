@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.text.output.description import HarmonyCalls, NamedCalls, Parameters
+from services.text.output.description import HarmonyCalls, NamedCalls, NestedTags, Parameters
 from services.text.output.formats import TOOL_FORMATS
 from tests.output_texts import WRITERS, Call, complete_calls, content, parse, parse_every_cut
 
@@ -65,7 +65,9 @@ def _ends() -> list[tuple[str, str]]:
     found = []
     for family in WRITERS:
         tools = TOOL_FORMATS[family]
-        tagged = isinstance(tools.syntax, NamedCalls) and isinstance(tools.syntax.arguments, Parameters)
+        tagged = isinstance(tools.syntax, NamedCalls) and isinstance(
+            tools.syntax.arguments, Parameters | NestedTags
+        )
         # Tagged arguments are all there only where the call ends.
         ends = {tools.section_end} if tagged else {tools.section_end, tools.call_end}
         found += [(family, end.strip()) for end in sorted(ends) if end.strip()]
@@ -75,14 +77,14 @@ def _ends() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("family", "end"), _ends())
 def test_a_call_is_all_there_without_what_closes_it(family: str, end: str) -> None:
     written = WRITERS[family](CALLS[:1]).rstrip()
-    assert complete_calls(parse_every_cut(written.removesuffix(end), family)) == CALLS[:1]
+    assert complete_calls(parse_every_cut(written.removesuffix(end), family, step=3)) == CALLS[:1]
 
 
 @pytest.mark.parametrize("family", [family for family in WRITERS if family != "gpt-oss"])
 def test_text_around_calls_is_content(family: str) -> None:
     write = WRITERS[family]
     text = f" Well.\n\n{write(CALLS[:2])} and {write(CALLS[2:])}\n so.\n"
-    events = parse_every_cut(text, family)
+    events = parse_every_cut(text, family, step=7)
     assert complete_calls(events) == CALLS
     assert content(events) == " Well.\n\n and \n so.\n"
 
@@ -90,7 +92,7 @@ def test_text_around_calls_is_content(family: str) -> None:
 @pytest.mark.parametrize("family", [family for family in WRITERS if family != "gpt-oss"])
 def test_space_around_calls_is_not_content(family: str) -> None:
     write = WRITERS[family]
-    events = parse_every_cut(f"\n\n{write(CALLS[:1])}\n \n{write(CALLS[1:])}\n", family)
+    events = parse_every_cut(f"\n\n{write(CALLS[:1])}\n \n{write(CALLS[1:])}\n", family, step=7)
     assert complete_calls(events) == CALLS
     assert content(events) == ""
 
@@ -98,7 +100,7 @@ def test_space_around_calls_is_not_content(family: str) -> None:
 @pytest.mark.parametrize("family", [family for family in WRITERS if family != "gpt-oss"])
 def test_without_functions_nothing_is_a_call(family: str) -> None:
     text = f"Well. {WRITERS[family](CALLS)} so. "
-    events = parse_every_cut(text, family, functions=())
+    events = parse_every_cut(text, family, functions=(), step=7)
     assert content(events) == text
     assert complete_calls(events) == []
 
@@ -110,19 +112,25 @@ def test_a_truncated_answer_tells_what_it_had(family: str) -> None:
     arguments = next(event.text for event in whole if type(event).__name__ == "CallArguments")
     for end in range(len(written)):
         events = parse(written[:end], family)[0]
-        assert parse(written[:end], family, cuts=range(1, end))[0] == events
+        assert (
+            parse(written[:end], family, cuts=sorted({end // 2, max(end - 3, 0), max(end - 1, 0)}))[0]
+            == events
+        )
         ends = [event for event in events if type(event).__name__ == "CallEnd"]
         begins = [event for event in events if type(event).__name__ == "CallBegin"]
         assert len(begins) == len(ends) <= 1
         read = "".join(event.text for event in events if type(event).__name__ == "CallArguments")
         assert arguments.startswith(read)
         assert not ends or ends[0].complete == (read == arguments)  # type: ignore[union-attr]
+        assert not any(marker in content(events) for marker in TOOL_FORMATS[family].markers), written[:end]
 
 
 def _expressible(family: str, text: str) -> bool:
     match TOOL_FORMATS[family].syntax:
         case NamedCalls(arguments=Parameters(end=end)):
             return end not in text and not (text + end).startswith(end) and end not in (text + end)[:-1]
+        case NamedCalls(arguments=NestedTags(mark=mark)):
+            return mark[0] not in text
         case NamedCalls(quote=quote) if quote:
             return quote not in text
         case _:
@@ -164,7 +172,7 @@ _TEXT = st.text(st.sampled_from("ab .!é😀\n\t"), max_size=8)
 
 
 @pytest.mark.parametrize("family", WRITERS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_calls_any_cuts(family: str, data: st.DataObject) -> None:
     named = st.tuples(st.sampled_from(["get_weather", "get_time", "un_known"]), _arguments(family))

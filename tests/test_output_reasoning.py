@@ -51,6 +51,42 @@ def test_reasoning(family: str, prompt_end: str, text: str, events: list[Event],
     assert parse(text, "hermes", family, prompt_end=prompt_end)[1] == end
 
 
+K3 = "<|open|>response<|sep|>b <|c<|close|>response<|sep|><|close|>message<|sep|>"
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt_end", "text", "events"),
+    [
+        (
+            "kimi_k3",
+            "",
+            f"<|open|>think<|sep|>a<|close|>think<|sep|>{K3}",
+            [Reasoning("a"), Content("b <|c")],
+        ),
+        (
+            "kimi_k3",
+            "<|open|>think<|sep|>",
+            f"a<|close|>think<|sep|>{K3}",
+            [Reasoning("a"), Content("b <|c")],
+        ),
+        ("kimi_k3", "<|open|>response<|sep|>", "b<|close|>respon", [Content("b")]),
+        ("kimi_k3", "", "<|open|>", []),
+        ("gemma4", "", "<|channel>though", []),
+        (
+            "hunyuan_a13b",
+            "",
+            "<think>\na\n</think>\n<answer>\nb\n</answer>",
+            [Reasoning("\na\n"), Content("b")],
+        ),
+        ("olmo3", "", "</think>\n\nb", [Content("\n\nb")]),
+    ],
+)
+def test_what_frames_content_is_none_of_it(
+    family: str, prompt_end: str, text: str, events: list[Event]
+) -> None:
+    assert parse_every_cut(text, None, family, prompt_end=prompt_end) == events
+
+
 def test_a_call_after_the_prompts_empty_reasoning() -> None:
     assert parse_every_cut(f"\n{CALL}", "hermes", "qwen3", prompt_end=CLOSED) == CALLED
 

@@ -100,6 +100,6 @@ def _value(source: Source, write: _Write, quote: str, depth: int) -> Steps[None]
         write('"')
     else:
         text = yield from source.run(_BARE)
-        if not text.strip() or source.position >= len(source.text):
+        if source.text[source.position : source.position + 1] not in (",", "}", "]"):
             raise Malformed
         write(json_of_text(text.strip(), _NO_STRING))

@@ -53,20 +53,37 @@ class Parameters:
     """Where the tag itself says whether its value is a string ("true") or JSON: the text after that."""
     own_lines: bool = False
     """The format writes a value on lines of its own: one newline before and one after are not the value's."""
+    also_ends: tuple[str, ...] = ()
+    """What ends a value as well, where its own end is missing: it is not part of the value's end."""
+    string_kind: str = "true"
+    """The kind that says string."""
+    literal: tuple[str, str] | None = None
+    """A value that begins with the first is what stands before the second, whatever it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class NestedTags:
+    """Arguments are tags within tags, named for their keys, `mark` before each tag; an array's are items."""
+
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
 class NamedCalls:
     """A call is the format's `call_begin`, the name, `call_name_end`, the arguments, `call_end`."""
 
-    arguments: Literal["json", "braces"] | Parameters = "json"
+    arguments: Literal["json", "braces"] | Parameters | NestedTags = "json"
     """JSON; or tagged one by one (also then a JSON object will do); or in braces, with bare keys, and strings
     between `quote`s (Gemma)."""
+    skip_to: str = ""
+    """What stands between `call_name_end` and this is not read."""
     quote: str = ""
     id_mark: str = ""
     """After the name there may be this and the call's id."""
     name_in_id: str = ""
     """A pattern with a group `name`: what stands for the name is the call's id, and holds the name so."""
+    or_json: bool = False
+    """A section may hold JSON objects with a name and arguments instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +134,7 @@ class ToolFormat:
         match self.syntax:
             case NamedCalls(arguments=Parameters() as parameters):
                 return parameters.style
-            case NamedCalls(arguments="braces") | PythonCalls():
+            case NamedCalls(arguments="braces" | NestedTags()) | PythonCalls():
                 return None
             case _:
                 return "json"
@@ -141,7 +158,9 @@ class ToolFormat:
                 texts += [*calls.begins, *calls.ends, *calls.name_ends, calls.id_mark]
             case NamedCalls() as named:
                 texts += [named.id_mark, named.quote]
-                if isinstance(named.arguments, Parameters):
+                if isinstance(named.arguments, NestedTags):
+                    texts.append(named.arguments.mark)
+                elif isinstance(named.arguments, Parameters):
                     texts += [named.arguments.begin, named.arguments.key_end, named.arguments.end]
             case PythonCalls(begins=begins, ends=ends):
                 texts += [*begins, *ends]
@@ -165,6 +184,8 @@ class ReasoningFormat:
     """Reasoning may come again after content or calls."""
     leading_end: bool = False
     """An answer without reasoning may still begin with the closing marker."""
+    frames: tuple[str, ...] = ()
+    """Texts around content that are none of it."""
     harmony: bool = False
 
     def opened_by(self, prompt_end: str) -> bool | None:
@@ -176,7 +197,7 @@ class ReasoningFormat:
     @property
     def markers(self) -> frozenset[str]:
         """Every text of this format that a tokenizer may hold as a special token."""
-        texts = HARMONY_MARKERS if self.harmony else (self.begin, self.end)
+        texts = HARMONY_MARKERS if self.harmony else (self.begin, self.end, *self.frames)
         return frozenset(markers_in(*texts))
 
 

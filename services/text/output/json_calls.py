@@ -16,13 +16,19 @@ _OTHER_FIRST_KEYS = ("id", "type")
 
 
 def read_json_calls(reader: Reader, layout: JsonCalls, *, marked: bool) -> Steps[None]:
-    """Reads one call or more: an object, an array of objects, or objects one after the other.
+    """Reads one call or more: an object, an array of objects (of none, after a marker), or objects one after
+    the other.
 
     Raises `Malformed` at what is none; calls before it have ended by then.
     """
     source = reader.source
     yield from source.spaces()
     in_array = bool((yield from source.literal("[")))
+    if in_array and marked:
+        yield from source.spaces()
+        if (yield from source.literal("]")):
+            source.hold()
+            return
     while True:
         yield from source.spaces()
         yield from read_object(reader, layout, marked=marked)
@@ -33,7 +39,11 @@ def read_json_calls(reader: Reader, layout: JsonCalls, *, marked: bool) -> Steps
             return
         if not in_array:
             yield from source.spaces()
-            mark = "{" if (yield from source.peek()) == "{" else ""
+            char = yield from source.peek()
+            if mark and not char:  # the text ended before the next one
+                source.hold()
+                return
+            mark = "{" if char == "{" else ""
         if not mark:  # what follows is none of the calls'
             source.return_to_held()
             return

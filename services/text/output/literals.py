@@ -6,11 +6,14 @@ Does not know where the value ended: that is the readers'.
 import ast
 import json
 import math
+import re
 from typing import Any
 
 from services.text.output.value_types import STRING, fits
 
 _NAMES = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
+# A number such as a month may be written, and Python does not: 07.
+_PADDED = re.compile(r"\A0+(?=[1-9][0-9]*\Z)")
 # What the parsers of JSON and of Python raise for text that is none, nested too deeply, or a huge number.
 _UNREADABLE = (ValueError, SyntaxError, RecursionError, MemoryError)
 
@@ -41,7 +44,7 @@ def json_of_text(text: str, types: frozenset[str]) -> str:
 def json_of_python(text: str) -> str:
     """The JSON of a Python literal; `true`, `false` and `null` are as good. ValueError for anything else."""
     try:
-        value = _value(ast.parse(text.strip(), mode="eval").body)
+        value = _value(ast.parse(_PADDED.sub("", text.strip()), mode="eval").body)
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (*_UNREADABLE, TypeError) as error:
         raise ValueError(f"no literal: {type(error).__name__}") from None

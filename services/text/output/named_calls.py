@@ -6,8 +6,9 @@ Where a call begins, and what follows its end, is the parser's.
 import re
 
 from services.text.output.braces import read_braces
-from services.text.output.description import NamedCalls, Parameters, ToolFormat
+from services.text.output.description import NamedCalls, NestedTags, Parameters, ToolFormat
 from services.text.output.json_calls import read_arguments
+from services.text.output.nested_tags import read_nested_tags
 from services.text.output.reader import Reader
 from services.text.output.source import Malformed, Source, Steps
 from services.text.output.tagged import read_tagged
@@ -20,6 +21,8 @@ def read_named_call(reader: Reader, layout: NamedCalls, format: ToolFormat) -> S
     """Reads one call after its `call_begin`, up to its `call_end`."""
     name, call_id = yield from _read_name(reader.source, layout)
     yield from reader.source.words(tuple(format.call_name_end.split()))
+    if layout.skip_to:
+        yield from reader.source.up_to(layout.skip_to)
     yield from _certain(reader.source, layout, format)
     reader.begin(name, call_id)
     if layout.arguments == "json":
@@ -28,8 +31,13 @@ def read_named_call(reader: Reader, layout: NamedCalls, format: ToolFormat) -> S
         yield from reader.source.spaces()
         yield from read_braces(reader.source, reader.writer.arguments, layout.quote)
         reader.end()
+    elif isinstance(layout.arguments, NestedTags):
+        yield from read_nested_tags(reader, name, layout.arguments)
     else:
-        yield from read_tagged(reader, name, layout.arguments, format.call_end.strip())
+        ends = (format.call_end, format.section_end)
+        yield from read_tagged(
+            reader, name, layout.arguments, [end.split()[0] for end in ends if end.strip()]
+        )
 
 
 def read_name_and_json(reader: Reader, name_ends: tuple[str, ...], id_mark: str) -> Steps[None]:

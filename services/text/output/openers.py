@@ -3,7 +3,13 @@
 What happens when a reader finds no call is the parser's.
 """
 
-from services.text.output.description import HarmonyCalls, JsonCalls, NamedCalls, PythonCalls, ToolFormat
+from services.text.output.description import (
+    HarmonyCalls,
+    JsonCalls,
+    NamedCalls,
+    PythonCalls,
+    ToolFormat,
+)
 from services.text.output.json_calls import read_json_calls
 from services.text.output.named_calls import read_name_and_json, read_named_call
 from services.text.output.python_calls import read_python_calls
@@ -11,6 +17,7 @@ from services.text.output.reader import Reader
 from services.text.output.source import Malformed, Steps
 
 NOTHING: frozenset[str] = frozenset()
+_JSON = JsonCalls()
 
 
 class Openers:
@@ -46,14 +53,22 @@ class Openers:
         self.all = self.marked | bare
 
     def read(self, reader: Reader, mark: str) -> Steps[None]:
-        """Reads the calls that begin with this marker, which stands here."""
+        """Reads the calls that begin with this marker, which stands here: a section may have none."""
         source, format = reader.source, self._format
         if mark in self.marked:
             source.position += len(mark)
         if mark in self.sections:
             yield from source.spaces()
-            if not (yield from source.literal(*self.calls)):
+            or_json = isinstance(format.syntax, NamedCalls) and format.syntax.or_json
+            if or_json and (yield from source.peek()) == "{":
+                yield from read_json_calls(reader, _JSON, marked=True)
+                return
+            begin = yield from source.literal(*self.calls, *self.section_ends)
+            if not begin:
                 raise Malformed
+            if begin in self.section_ends:
+                source.hold()
+                return
         match format.syntax:
             case NamedCalls() as layout:
                 yield from read_named_call(reader, layout, format)

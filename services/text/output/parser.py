@@ -38,7 +38,7 @@ class OutputParser:
         keep_markers: bool = False,
     ) -> None:
         tools = format.tools if functions else None
-        self._source = Source()
+        self._source = Source(OutputFormat(tools, format.reasoning).markers)
         self._writer = Writer(calls=tools is not None)
         reader = Reader(self._source, self._writer, {function.name: function for function in functions})
         self._answer: Harmony | _Answer
@@ -166,15 +166,16 @@ class _Answer:
             else set()
         )
         openers = self._openers.all if self._openers else NOTHING
+        frames = frozenset(self._reasoning.frames if self._reasoning else ())
         while True:
-            mark = yield from self._source.until(finder(openers | self._closers | begin), write)
+            mark = yield from self._source.until(finder(openers | self._closers | begin | frames), write)
             if mark in begin:
                 self._marked(mark)
                 self._inside = True
                 return
             if mark in openers:
                 yield from self._calls(mark, write)
-            elif mark:
+            elif mark and mark not in frames:
                 self._closers.discard(mark)
                 self._writer.inside()
             if self._at_end:
@@ -213,7 +214,7 @@ class _Answer:
             yield from self._read_end()
         source.release()
         self._closers |= openers.section_ends
-        return True
+        return self._writer.count > calls_before
 
     def _no_call(self, mark: str, write: Callable[[str], None]) -> Steps[None]:
         source = self._source

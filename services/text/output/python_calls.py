@@ -16,6 +16,10 @@ from services.text.output.source import Malformed, Source, Steps
 _NAME = re.compile(r"[^\W\d][\w.\-]*|")
 _KEYWORD = re.compile(r"(?:[^\W\d]\w*)?")
 _JSON = JsonCalls()
+# What may not stand in a string but between three quotes, and how it is written there.
+_ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\0": "\\x00"})
+_GAP = re.compile(r"\s*")
+_AFTER_STRING = (",", ")", "]", "}", ":", "")
 _STRUCTURE = finder(frozenset("'\"()[]{},"))
 
 
@@ -26,6 +30,11 @@ def read_python_calls(reader: Reader, layout: PythonCalls, *, marked: bool) -> S
     in_list = bool((yield from source.literal("[")))
     if not in_list and not marked:
         raise Malformed
+    if in_list and marked:
+        yield from source.spaces()
+        if (yield from source.literal("]")):
+            source.hold()
+            return
     while True:
         yield from source.spaces()
         if marked and (yield from source.peek()) == "{":
@@ -73,16 +82,22 @@ def _call(reader: Reader, *, marked: bool) -> Steps[None]:
         yield from source.words(("=",))
         if separator == "{":
             reader.begin(name)
-        value = yield from _value(source)
+        literal = yield from _literal(source)
+        try:
+            value, is_literal = json_of_python(literal), True
+        except ValueError:
+            value, is_literal = literal, False
         writer.arguments(f"{separator}{json.dumps(keyword, ensure_ascii=False)}: {value}")
+        if not is_literal:
+            raise Malformed
         separator = ", "
         mark = yield from source.literal(",", ")")
     writer.arguments("}")
     reader.end()
 
 
-def _value(source: Source) -> Steps[str]:
-    """Reads a literal up to the comma or parenthesis after it; returns its JSON."""
+def _literal(source: Source) -> Steps[str]:
+    """Reads a literal up to the comma or parenthesis after it."""
     pieces: list[str] = []
     depth = 0
     while True:
@@ -99,14 +114,14 @@ def _value(source: Source) -> Steps[str]:
             depth += 1 if mark in "([{" else -1
         if depth < 0:
             raise Malformed
-    try:
-        return json_of_python("".join(pieces))
-    except ValueError:
-        raise Malformed from None
+    return "".join(pieces)
 
 
 def _string(source: Source, quote: str, pieces: list[str]) -> Steps[None]:
-    """Reads the rest of a string after its first quote."""
+    """Reads the rest of a string after its first quote.
+
+    Models forget to escape: a quote after which no string can end is the string's, and so is a line break.
+    """
     two = yield from source.literal(quote * 2)
     pieces.append(two)
     end = quote + two
@@ -114,9 +129,18 @@ def _string(source: Source, quote: str, pieces: list[str]) -> Steps[None]:
         pieces.append(quote)
         return
     marks = finder(frozenset({end, "\\"}))
-    while (mark := (yield from source.until(marks, pieces.append))) == "\\":
-        pieces.append(mark + (yield from source.peek()))
-        source.position += 1
-    if not mark:
-        raise Malformed
-    pieces.append(mark)
+
+    def write(text: str) -> None:
+        pieces.append(text if two else text.translate(_ESCAPES))
+
+    while mark := (yield from source.until(marks, write)):
+        if mark == "\\":
+            pieces.append(mark + (yield from source.peek()))
+            source.position += 1
+            continue
+        gap = yield from source.run(_GAP)
+        if two or (yield from source.peek()) in _AFTER_STRING:
+            pieces.append(mark + gap)
+            return
+        write("\\" + mark + gap)
+    raise Malformed

@@ -28,9 +28,11 @@ class Malformed(Exception):
 class Source:
     """A text that grows, and the position up to which it has been read."""
 
-    __slots__ = ("_dropped", "_held", "cut", "ended", "position", "text")
+    __slots__ = ("_dropped", "_held", "_markers", "cut", "ended", "position", "text")
 
-    def __init__(self) -> None:
+    def __init__(self, markers: frozenset[str]) -> None:
+        """`markers` are the texts that a tokenizer may hold as special tokens."""
+        self._markers = markers
         self.text = ""
         self.position = 0
         self.ended = False
@@ -183,16 +185,22 @@ class Source:
             yield
 
     def until(self, marks: MarkerFinder, write: Callable[[str], None]) -> Steps[str]:
-        """Reads and writes text up to a marker, and reads the marker; "" where the text ended first."""
+        """Reads and writes text up to a marker, and reads the marker; "" where the text ended first.
+
+        The beginning of a marker with which the text ends is text, if no special token of a model's is in it.
+        """
         return (yield from self._until(marks, write, whole=True))
 
     def value_until(self, marks: MarkerFinder, write: Callable[[str], None]) -> Steps[str]:
-        """As `until`; but the beginning of a marker with which the text ends is not the value's."""
+        """As `until`; but the beginning of a marker with which the text ends never is the value's."""
         return (yield from self._until(marks, write, whole=False))
 
     def _until(self, marks: MarkerFinder, write: Callable[[str], None], *, whole: bool) -> Steps[str]:
         while True:
             end, marker = marks.find(self.text, self.position, ended=self.ended and whole)
+            if self.ended and whole and not marker:
+                begun, _ = marks.find(self.text, self.position, ended=False)
+                end = begun if self._has_marker(begun) else end
             if end > self.position:
                 write(self.take(end))
             if marker:
@@ -203,3 +211,7 @@ class Source:
                 self.cut = True
                 return ""
             yield
+
+    def _has_marker(self, begin: int) -> bool:
+        """Whether the text from there on has one of the markers in it."""
+        return any(self.text.find(marker, begin) >= 0 for marker in self._markers)

@@ -10,6 +10,7 @@ from services.text.output.description import (
     HarmonyCalls,
     JsonCalls,
     NamedCalls,
+    NestedTags,
     Parameters,
     PythonCalls,
     ToolFormat,
@@ -80,7 +81,7 @@ _JSON_FAMILIES = (
     ),
     ToolFormat(
         "interns1",
-        JsonCalls(("<|action_start|> <|plugin|>",), ("<|action_end|>",)),
+        JsonCalls(("<|action_start|> <|plugin|>", "<|action_start|><|plugin|>"), ("<|action_end|>",)),
         call_begin='<|action_start|> <|plugin|>\n{"name": "',
         call_name_end='", "parameters": ',
         call_end="}<|action_end|>",
@@ -165,9 +166,17 @@ _NAMED_FAMILIES = (
     ),
 )
 
+_QWEN_XML = Parameters(
+    "qwen_xml",
+    "<parameter=",
+    ">",
+    "</parameter>",
+    # Its models forget the end of a value. A line that begins so is hardly ever part of one.
+    also_ends=("\n<parameter=", "\n</function>\n</tool_call>"),
+)
 _QWEN3_CODER = ToolFormat(
     "qwen3_coder",
-    NamedCalls(Parameters("qwen_xml", "<parameter=", ">", "</parameter>", own_lines=True)),
+    NamedCalls(replace(_QWEN_XML, own_lines=True), or_json=True),
     section_begin="<tool_call>\n",
     call_begin="<function=",
     call_name_end=">\n",
@@ -217,12 +226,14 @@ _TAGGED_FAMILIES = (
     replace(
         _QWEN3_CODER,
         name="mimo",
-        syntax=NamedCalls(Parameters("qwen_xml", "<parameter=", ">", "</parameter>")),
+        syntax=NamedCalls(_QWEN_XML),
     ),
     replace(
         _QWEN3_CODER,
         name="seed_oss",
-        syntax=NamedCalls(Parameters("qwen_xml", "<parameter=", ">", "</parameter>")),
+        syntax=NamedCalls(
+            replace(_QWEN_XML, also_ends=("\n<parameter=", "\n</function>\n</seed:tool_call>"))
+        ),
         section_begin="<seed:tool_call>\n",
         section_end="\n</seed:tool_call>",
     ),
@@ -276,8 +287,47 @@ _TAGGED_FAMILIES = (
     replace(
         _MINIMAX_M2,
         name="dots",
+        syntax=NamedCalls(Parameters("minimax_xml", '<parameter name="', '">', "</parameter>"), or_json=True),
         section_begin="<dots_function_call>\n",
         section_end="</dots_function_call>",
+    ),
+    ToolFormat(
+        "minimax-m3",
+        NamedCalls(NestedTags("]<]minimax[>[")),
+        section_begin="]<]minimax[>[<tool_call>\n",
+        call_begin=']<]minimax[>[<invoke name="',
+        call_name_end='">',
+        call_end="]<]minimax[>[</invoke>\n",
+        section_end="]<]minimax[>[</tool_call>",
+        extra_markers=("]<]minimax[>[",),
+    ),
+    ToolFormat(
+        "kimi_k3",
+        NamedCalls(
+            Parameters(
+                None,
+                '<|open|>argument key="',
+                '" type="',
+                "<|close|>argument<|sep|>",
+                kind_end='"<|sep|>',
+                string_kind="string",
+            ),
+            skip_to="<|sep|>",
+        ),
+        section_begin="<|open|>tools<|sep|>",
+        call_begin='<|open|>call tool="',
+        call_name_end='"',
+        call_end="<|close|>call<|sep|>",
+        section_end="<|close|>tools<|sep|>",
+    ),
+    ToolFormat(
+        "minicpm5",
+        NamedCalls(
+            Parameters(None, '<param name="', '">', "</param>", literal=("<![CDATA[", "]]>")),
+        ),
+        call_begin='<function name="',
+        call_name_end='">',
+        call_end="</function>",
     ),
     ToolFormat(
         "step3",
@@ -342,6 +392,9 @@ _ALIASES = {
     "step3p5": "qwen3_coder",
     "minimax": "minimax-m2",
     "minimax_m2": "minimax-m2",
+    "minimax_m3": "minimax-m3",
+    "minicpm5xml": "minicpm5",
+    "hy_v3": "hunyuan",
     "kimi": "kimi_k2",
     "gemma": "gemma3",
     "openai": "gpt-oss",

@@ -14,6 +14,31 @@ STRING = frozenset({"string"})
 _DEEPEST = 16
 
 
+def schema_types(schema: Any, root: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the JSON types that a part of the schema `root` allows; `ANY` where it does not say."""
+    return _types(schema, root, 0)
+
+
+def member_schema(schema: Any, root: Mapping[str, Any], name: str) -> Any:
+    """The schema of an object's member, or of an array's items; None where there is none."""
+    for _ in range(_DEEPEST):
+        if not isinstance(schema, Mapping):
+            return None
+        if isinstance(reference := schema.get("$ref"), str):
+            schema = _referred(reference, root)
+            continue
+        union = schema.get("anyOf") or schema.get("oneOf")
+        if not isinstance(union, list):
+            break
+        schema = next((member for member in union if member_schema(member, root, name) is not None), None)
+    if not isinstance(schema, Mapping):
+        return None
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and name in properties:
+        return properties[name]
+    return schema.get("items") if "items" in schema else schema.get("additionalProperties")
+
+
 def parameter_types(function: Function | None, name: str) -> frozenset[str]:
     """The names of the JSON types that the parameter may have; `ANY` where the schema has none."""
     schema = function.parameters if function else None
