@@ -132,6 +132,6 @@ def _writers(request: pb.CreateCompletionRequest, work: Work) -> list[ChoiceWrit
         for _ in range(request.n or 1):
             logprobs = None
             if request.HasField("logprobs"):
-                logprobs = LogprobsWriter(tokenizer, skip_special_tokens=skip)
+                logprobs = LogprobsWriter(tokenizer, echoed, skip_special_tokens=skip)
             writers.append(ChoiceWriter(echoed, logprobs, ids if request.return_token_ids else None))
     return writers

@@ -11,10 +11,14 @@ from services.text.tokenizer import Tokenizer
 
 
 class LogprobsWriter:
-    """The log probabilities of one continuation, piece by piece; offsets count on from piece to piece."""
+    """The log probabilities of one continuation, piece by piece; offsets count on from piece to piece.
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
+    `echoed` is the text of the prompt, where the continuation's begins with it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, echoed: str, *, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
+        self._echoed = echoed
         self._skip = skip_special_tokens
         self._offset = 0
         # A character of several tokens begins with the first of them, and counts with the last.
@@ -24,17 +28,18 @@ class LogprobsWriter:
         """The log probabilities of these pieces' tokens, an echoed prompt's included."""
         written = pb.CompletionLogprobs()
         for piece in pieces:
-            for part in (piece.prompt_logprobs, piece.logprobs):
-                if part is not None:
-                    self._append(written, part)
+            if piece.prompt_logprobs is not None:
+                self._append(written, piece.prompt_logprobs, prompt=True)
+            if piece.logprobs is not None:
+                self._append(written, piece.logprobs)
         return written
 
-    def _append(self, written: pb.CompletionLogprobs, part: Logprobs) -> None:
+    def _append(self, written: pb.CompletionLogprobs, part: Logprobs, *, prompt: bool = False) -> None:
         for token_id, value, top in zip(part.token_ids, part.values, part.top, strict=True):
             token = self._text(token_id)
             written.tokens.append(token)
             written.text_offset.append(self._offset)
-            if not (self._skip and self._tokenizer.is_special(token_id)):
+            if self._is_shown(token_id, token, prompt):
                 self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
             if value is None:
                 written.token_logprobs.add()
@@ -44,6 +49,13 @@ class LogprobsWriter:
             likely = {self._text(other): logprob for other, logprob in reversed(top)}
             likely[token] = value
             written.top_logprobs.add(top=pb.TopLogprobs(logprobs=likely))
+
+    def _is_shown(self, token_id: int, token: str, prompt: bool) -> bool:
+        """Whether the token is in the text: a prompt has the special ones that were written in it, but not
+        those that the tokenizer added."""
+        if not self._tokenizer.is_special(token_id):
+            return True
+        return self._echoed.startswith(token, self._offset) if prompt else not self._skip
 
     def _text(self, token_id: int) -> str:
         data = self._tokenizer.token_bytes(token_id)

@@ -41,6 +41,13 @@ def sampling_params(
         raise invalid(
             "min_tokens", f"min_tokens is {request.min_tokens}: greater than {limited_by}, which is {limit}"
         )
+    if request.min_tokens and constraint is not None:
+        # Where the form ends before, no token may follow: engines fail of that, some with all their requests.
+        raise invalid(
+            "min_tokens",
+            "min_tokens may not be used where the answer has a form"
+            + (f", which {constraint.field} gives it" if constraint.field else ""),
+        )
     for index, string in enumerate(request.stop):
         if not string:
             raise invalid(f"stop[{index}]", f"stop[{index}] must not be empty")

@@ -166,7 +166,7 @@ async def test_what_ended_an_answer(start_inferd, says):
     kept = await client.chat.completions.create(**HELLO, stop=["how"], extra_body={"no_stop_trim": True})
     assert kept.choices[0].message.content == "Hello world, how"
     by_length = (await client.chat.completions.create(**HELLO, max_tokens=2)).choices[0]
-    assert not hasattr(by_length, "matched_stop")
+    assert by_length.matched_stop is None
 
 
 def failing(tokens, text: str, which: int, fault: Fault):
@@ -271,3 +271,22 @@ async def test_images_need_a_model_that_sees(start_inferd, says):
         )
     assert refused.value.param.startswith("messages[0].content[1]")
     assert refused.value.code == "unsupported_content"
+
+
+async def test_a_queued_call_is_told_again_as_it_was(start_inferd, says):
+    inferd = await start_inferd(says("<think>So</think>" + CALL % "Paris"), model=HERMES)
+    async with inferd.http() as http:
+        answer = await http.post(
+            "/queue/chat/completions", json={**HELLO, "tools": TOOLS}, headers={"Prefer": "wait=30"}
+        )
+        job = answer.json()
+        assert job["status"] == "succeeded"
+        [choice] = job["choices"]
+        [call] = choice["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+        events = (await http.get(f"/queue/chat/completions/{job['id']}?stream=true")).text
+    chunks = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
+    [told] = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    assert told["delta"]["reasoning_content"] == choice["message"]["reasoning_content"] == "So"
+    assert told["delta"]["tool_calls"] == [{"index": 0, **call}]
+    assert told["finish_reason"] == choice["finish_reason"] == "tool_calls"

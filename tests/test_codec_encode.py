@@ -77,6 +77,7 @@ def test_chat_completion() -> None:
                     "content": [{"token": "é", "logprob": -9999.0, "bytes": [195, 169], "top_logprobs": []}]
                 },
                 "finish_reason": "length",
+                "matched_stop": None,
             }
         ],
     }

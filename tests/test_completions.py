@@ -147,6 +147,19 @@ async def test_text_offsets_count_characters(start_inferd, small_text):
     assert choice.logprobs.text_offset == [*before, len(choice.text)]
 
 
+@pytest.mark.parametrize("prompt", ["<|im_start|>x", [0, 0, 33]], ids=["text", "tokens"])
+async def test_text_offsets_count_the_special_tokens_of_an_echoed_prompt(start_inferd, small_text, prompt):
+    client = (await start_inferd(says(small_text, "a"))).openai()
+    answer = await client.completions.create(
+        model="small", prompt=prompt, max_tokens=9, logprobs=0, echo=True
+    )
+    [choice] = answer.choices
+    logprobs = choice.logprobs
+    assert logprobs.tokens[0].startswith("<|") and choice.text.endswith("a")
+    spans = itertools.pairwise(logprobs.text_offset)
+    assert [choice.text[start:end] for start, end in spans] == logprobs.tokens[:-1]
+
+
 async def test_a_long_text_does_not_stall_the_others(start_inferd):
     """The tokenizer's thread must leave the interpreter to the event loop."""
     inferd = await start_inferd()
@@ -258,7 +271,7 @@ async def test_what_is_sent_to_the_runtime(start_inferd):
         max_tokens=3,
         logit_bias={"5": -100},
         seed=3,
-        extra_body={"top_k": 0, "min_p": 0.125, "repetition_penalty": 1.25, "min_tokens": 2, "regex": "a+"},
+        extra_body={"top_k": 0, "min_p": 0.125, "repetition_penalty": 1.25, "min_tokens": 2},
     )
     [request] = inferd.runtime.requests
     params = request.sampling_params
@@ -267,7 +280,10 @@ async def test_what_is_sent_to_the_runtime(start_inferd):
     assert (params.frequency_penalty, params.presence_penalty, params.repetition_penalty) == (-1, 1.5, 1.25)
     assert (params.max_new_tokens, params.min_new_tokens) == (7, 2)
     assert dict(params.logit_bias) == {"5": -100}
-    assert params.regex == "a+"
+    assert params.WhichOneof("constraint") is None
+
+    await inferd.openai().chat.completions.create(**HELLO, extra_body={"regex": "a+"})
+    assert inferd.runtime.requests[1].sampling_params.regex == "a+"
 
 
 _SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}}

@@ -216,6 +216,7 @@ async def test_errors_say_what_and_where(start_inferd):
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"min_tokens": 9, "max_tokens": 3}, "min_tokens"),
+        ({"min_tokens": 2, "choice": ["a"]}, "min_tokens"),
         ({"stop": ["a"] * 33}, "stop"),
         ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": ["a" * 1025]}, "stop[0]"),

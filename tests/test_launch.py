@@ -250,6 +250,8 @@ def test_command_without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert args[-2:] == ["--dtype", "bfloat16"]
     assert command.environment["SGLANG_PLATFORM"] == "generic_cpu"
     assert command.environment["SMG_SGLANG_SERVICER_WARMUP"] == "off"
+    # One request's grammar that nothing can follow would else end the engine.
+    assert command.environment["SGLANG_SANITIZE_NAN_LOGITS"] == "1"
     assert command.environment["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in sglang_command("org/model", [], 1, 2, {}).environment
 

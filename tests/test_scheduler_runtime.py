@@ -17,6 +17,7 @@ from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 
 from services.errors import ServiceError
 from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, SamplingParams
+from services.runtimes.logprob_value import logprob_value
 from services.runtimes.scheduler import SchedulerRuntime
 from services.runtimes.scheduler_wire import ResponseReader, to_message
 from services.runtimes.simulated import (
@@ -327,6 +328,25 @@ async def test_fault_becomes_a_service_error(stream: bool, fault: Fault, code: s
     assert (error.code.name, error.reason) == (code, reason)
     assert len(tokens(received)) == (fault.after if stream else 0)
     assert (error.retry_after is not None) == (code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
+
+
+async def test_a_long_constraint_that_is_refused_is_told_as_such() -> None:
+    """The engine's error repeats it, and gRPC takes 16 kB of metadata, here and at our callers."""
+    text = "x" * 40_000
+    details = f"Failed to compile ebnf grammar\nKey string: {text}"
+    fault = Fault("status", code=grpc.StatusCode.INVALID_ARGUMENT, details=details)
+    constraint = Constraint("ebnf", text, "ebnf")
+    async with running(echo(fault=fault)) as (_, runtime):
+        error = await failure(collect(runtime, request(constraint=constraint)))
+    assert (error.reason, error.field, error.message) == (
+        "INVALID_CONSTRAINT",
+        "ebnf",
+        "Failed to compile ebnf grammar",
+    )
+
+
+def test_tokens_that_a_grammar_ruled_out_have_no_probability() -> None:
+    assert [logprob_value(value) for value in (-0.5, -9000.0, -1e30)] == [-0.5, -9000.0, -math.inf]
 
 
 async def test_engine_internals_are_not_told() -> None:

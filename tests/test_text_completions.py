@@ -210,11 +210,11 @@ async def test_what_ended_a_text_is_told(start_inferd, small_text):
         ({"max_tokens": 1}, None, None),
     ):
         [choice] = (await client.completions.create(model="small", prompt="x", **request)).choices
-        assert getattr(choice, "matched_stop", None) == matched
+        assert choice.matched_stop == matched
         assert choice.finish_reason == ("length" if text is None else "stop")
         parts = parts_of(await streamed(client, prompt="x", **request), 0)
-        assert getattr(parts[-1], "matched_stop", None) == matched
-        assert all(not hasattr(part, "matched_stop") for part in parts[:-1])
+        assert parts[-1].matched_stop == matched
+        assert all(part.matched_stop is None for part in parts[:-1])
         if text is not None:
             assert choice.text == "".join(part.text for part in parts) == text
 

@@ -13,6 +13,11 @@ from services.runtimes.base import Constraint
 # xgrammar starts its messages with the time and the place in its own source.
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
 
+# What follows repeats the request's tokens and its constraint.
+_REPEATED = re.compile(r"\n(?:Accepted tokens|Key string):")
+#: Of the engine's words, in characters: errors travel as metadata, of which gRPC takes 16 kB.
+_MAX_WORDS = 1_000
+
 # SGLang keeps a few tokens of the context, and all that its KV cache lacks, for itself. Its words, by who
 # checks: the scheduler, and before it the HTTP server.
 _TOO_LONG = re.compile(
@@ -45,7 +50,7 @@ def refused(words: str, constraint: Constraint | None = None) -> ServiceError:
             f" and {too_many[3]} were asked for",
             metadata={"max_model_len": too_many[1], "prompt_tokens": too_many[2]},
         )
-    return ServiceError(code, "RUNTIME_REFUSED", words)
+    return ServiceError(code, "RUNTIME_REFUSED", words[:_MAX_WORDS])
 
 
 def bad_constraint(words: str, constraint: Constraint) -> ServiceError:
@@ -53,7 +58,7 @@ def bad_constraint(words: str, constraint: Constraint) -> ServiceError:
     return ServiceError(
         grpc.StatusCode.INVALID_ARGUMENT,
         "INVALID_CONSTRAINT",
-        _SOURCE_PLACE.sub("", words).strip(),
+        _REPEATED.split(_SOURCE_PLACE.sub("", words), maxsplit=1)[0].strip()[:_MAX_WORDS],
         field=constraint.field,
     )
 

@@ -22,6 +22,7 @@ from services.runtimes.engine_errors import (
     refused,
     unavailable,
 )
+from services.runtimes.logprob_value import logprob_value
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +188,9 @@ def _logprobs(meta: dict[str, Any], side: str, start: int, end: int | None) -> L
     top = meta.get(f"{side}_top_logprobs", [])[start:end]
     return Logprobs(
         tuple(token_id for _, token_id, _ in tokens),
-        tuple(value for value, _, _ in tokens),
+        tuple(None if value is None else logprob_value(value) for value, _, _ in tokens),
         # The likeliest first, as SGLang sends them; an empty list where none were asked for.
-        tuple(tuple((token_id, value) for value, token_id, _ in pairs or ()) for pairs in top)
+        tuple(tuple((token_id, logprob_value(value)) for value, token_id, _ in pairs or ()) for pairs in top)
         or ((),) * len(tokens),
     )
 

@@ -38,6 +38,9 @@ _CHANNEL_OPTIONS = [
     # The servicer's own limits: prompts with logprobs of every token are long.
     ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.max_send_message_length", 256 << 20),
+    # A call's error repeats the constraint that it blames; gRPC's own limit is 16 kB, and calls it exhausted.
+    ("grpc.max_metadata_size", 4 << 20),
+    ("grpc.absolute_max_metadata_size", 4 << 20),
     # A host that vanished without a FIN. The servicer takes more than one ping in 10 s for abuse.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 5_000),

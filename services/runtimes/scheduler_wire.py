@@ -22,6 +22,7 @@ from services.runtimes.engine_errors import (
     refused,
     unavailable,
 )
+from services.runtimes.logprob_value import logprob_value
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def _output_logprobs(logprobs: pb.OutputLogProbs, start: int, end: int) -> Logpr
     """Those of the message's tokens from `start`. A scored prompt has one more than tokens: left out."""
     return Logprobs(
         tuple(logprobs.token_ids[start:end]),
-        tuple(logprobs.token_logprobs[start:end]),
+        tuple(map(logprob_value, logprobs.token_logprobs[start:end])),
         _top(logprobs.top_logprobs[start:end], end - start),
     )
 
@@ -152,7 +153,7 @@ def _top(lists: Sequence[pb.TopLogProbs], count: int) -> tuple[tuple[tuple[int, 
     """Pairs, likeliest first as SGLang sends them; an empty list for each token where none were asked."""
     if not lists:
         return ((),) * count
-    return tuple(tuple(zip(top.token_ids, top.values, strict=True)) for top in lists)
+    return tuple(tuple(zip(top.token_ids, map(logprob_value, top.values), strict=True)) for top in lists)
 
 
 def to_service_error(error: grpc.aio.AioRpcError, constraint: Constraint | None = None) -> ServiceError:

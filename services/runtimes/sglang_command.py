@@ -73,6 +73,9 @@ def sglang_command(
         environment["SGLANG_PLATFORM"] = "generic_cpu"
         # Warming up every batch size, as for CUDA graphs, takes minutes here.
         environment.setdefault("SMG_SGLANG_SERVICER_WARMUP", "off")
+        # Without it a grammar that no token can follow ends the scheduler, and all requests with it: PyTorch
+        # draws from no probabilities. CUDA's kernels do.
+        environment.setdefault("SGLANG_SANITIZE_NAN_LOGITS", "1")
         if adapters:
             # The other backends are kernels of GPUs; this one pins memory, which there is none of.
             command += ["--lora-backend", "torch_native"]
