@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
 
+from services.ebnf import check_grammar
 from services.errors import invalid
 from services.pattern import check_pattern
 from services.runtimes.base import Constraint
@@ -159,6 +160,7 @@ def _form(request: Request) -> _Form | None:
             return _Form("regex", "regex", request.regex, {"type": "regex", "pattern": request.regex})
         case "ebnf":
             _not_empty(request.ebnf, "ebnf")
+            check_grammar(request.ebnf, "ebnf")
             return _Form("ebnf", "ebnf", request.ebnf, {"type": "grammar", "grammar": request.ebnf})
         case "choice":
             return _choice(request.choice)

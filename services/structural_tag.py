@@ -3,12 +3,14 @@
 What the engine's own grammar of them says is left to it, but for what it would not survive or would misread.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from inferd.v1 import sampling_pb2
 
+from services.ebnf import check_grammar
 from services.errors import ServiceError, invalid
 from services.pattern import check_pattern
 from services.schema import check_document, check_schema, engine_schema, parse_schema
@@ -16,6 +18,11 @@ from services.schema import check_document, check_schema, engine_schema, parse_s
 _MAX_FORMATS = 2_000
 _MAX_DEPTH = 40
 _MAX_REPEAT = 1_000
+
+_LOOPS = ("plus", "star", "repeat")
+#: What has no end of its own.
+_ENDLESS = ("any_text", "any_tokens", "optional", *_LOOPS)
+_ENDS_LOOSE = re.compile(r"(?<!\\)(?:[*+]|,\d*\})\??$")
 
 #: For each type of format, the members that are formats, and those that are lists of them.
 _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -115,12 +122,22 @@ class _Formats:
             checked["pattern"] = _text(form, "pattern", path)
             check_pattern(checked["pattern"], f"{path}.pattern")
         elif kind == "grammar":
-            _text(form, "grammar", path)
+            check_grammar(_text(form, "grammar", path), f"{path}.grammar")
         elif kind == "repeat" and not all(
             isinstance(form.get(name), int) and form[name] <= _MAX_REPEAT for name in ("min", "max")
         ):
             raise _refusal(path, f"{path}: min and max must be at most {_MAX_REPEAT}, or max -1")
+        if kind in _LOOPS:
+            self._parted(checked["content"], f"{path}.content")
         return checked
+
+    def _parted(self, content: dict[str, Any], path: str) -> None:
+        """What is repeated must say where it ends: the engine follows all ways to read a text."""
+        while content["type"] in ("sequence", "or") and len(content["elements"]) == 1:
+            content = content["elements"][0]
+        kind = content["type"]
+        if kind in _ENDLESS or (kind == "regex" and _ENDS_LOOSE.search(content["pattern"])):
+            raise _refusal(path, f"{path} is repeated, and nothing in it says where it ends")
 
     def _part(self, kind: str, part: Any, path: str, depth: int) -> Any:
         if not kind.endswith("dispatch"):

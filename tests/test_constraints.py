@@ -329,7 +329,9 @@ def test_auto_with_a_form_is_calls_or_the_form():
 
 
 @pytest.mark.parametrize("choice", [REQUIRED, ONLY], ids=["required", "named"])
-@pytest.mark.parametrize("fields", [ANSWER, {"regex": "a"}, {"ebnf": "a"}, {"choice": ["a"]}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [ANSWER, {"regex": "a"}, {"ebnf": 'root ::= "a"'}, {"choice": ["a"]}], ids=str
+)
 def test_a_form_and_calls_that_must_be_are_refused(choice, fields):
     with pytest.raises(ServiceError, match="may not be used with this tool_choice"):
         chat(fields, functions=[WEATHER], choice=choice, format=QWEN)
