@@ -66,7 +66,9 @@ def integer(low: int, high: int, told: tuple[int, int] | None = None) -> Convert
             number = int(value)
         else:
             raise expected("an integer", value)
-        if low <= number <= high:
+        # A float so great may stand for any of several integers: orjson reads those beyond 64 bits as one.
+        exact = type(value) is int or abs(number) <= 2**53
+        if exact and low <= number <= high:
             return number
         raise Mismatch(f": expected an integer from {least} to {greatest}, got {value}", "OUT_OF_RANGE")
 

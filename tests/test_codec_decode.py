@@ -91,6 +91,14 @@ class TestMembers:
     def test_names(self) -> None:
         assert chat(max_tokens=3).max_tokens == chat(maxTokens=3).max_tokens == 3
 
+    def test_what_would_not_be_done_is_refused(self) -> None:
+        error = fault(chat, model="m", rid="x")
+        assert (error.field, error.reason) == ("rid", "UNSUPPORTED_PARAMETER")
+        assert error.message.startswith("rid is not supported: ")
+        assert chat(model="m", rid=None, session_params={}, watermark=False, bootstrap_port=0) == chat(
+            model="m"
+        )
+
     def test_unknown_members_are_ignored(self) -> None:
         assert chat(model="m", me="me", own={"a": [1]}) == chat(model="m")
 
@@ -159,8 +167,8 @@ class TestTypes:
         assert error.field == message.split(":")[0]
 
     def test_integers_beyond_64_bits(self) -> None:
-        body = b'{"seed": 36893488147419103232}'
-        assert fault(CHAT.decode, parse(body)).field == "seed"
+        for seed in (b"36893488147419103232", b"-9223372036854775809"):
+            assert fault(CHAT.decode, parse(b'{"seed": %b}' % seed)).field == "seed"
 
     def test_lists(self) -> None:
         assert chat(stop_token_ids=[1, 2.0, 3]).stop_token_ids == [1, 2, 3]
@@ -201,10 +209,13 @@ class TestContent:
         ("content", "message"),
         [
             (
-                ["a", {"type": "image_url", "image_url": {"url": "u"}}],
-                '[1].type: expected "text", got "image_url"',
+                ["a", {"type": "file", "file": {"file_id": "u"}}],
+                '[1].type: expected "text", "image_url", "input_audio" or "refusal", got "file"',
             ),
-            ([{"type": 5, "text": "x"}], '[0].type: expected "text", got an integer'),
+            (
+                [{"type": 5, "text": "x"}],
+                '[0].type: expected "text", "image_url", "input_audio" or "refusal", got an integer',
+            ),
             ([{"type": "text"}], "[0].text is required"),
             ([{"type": "text", "text": None}], "[0].text is required"),
             ([{"type": "text", "text": 1}], "[0].text: expected a string, got an integer"),
@@ -244,7 +255,8 @@ class TestTags:
         error = fault(chat, response_format={"type": "xml"})
         assert (
             error.message
-            == 'response_format.type: expected "text", "json_object" or "json_schema", got "xml"'
+            == 'response_format.type: expected "text", "json_object", "json_schema" or "structural_tag",'
+            ' got "xml"'
         )
 
     def test_members_of_other_kinds_are_ignored(self) -> None:
@@ -263,7 +275,7 @@ class TestTags:
         error = fault(chat, tool_choice="any")
         assert error.message == 'tool_choice: expected "none", "auto" or "required", got "any"'
         error = fault(chat, tool_choice={"type": "custom"})
-        assert error.message == 'tool_choice.type: expected "function", got "custom"'
+        assert error.message == 'tool_choice.type: expected "function" or "allowed_tools", got "custom"'
 
     def test_members_beside_the_tag(self) -> None:
         call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 #: Trailer of a call that ended because its grammar could not be followed.
 CONSTRAINT_TRAILER = "smg-constraint-failed"
 
+#: The least number that is not 0 in 32 bits, which the engine takes for unset.
+_LEAST = 2.0**-126
+
 _CONSTRAINT_FIELDS = {
     "json_schema": "json_schema",
     "regex": "regex",
@@ -46,12 +49,12 @@ def to_message(request: GenerateRequest) -> pb.GenerateRequest:
     sampling = request.sampling
     params = pb.SamplingParams(
         temperature=sampling.temperature,
-        top_p=sampling.top_p,
+        top_p=max(sampling.top_p, _LEAST),
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         frequency_penalty=sampling.frequency_penalty,
         presence_penalty=sampling.presence_penalty,
-        repetition_penalty=sampling.repetition_penalty,
+        repetition_penalty=max(sampling.repetition_penalty, _LEAST),
         max_new_tokens=sampling.max_new_tokens,
         min_new_tokens=sampling.min_new_tokens,
         stop=sampling.stop,
