@@ -5,8 +5,10 @@ The numbers are measured with a vocabulary of 49,152 tokens: what passes takes i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from services.grammar_tree import (
+    EMPTY,
     LONG,
     Call,
     Chars,
@@ -24,7 +26,7 @@ from services.grammar_tree import Sequence as Row
 #: Elements of all rules.
 _MAX_NODES = 10_000
 #: Times that the rules are gone through until their shapes are known: more is a maze and no grammar.
-_MAX_PASSES = 40
+_MAX_PASSES = 16
 #: So many characters are most of them.
 _WIDE = 64
 #: Classes of most characters: a few milliseconds each, and so is each of a counted repeat up to _COUNT_COST.
@@ -95,14 +97,21 @@ def _shapes(rules: Mapping[str, Node]) -> dict[str, Shape]:
 
 
 def _after_itself(rule: Node, groups: Mapping[str, int], group: int) -> list[Sequence[Node]]:
-    """What follows where a sequence begins with a call of the rule's own group."""
-    return [
-        node.parts[index + 1 :]
-        for node in walk(rule)
-        if isinstance(node, Row)
-        for index, part in enumerate(node.parts[:-1])
-        if _leads(part, groups, group) and all(_may_be_left_out(before) for before in node.parts[:index])
-    ]
+    """What follows where the rule begins with a call of its own group."""
+    following: list[Sequence[Node]] = []
+    waiting = [rule]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Row):
+            waiting.extend(children(node))
+            continue
+        for index, part in enumerate(node.parts[:_MAX_OPTIONAL]):
+            if _leads(part, groups, group):
+                following.append(node.parts[index + 1 :][:_MAX_OPTIONAL])
+            waiting.append(part)
+            if not _may_be_left_out(part):
+                break
+    return following
 
 
 def _leads(node: Node, groups: Mapping[str, int], group: int) -> bool:
@@ -208,7 +217,7 @@ class _Costs:
         self._loop(part, part.first, node.at, most)
         within = group is not None and all(self._at_edge(node.part, group, edge) for edge in (0, -1))
         alike = part.more & part.first
-        if within and alike and (alike == part.first or _many(alike, _FEW)):
+        if within and alike and (alike == part.first or alike & part.last or _many(alike, _FEW)):
             raise Costly("repeats a rule within itself, with nothing between that must be there", node.at)
 
     def _loop(self, part: Shape, following: int, at: int, most: int | None = None) -> None:
@@ -221,13 +230,13 @@ class _Costs:
         if most is not None and few:
             if most > (_MAX_SHORT_COUNT if short else _MAX_LONG_COUNT):
                 raise Costly(f"repeats up to {most} times what varies itself", at)
-        elif not few and _many(part.last, _FEW):
+        elif (not few and _many(part.last, _FEW)) or (alike in (following, part.first) and alike & part.last):
             raise Costly(
                 "repeats what varies itself, and nothing says where one ends and the next begins", at
             )
 
     def _beside(self, parts: Sequence[Node], shapes: Sequence[Shape], at: int) -> None:
-        before = Shape(ends=True, empty=True)
+        before = EMPTY
         ways = optional = 1
         begun = 0
         for part, here in zip(parts, shapes, strict=True):
@@ -260,6 +269,10 @@ class _Costs:
 
     def _recursion(self, parts: Sequence[Node], shapes: Sequence[Shape], group: int, at: int) -> None:
         """Calls of rules that this sequence is part of: at its ends they are repeats."""
+        starts = list(accumulate(shapes, lambda left, right: sequence_shape([left, right]), initial=EMPTY))
+        rests = list(
+            accumulate(reversed(shapes), lambda right, left: sequence_shape([left, right]), initial=EMPTY)
+        )[::-1]
         ending: int | None = None
         for index, part in enumerate(parts):
             if ending is not None and self._at_edge(part, group, 0):
@@ -274,14 +287,14 @@ class _Costs:
                 ending = index
         for index, part in enumerate(parts):
             begins, ends = self._at_edge(part, group, 0), self._at_edge(part, group, -1)
-            start = sequence_shape(list(shapes[:index]))
-            rest = sequence_shape(list(shapes[index + 1 :]))
+            start, rest = starts[index], rests[index + 1]
             if ends and rest.empty and index:
                 self._loop(start, shapes[index].first, at)
             if begins and start.empty and index + 1 < len(parts):
                 self._loop(rest, rest.first, at)
             before = begins and _many(start.more & shapes[index].first, _FEW)
-            after = ends and not start.empty and _many(shapes[index].more & rest.first, _FEW)
+            shared = shapes[index].more & rest.first
+            after = ends and not start.empty and bool(_many(shared, _FEW) or (shared and rest.empty))
             if before or after:
                 raise Costly("has a rule within itself, and what is beside it could be part of it", at)
 

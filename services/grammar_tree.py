@@ -82,7 +82,8 @@ class Shape:
 
 
 _NOTHING = Shape()
-_EMPTY = Shape(ends=True, empty=True)
+#: Of the empty text.
+EMPTY = Shape(ends=True, empty=True)
 _ANY = Shape(True, True, ALL, ALL, ALL, LONG)
 
 
@@ -93,7 +94,7 @@ def shape(node: Node, rules: Mapping[str, Shape]) -> Shape:
             return Shape(any, False, characters, characters, 0, 1)
         case Literal(text):
             if not text:
-                return _EMPTY
+                return EMPTY
             return Shape(
                 True, False, character_bit(text[0]), character_bit(text[-1]), 0, min(len(text), LONG)
             )
@@ -112,10 +113,12 @@ def shape(node: Node, rules: Mapping[str, Shape]) -> Shape:
 
 def sequence_shape(parts: SequenceOf[Shape], loose: SequenceOf[bool] = ()) -> Shape:
     """Of parts one after the other; `loose` says which of them follow a repeat."""
-    whole = _EMPTY
+    whole = EMPTY
+    unmarked: int | bool = False
     for part, follows_repeat in zip(parts, loose or [False] * len(parts), strict=True):
         # One character that the repeat before could have matched too says nothing of where that ends.
-        vague = part.empty or (follows_repeat and part.length == 1 and whole.more & part.first)
+        unmarked = part.length == 1 and (follows_repeat or unmarked) and whole.more & part.first
+        vague = part.empty or unmarked
         whole = Shape(
             whole.ends and part.ends,
             whole.empty and part.empty,
@@ -145,7 +148,7 @@ def _either(parts: list[Shape]) -> Shape:
 
 def _repeated(part: Shape, least: int, most: int | None) -> Shape:
     if most == 0:
-        return _EMPTY
+        return EMPTY
     varies = most is None or most > least or part.empty
     times = LONG if most is None else most
     return Shape(

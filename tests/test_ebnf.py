@@ -130,6 +130,11 @@ def test_what_is_no_grammar_is_refused_with_its_place(grammar, problem, place):
         "root ::= ([a-z]+)+",
         "root ::= ([a-z]+ [a-z])+",
         "root ::= ([a-z]?){0,40}",
+        'root ::= (" "+ " " [a-z]?)* "x"',
+        'root ::= "," | " "* root',
+        'root ::= " " [a-z ]? | root+ "ab"',
+        'root ::= "x" | "a" root "b"*',
+        "root ::= ([a-z]{0,20} [a-z ] [a-z])+",
         'root ::= "a" ""{1,41}',
         'root ::= ("a"?){5,}',
         'root ::= ([a-z]+ " "?)+',
@@ -164,6 +169,12 @@ def test_long_chains_of_rules_are_looked_at(length):
     for order in (range(length), reversed(range(length))):
         rules = [f"r{i} ::= r{i + 1}" for i in order]
         check_grammar("\n".join(["root ::= r0", *rules, f'r{length} ::= "a"']), "ebnf")
+
+
+def test_long_rules_within_themselves_are_looked_at():
+    check_grammar('root ::= "x" | ' + '"(" root ")" ' * 3000, "ebnf")
+    with pytest.raises(ServiceError):
+        check_grammar('root ::= "x" | ' + "root? " * 3000, "ebnf")
 
 
 @pytest.mark.parametrize("seed", range(40))
