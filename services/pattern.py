@@ -17,8 +17,8 @@ _MAX_WAYS = 48
 _MAX_WAYS_BESIDE = _MAX_WAYS**2
 #: Optional elements one after the other; those that match most characters cost it most.
 _MAX_OPTIONAL, _MAX_WIDE_OPTIONAL = 64, 8
-#: Different counted repeats, each as long as its count, up to 200: the engine compiles a wide one of 200 for a
-#: second.
+#: Different counted repeats, each as long as its count, up to 200: the engine compiles a wide one of 200 for
+#: a second.
 _MAX_COUNTED = 1_000
 _COUNT_COST = 200
 

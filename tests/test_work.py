@@ -119,7 +119,6 @@ def test_every_sampling_field_of_a_request(small_text, request_type):
         frequency_penalty=1,
         presence_penalty=-1,
         repetition_penalty=1.5,
-        min_tokens=2,
         stop=["a"],
         stop_regex=["b+"],
         stop_token_ids=[4],
@@ -142,7 +141,6 @@ def test_every_sampling_field_of_a_request(small_text, request_type):
         frequency_penalty=1,
         presence_penalty=-1,
         repetition_penalty=1.5,
-        min_new_tokens=2,
         stop=("a",),
         stop_regex=("b+",),
         stop_token_ids=(4,),
@@ -157,6 +155,8 @@ def test_every_sampling_field_of_a_request(small_text, request_type):
         extra_key="key",
     )
     assert sampling_params(request, model, [[3]], 9, constraint=constraint) == expected
+    # No form can be kept by an answer that may not end when it is complete.
+    assert sampling_params(request_type(min_tokens=2), model, [[3]], 9).min_new_tokens == 2
     # Without any: the defaults, and all of the context that is left.
     assert sampling_params(request_type(), model, [[3], [3, 4]], None) == SamplingParams(510)
     for name in ("priority", "cache_salt", "extra_key"):

@@ -74,9 +74,9 @@ def json_schema(url):
 
 
 def json_mode(url):
-    """Which members there are is the model's affair, whether it is JSON is ours."""
+    """Which members there are, and whether it ends, is the model's affair; that it is JSON is ours."""
     chain = chat_of(url).with_structured_output(None, method="json_mode", include_raw=True)
-    answer = chain.invoke("Which car is it?")
+    answer = chain.invoke('Write {"color": "red"}.')
     return [type(answer["parsed"]).__name__, answer["parsing_error"]]
 
 
