@@ -40,7 +40,7 @@ class AnswerReader:
         self._held: list[Reasoning] = []
         self._ids: dict[int, str] = {}
         self._complete = True
-        #: Where each token's text ends, while it is open how many of them are reasoning.
+        #: Where each token's text ends: kept until it is known how many of the tokens are reasoning.
         self._ends: list[int] = []
         self._reasoning_tokens: int | None = None if parser else 0
 
