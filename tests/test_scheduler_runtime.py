@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -169,11 +170,12 @@ async def test_unary_is_one_delta() -> None:
     chunk_sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     complete=st.sampled_from(["last_chunk", "all", "none", "rest"]),
     repeats=st.lists(st.booleans(), max_size=8),
+    together=st.lists(st.integers(1, 4), min_size=1, max_size=4),
 )
 def test_reader_is_exact_for_every_chunking(
-    token_ids: list[int], chunk_sizes: list[int], complete: str, repeats: list[bool]
+    token_ids: list[int], chunk_sizes: list[int], complete: str, repeats: list[bool], together: list[int]
 ) -> None:
-    """Also where a message comes twice, and with logprobs cut as the tokens are."""
+    """Also where a message comes twice, or several come at once, and with logprobs cut as the tokens are."""
     responses, sent = [], 0
     sizes = chunk_sizes * (len(token_ids) + 1)
     tail: list[int] = []
@@ -207,7 +209,14 @@ def test_reader_is_exact_for_every_chunking(
     )
 
     reader = ResponseReader(request(logprobs=True))
-    deltas = [delta for response in responses if (delta := reader.read(response))]
+    messages = [response.SerializeToString() for response in responses]
+    batches = []
+    for size in itertools.cycle(together):
+        batches.append(messages[:size])
+        messages = messages[size:]
+        if not messages:
+            break
+    deltas = [delta for batch in batches if (delta := reader.read(batch))]
 
     assert tokens(deltas) == token_ids
     scored = [delta.logprobs for delta in deltas if delta.logprobs]
@@ -224,7 +233,7 @@ def output_logprobs(token_ids: list[int]) -> pb.OutputLogProbs:
 def test_reader_refuses_lost_tokens(completion_tokens: int) -> None:
     chunk = pb.GenerateStreamChunk(token_ids=[1], completion_tokens=completion_tokens)
     with pytest.raises(ServiceError) as caught:
-        ResponseReader(request()).read(pb.GenerateResponse(chunk=chunk))
+        ResponseReader(request()).read([pb.GenerateResponse(chunk=chunk).SerializeToString()])
     assert caught.value.code is grpc.StatusCode.INTERNAL
 
 

@@ -9,17 +9,19 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
-from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 from smg_grpc_proto.generated import common_pb2
 
 from services.errors import ServiceError
+from services.http2.channel import Channel
+from services.http2.client_call import CallFailed, ClientCall
 from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
-from services.runtimes.engine_errors import aborted, adapter_missing, unavailable
+from services.runtimes.engine_errors import aborted, adapter_missing, failed, late, unavailable
 from services.runtimes.scheduler_wire import ResponseReader, to_message, to_service_error
 from services.runtimes.tokenizer_bundle import BundleError, unpack
 from services.runtimes.watch import CHECK_TIMEOUT, Watch
@@ -34,26 +36,17 @@ TOKENIZER_TIMEOUT = 60.0
 # Answers of a server that lives and has no health service, or knows none of this name.
 _NO_HEALTH_SERVICE = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
 
-_CHANNEL_OPTIONS = [
-    # The servicer's own limits: prompts with logprobs of every token are long.
-    ("grpc.max_receive_message_length", 256 << 20),
-    ("grpc.max_send_message_length", 256 << 20),
-    # A call's error repeats the constraint that it blames; gRPC's own limit is 16 kB, and calls it exhausted.
-    ("grpc.max_metadata_size", 4 << 20),
-    ("grpc.absolute_max_metadata_size", 4 << 20),
-    # A host that vanished without a FIN. The servicer takes more than one ping in 10 s for abuse.
-    ("grpc.keepalive_time_ms", 15_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # An engine that restarted is found within a second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # For a connection attempt, in spite of its name; the default is 20 s.
-    ("grpc.min_reconnect_backoff_ms", 2_000),
-    # Each runtime has its own connection and backoff.
-    ("grpc.use_local_subchannel_pool", 1),
-    # Runtimes are inside; HTTP proxies do not carry gRPC.
-    ("grpc.enable_http_proxy", 0),
-]
+#: Seconds of silence after which the engine's host is pinged: one that vanished without a FIN. The servicer
+#: takes more than one ping in 10 s for abuse.
+_QUIET_SECONDS = 15.0
+#: An error repeats the constraint that it blames.
+_MAX_HEADER_BYTES = 4 << 20
+
+_SCHEDULER = "/sglang.grpc.scheduler.SglangScheduler/"
+_GENERATE = _SCHEDULER + "Generate"
+_CHECK = "/grpc.health.v1.Health/Check"
+
+Response = TypeVar("Response", bound=Message)
 
 
 class SchedulerRuntime:
@@ -79,10 +72,8 @@ class SchedulerRuntime:
         health_service: str = "",
     ) -> None:
         self.name = f"grpc {address}"
-        self._health_request = health_pb2.HealthCheckRequest(service=health_service)
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._scheduler = pb_grpc.SglangSchedulerStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._health_request = health_pb2.HealthCheckRequest(service=health_service).SerializeToString()
+        self._channel = Channel(address, max_header_bytes=_MAX_HEADER_BYTES, quiet_seconds=_QUIET_SECONDS)
         self._watch = Watch(self.name, self._check, on_change)
         self._closed = False
         # Kept from the garbage collector until they are done.
@@ -116,10 +107,10 @@ class SchedulerRuntime:
         self._check_open()
         try:
             model, server = await asyncio.gather(
-                self._scheduler.GetModelInfo(pb.GetModelInfoRequest(), timeout=INFO_TIMEOUT),
-                self._scheduler.GetServerInfo(pb.GetServerInfoRequest(), timeout=INFO_TIMEOUT),
+                self._ask("GetModelInfo", pb.GetModelInfoRequest(), pb.GetModelInfoResponse),
+                self._ask("GetServerInfo", pb.GetServerInfoRequest(), pb.GetServerInfoResponse),
             )
-        except grpc.aio.AioRpcError as error:
+        except CallFailed as error:
             raise to_service_error(error) from None
         return RuntimeInfo(
             model_path=model.model_path or None,
@@ -131,12 +122,10 @@ class SchedulerRuntime:
         """How many requests wait in the engine's queue."""
         self._check_open()
         try:
-            answer = await self._scheduler.GetLoads(
-                pb.GetLoadsRequest(include=["core"]), timeout=INFO_TIMEOUT
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise ServiceError(error.code(), "NO_LOADS", "the runtime does not tell its load") from None
+            answer = await self._ask("GetLoads", pb.GetLoadsRequest(include=["core"]), pb.GetLoadsResponse)
+        except CallFailed as error:
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise ServiceError(error.code, "NO_LOADS", "the runtime does not tell its load") from None
             raise to_service_error(error) from None
         return sum(load.num_waiting_reqs for load in answer.loads)
 
@@ -144,17 +133,22 @@ class SchedulerRuntime:
         """See `Runtime.fetch_tokenizer`."""
         self._check_open()
         data, digest = bytearray(), ""
+        request = common_pb2.GetTokenizerRequest().SerializeToString()
         try:
-            async for chunk in self._scheduler.GetTokenizer(
-                common_pb2.GetTokenizerRequest(), timeout=TOKENIZER_TIMEOUT
-            ):
-                data += chunk.data
-                digest = chunk.sha256 or digest
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise ServiceError(
-                    error.code(), "NO_TOKENIZER", "the runtime hands out no tokenizer"
-                ) from None
+            async with asyncio.timeout(TOKENIZER_TIMEOUT):
+                call = await self._channel.start(_SCHEDULER + "GetTokenizer", request)
+                try:
+                    while messages := await call.read():
+                        for chunk in map(common_pb2.GetTokenizerChunk.FromString, messages):
+                            data += chunk.data
+                            digest = chunk.sha256 or digest
+                finally:
+                    call.cancel()
+        except TimeoutError:
+            raise late() from None
+        except CallFailed as error:
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise ServiceError(error.code, "NO_TOKENIZER", "the runtime hands out no tokenizer") from None
             raise to_service_error(error) from None
         try:
             unpack(bytes(data), digest, folder)
@@ -176,32 +170,36 @@ class SchedulerRuntime:
             raise adapter_missing(request.adapter)
         reader = ResponseReader(request)
         message = to_message(request)
-        call = _Call(self._scheduler.Generate(message))
+        call = _Call()
         self._watch.calls.add(call)
         finished = False
         try:
-            while (response := await call.rpc.read()) is not grpc.aio.EOF:
+            call.rpc = rpc = await self._channel.start(_GENERATE, message.SerializeToString())
+            while messages := await rpc.read():
                 call.heard = time.monotonic()
-                delta = reader.read(response)
+                delta = reader.read(messages)
                 if delta is None:
                     continue
                 finished = delta.finish is not None
                 yield delta
                 if finished:
                     return
+                if reader.error is not None:
+                    raise reader.error
             raise aborted()
-        except grpc.aio.AioRpcError as error:
-            raise to_service_error(error, request.sampling.constraint) from None
-        except asyncio.CancelledError:
-            if call.dropped and not _cancelling():
+        except CallFailed as error:
+            if call.dropped:
                 raise unavailable("the runtime went away") from None
-            raise
+            raise to_service_error(error, request.sampling.constraint) from None
+        except DecodeError:
+            raise failed("the runtime sent what is no message of its protocol") from None
         finally:
             self._watch.calls.discard(call)
-            # Ends the work in the engine, unless it ended by itself.
-            call.rpc.cancel()
-            if not finished and not self._closed:
-                self._abort(message.request_id)
+            if call.rpc is not None:
+                # Ends the work in the engine, unless it ended by itself.
+                call.rpc.cancel()
+                if not finished and not self._closed:
+                    self._abort(message.request_id)
 
     def _abort(self, request_id: str) -> None:
         """Tell the engine to end a request whose call was cancelled.
@@ -216,9 +214,16 @@ class SchedulerRuntime:
     async def _send_abort(self, request_id: str) -> None:
         request = pb.AbortRequest(request_id=request_id, reason="the call was cancelled")
         try:
-            await self._scheduler.Abort(request, timeout=INFO_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            log.debug("%s: abort: %s", self.name, error.code().name)
+            await self._ask("Abort", request, pb.AbortResponse)
+        except CallFailed as error:
+            log.debug("%s: abort: %s", self.name, error.code.name)
+
+    async def _ask(self, method: str, request: Message, response_type: type[Response]) -> Response:
+        """A unary call of the scheduler protocol."""
+        answer = await self._channel.unary(
+            _SCHEDULER + method, request.SerializeToString(), seconds=INFO_TIMEOUT
+        )
+        return response_type.FromString(answer)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -230,11 +235,12 @@ class SchedulerRuntime:
         By Check: the servicer's Watch says the state once and ends.
         """
         try:
-            answer = await self._health.Check(self._health_request, timeout=CHECK_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            self._watch.set_serving(error.code() in _NO_HEALTH_SERVICE)
-            # Late is not gone: keepalive ends the calls of a host that does not answer.
-            return error.code() is not grpc.StatusCode.UNAVAILABLE
+            data = await self._channel.unary(_CHECK, self._health_request, seconds=CHECK_TIMEOUT)
+        except CallFailed as error:
+            self._watch.set_serving(error.code in _NO_HEALTH_SERVICE)
+            # Late is not gone: pings end the calls of a host that does not answer.
+            return error.code is not grpc.StatusCode.UNAVAILABLE
+        answer = health_pb2.HealthCheckResponse.FromString(data)
         self._watch.set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
         return True
 
@@ -244,18 +250,14 @@ class _Call:
 
     __slots__ = ("dropped", "heard", "rpc")
 
-    def __init__(self, rpc: Any) -> None:
-        self.rpc = rpc
+    def __init__(self) -> None:
+        #: None until it was sent.
+        self.rpc: ClientCall | None = None
         self.heard = time.monotonic()
         self.dropped = False
 
     def drop(self) -> None:
         """End it with UNAVAILABLE."""
         self.dropped = True
-        self.rpc.cancel()
-
-
-def _cancelling() -> bool:
-    """Whether the running task itself is being cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        if self.rpc is not None:
+            self.rpc.cancel()

@@ -6,13 +6,14 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 from services.errors import ServiceError
-from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
+from services.http2.client_call import CallFailed
+from services.http2.framing import Metadata
+from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs, joined
 from services.runtimes.engine_errors import (
     aborted,
     bad_constraint,
@@ -91,12 +92,32 @@ class ResponseReader:
         self._logprobs = request.logprobs
         self._prompt_logprobs = request.prompt_logprobs
         self._received = 0
+        self.error: ServiceError | None = None
 
-    def read(self, response: pb.GenerateResponse) -> Delta | None:
-        """The response's new part; None where there is none.
+    def read(self, messages: Sequence[bytes]) -> Delta | None:
+        """What is new in these responses, which came together; None where nothing is.
 
-        Raises ServiceError: UNAVAILABLE where the engine aborted, INTERNAL where tokens are missing.
+        Raises ServiceError: UNAVAILABLE where the engine aborted, INTERNAL where tokens are missing. `error`
+        is one that comes after the delta.
         """
+        if len(messages) == 1:
+            return self._read(pb.GenerateResponse.FromString(messages[0]))
+        deltas: list[Delta] = []
+        for message in messages:
+            try:
+                delta = self._read(pb.GenerateResponse.FromString(message))
+            except ServiceError as error:
+                if not deltas:
+                    raise
+                self.error = error
+                break
+            if delta is not None:
+                deltas.append(delta)
+                if delta.finish is not None:
+                    break
+        return joined(deltas) if deltas else None
+
+    def _read(self, response: pb.GenerateResponse) -> Delta | None:
         if response.HasField("chunk"):
             chunk = response.chunk
             token_ids: Sequence[int] = chunk.token_ids
@@ -159,10 +180,10 @@ def _top(lists: Sequence[pb.TopLogProbs], count: int) -> tuple[tuple[tuple[int, 
     return tuple(tuple(zip(top.token_ids, map(logprob_value, top.values), strict=True)) for top in lists)
 
 
-def to_service_error(error: grpc.aio.AioRpcError, constraint: Constraint | None = None) -> ServiceError:
+def to_service_error(error: CallFailed, constraint: Constraint | None = None) -> ServiceError:
     """What a failed call means to the caller; `constraint` is the form that its output had to have."""
-    code, details = error.code(), error.details() or ""
-    if constraint and _blames_constraint(code, details, error.trailing_metadata()):
+    code, details = error.code, error.details
+    if constraint and _blames_constraint(code, details, error.trailers):
         return bad_constraint(details, constraint)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return refused(details)
@@ -179,7 +200,7 @@ def to_service_error(error: grpc.aio.AioRpcError, constraint: Constraint | None 
     return failed()
 
 
-def _blames_constraint(code: grpc.StatusCode, details: str, trailers: Any) -> bool:
+def _blames_constraint(code: grpc.StatusCode, details: str, trailers: Metadata) -> bool:
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        return "grammar" in details or any(key == CONSTRAINT_TRAILER for key, _ in trailers or ())
+        return "grammar" in details or any(key == CONSTRAINT_TRAILER for key, _ in trailers)
     return code is grpc.StatusCode.INVALID_ARGUMENT and "grammar" in details.lower()

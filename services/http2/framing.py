@@ -1,0 +1,124 @@
+"""gRPC's messages within an HTTP/2 stream, and the words of its headers.
+
+The protocol is https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+Metadata = list[tuple[str, str | bytes]]
+
+#: Bytes before each message: whether it is compressed, and its length.
+PREFIX = 5
+
+#: Seconds in each unit of `grpc-timeout`.
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
+
+
+class FramingError(ValueError):
+    """The bytes of a stream are no gRPC messages, or one is over the limit (`too_large`)."""
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
+
+
+def frame(message: bytes, *, compressed: bool = False) -> bytes:
+    """A message with its prefix."""
+    return (b"\1" if compressed else b"\0") + len(message).to_bytes(4, "big") + message
+
+
+class MessageSplitter:
+    """Makes messages of a stream's bytes, wherever they were cut. `limit` is the most bytes of one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = b""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was fed came out."""
+        return not self._buffer
+
+    def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
+        """The messages that `data` completes, each with whether it is compressed. Raises FramingError."""
+        if self._buffer:
+            data = self._buffer + data
+        messages = []
+        start, end = 0, len(data)
+        while end - start >= PREFIX:
+            length = int.from_bytes(data[start + 1 : start + PREFIX], "big")
+            if length > self._limit:
+                raise FramingError(
+                    f"a message of {length} bytes is over the limit of {self._limit}", too_large=True
+                )
+            if data[start] > 1:
+                raise FramingError("the stream holds no gRPC messages")
+            begin, start = start + PREFIX, start + PREFIX + length
+            if start > end:
+                start = begin - PREFIX
+                break
+            messages.append((data[begin - PREFIX] == 1, data[begin:start]))
+        self._buffer = data[start:]
+        return messages
+
+
+def encode_timeout(seconds: float) -> str:
+    """The value of `grpc-timeout`: milliseconds, while they fit into its eight digits."""
+    milliseconds = max(1, round(seconds * 1000))
+    return f"{milliseconds}m" if milliseconds < 10**8 else f"{min(round(seconds), 10**8 - 1)}S"
+
+
+def decode_timeout(value: str) -> float:
+    """Seconds. Raises ValueError."""
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        raise ValueError(f"grpc-timeout is no timeout: {value!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def encode_message(text: str) -> str:
+    """The value of `grpc-message`: percent-encoded UTF-8."""
+    return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+
+
+def decode_message(value: str) -> str:
+    """The text; what is no percent-encoding stands as it is."""
+    return unquote(value)
+
+
+def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
+    """As headers: keys in lower case, values of keys that end with -bin in base64."""
+    headers = []
+    for key, value in metadata:
+        name = key.lower().encode("ascii")
+        if name.endswith(b"-bin"):
+            raw = value if isinstance(value, bytes) else value.encode()
+            headers.append((name, base64.b64encode(raw).rstrip(b"=")))
+        else:
+            headers.append((name, value if isinstance(value, bytes) else value.encode("ascii")))
+    return headers
+
+
+def decode_metadata(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
+    """Headers as metadata, without those of HTTP/2 itself (":path"). Raises ValueError for bad base64."""
+    metadata: Metadata = []
+    for name, value in headers:
+        if name.startswith(b":"):
+            continue
+        key = name.decode("latin-1")
+        if not name.endswith(b"-bin"):
+            metadata.append((key, value.decode("latin-1")))
+            continue
+        # Several values of one key may come joined.
+        for part in value.split(b","):
+            part = part.strip()
+            try:
+                metadata.append((key, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)))
+            except binascii.Error as error:
+                raise ValueError(f"{key} is not base64") from error
+    return metadata
