@@ -19,7 +19,7 @@ from rest_bridge.encode import Encoder
 from rest_bridge.errors import ErrorResponse, Headers, HttpError
 from rest_bridge.events import event_encoder
 from rest_bridge.json_body import flag, parse
-from rest_bridge.message_pump import MessagePump
+from rest_bridge.message_reader import MessageReader
 from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
 from rest_bridge.request_head import RequestHead, read_head
 from rest_bridge.response import Response, metadata_headers
@@ -143,22 +143,22 @@ class Bridge:
 
     async def _stream(self, call: Call, answer: _Answer, receive: Receive, response: Response) -> None:
         stream = self._transport.stream(call)
+
+        async def keep_alive() -> None:
+            await response.start_events(metadata_headers(stream.metadata))
+            await response.write(sse.KEEP_ALIVE)
+
         async with (
-            MessagePump(
-                stream,
-                answer.encode,
-                idle=sse.KEEP_ALIVE,
-                idle_seconds=self._keep_alive_seconds,
-            ) as pump,
-            Departure(receive, lambda: pump.abandon(ClientGone())),
+            MessageReader(stream, on_idle=keep_alive, idle_seconds=self._keep_alive_seconds) as messages,
+            Departure(receive, lambda: messages.abandon(ClientGone())),
         ):
             # Nothing is sent before there is something to send: an early error gets its HTTP status.
-            frames = await pump.take()
+            message = await messages.next()
             await response.start_events(metadata_headers(stream.metadata))
-            while frames is not None and not pump.finished:
-                await response.write(frames)
-                frames = await pump.take()
-        await response.end((frames or b"") + answer.done)
+            while message is not None:
+                await response.write(answer.encode(message))
+                message = await messages.next()
+        await response.end(answer.done)
 
 
 def _compile(route: Route) -> _Endpoint:

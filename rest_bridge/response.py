@@ -28,8 +28,9 @@ class Response:
         await self.end(body)
 
     async def start_events(self, headers: Headers) -> None:
-        """Status 200 and the headers of an event stream."""
-        await self._start(200, _EVENT_HEADERS + headers)
+        """Status 200 and the headers of an event stream, where they were not sent before."""
+        if not self._is_started:
+            await self._start(200, _EVENT_HEADERS + headers)
 
     async def write(self, frames: bytes) -> None:
         """A part of the body. Waits while the client is slow to read."""

@@ -176,25 +176,6 @@ async def test_an_error_after_a_keep_alive_is_an_event(rest: Rest) -> None:
     writer.close()
 
 
-async def test_ready_messages_are_written_together(rest: Rest) -> None:
-    if rest.is_remote:
-        pytest.skip("gRPC hands out one message at a time")
-
-    async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
-        for count in range(20):
-            yield Reply(count=count)
-
-    body = json.dumps({"name": rest.on(handler), "stream": True}).encode()
-    reader, writer = await connect(rest.port)
-    writer.write(http_request("/say", body, connection="close"))
-    raw = await within(reader.read())
-    _, _, chunked = raw.partition(b"\r\n\r\n")
-    size = int(chunked.partition(b"\r\n")[0], 16)
-    assert chunked[-7:] == b"\r\n0\r\n\r\n"
-    assert len(chunked) == len(b"%x" % size) + 2 + size + 7, "more than one HTTP chunk"
-    writer.close()
-
-
 async def test_two_hundred_streams_at_once(rest: Rest) -> None:
     async def handler(request: Any, context: Any) -> AsyncIterator[Any]:
         for count in range(10):

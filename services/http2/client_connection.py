@@ -5,7 +5,7 @@ import h2.events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 from services.http2.client_call import ClientCall, Headers
 from services.http2.connection import Connection, ConnectionLost
@@ -40,9 +40,16 @@ class ClientConnection(Connection):
         #: Bytes of messages that the window was not opened for again.
         self._received = 0
         self._is_leaving = False
-        self.h2.local_settings[SettingCodes.ENABLE_PUSH] = 0
-        self.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
-        self.h2.local_settings[SettingCodes.MAX_HEADER_LIST_SIZE] = max_header_bytes
+        # All at once, before the preface: what is set later is sent when the other side has taken these.
+        self.h2.local_settings = Settings(
+            client=True,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: max_header_bytes,
+            },
+        )
+        self.h2.decoder.max_header_list_size = max_header_bytes
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(CONNECTION_WINDOW)
 

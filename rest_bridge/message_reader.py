@@ -1,0 +1,85 @@
+"""Reads a stream of messages one by one, in the task that writes them: a wait for the next one can be given
+up, and one that lasts is told.
+
+One timer a stream; no task, and nothing a message. Knows neither HTTP nor RPCs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, Self
+
+from google.protobuf.message import Message
+
+
+class _Source(Protocol):
+    def __aiter__(self) -> AsyncIterator[Message]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class MessageReader:
+    """To be made and used by one task. The source is closed on leaving the context.
+
+    `on_idle` is called after every `idle_seconds` in which `next` waited; what it does is done before `next`
+    returns.
+    """
+
+    def __init__(
+        self, source: _Source, *, on_idle: Callable[[], Awaitable[None]], idle_seconds: float
+    ) -> None:
+        self._source = source
+        self._messages = aiter(source)
+        self._on_idle = on_idle
+        self._idle_seconds = idle_seconds
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._is_waiting = False
+        self._abandoned: Exception | None = None
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(idle_seconds, self._on_timer)
+        self._idling: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self._timer.cancel()
+        if self._idling is not None:
+            self._idling.cancel()
+        await self._source.aclose()
+
+    def abandon(self, reason: Exception) -> None:
+        """The messages are for nobody any more: `next` raises `reason` from now on."""
+        self._abandoned = reason
+        if self._is_waiting and self._task is not None:
+            self._task.cancel()
+
+    async def next(self) -> Message | None:
+        """The next message; None: the source has ended. Raises the source's error."""
+        if self._abandoned is not None:
+            raise self._abandoned
+        self._is_waiting = True
+        try:
+            message = await anext(self._messages, None)
+        except asyncio.CancelledError:
+            # Ours only, where nobody else has cancelled the task as well.
+            if self._abandoned is not None and self._task is not None and self._task.uncancel() == 0:
+                raise self._abandoned from None
+            raise
+        finally:
+            self._is_waiting = False
+        self._last = self._loop.time()
+        if self._idling is not None:
+            await asyncio.wait([self._idling])
+            self._idling = None
+        return message
+
+    def _on_timer(self) -> None:
+        now = self._loop.time()
+        quiet = now - self._last
+        if self._is_waiting and quiet >= self._idle_seconds:
+            self._idling = asyncio.ensure_future(self._on_idle())
+            self._last, quiet = now, 0.0
+        # Where it is not read, its reader's own writing keeps the connection alive.
+        wait = self._idle_seconds - quiet if quiet < self._idle_seconds else self._idle_seconds
+        self._timer = self._loop.call_later(wait, self._on_timer)
