@@ -6,7 +6,7 @@ It is compiled from service descriptors; it names no method, field or path of it
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -17,7 +17,9 @@ from rest_bridge import errors, query, sse
 from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
 from rest_bridge.errors import ErrorResponse, Headers, HttpError
+from rest_bridge.event_sink import BodyWriter, EventSink
 from rest_bridge.events import event_encoder
+from rest_bridge.http_protocol import BODY_WRITER
 from rest_bridge.json_body import flag, parse
 from rest_bridge.message_reader import MessageReader
 from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
@@ -116,7 +118,8 @@ class Bridge:
         request, answer = _request(endpoint, match, body, scope["query_string"])
         call = Call(answer.method, request, head.metadata, timeout)
         if answer.method.server_streaming:
-            await self._stream(call, answer, receive, response)
+            body_writer = scope.get("extensions", {}).get(BODY_WRITER)
+            await self._stream(call, answer, receive, response, body_writer)
         else:
             wait = match.route.preferred_wait
             applied = wait.apply(request, head.wait) if wait is not None else []
@@ -141,7 +144,13 @@ class Bridge:
                 raise RuntimeError("the call was cancelled") from None
             raise
 
-    async def _stream(self, call: Call, answer: _Answer, receive: Receive, response: Response) -> None:
+    async def _stream(
+        self, call: Call, answer: _Answer, receive: Receive, response: Response, body: BodyWriter | None
+    ) -> None:
+        sink = None
+        if body is not None:
+            sink = EventSink(body, answer.encode)
+            call = replace(call, sink=sink)
         stream = self._transport.stream(call)
 
         async def keep_alive() -> None:
@@ -152,12 +161,16 @@ class Bridge:
             MessageReader(stream, on_idle=keep_alive, idle_seconds=self._keep_alive_seconds) as messages,
             Departure(receive, lambda: messages.abandon(ClientGone())),
         ):
+            if sink is not None:
+                sink.on_sent = messages.touch
             # Nothing is sent before there is something to send: an early error gets its HTTP status.
             message = await messages.next()
+            event = answer.encode(message) if message is not None else b""
             await response.start_events(metadata_headers(stream.metadata))
             while message is not None:
-                await response.write(answer.encode(message))
+                await response.write(event)
                 message = await messages.next()
+                event = answer.encode(message) if message is not None else b""
         await response.end(answer.done)
 
 

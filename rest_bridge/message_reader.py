@@ -54,6 +54,10 @@ class MessageReader:
         if self._is_waiting and self._task is not None:
             self._task.cancel()
 
+    def touch(self) -> None:
+        """A message of the stream was read, and written, by somebody else."""
+        self._last = self._loop.time()
+
     async def next(self) -> Message | None:
         """The next message; None: the source has ended. Raises the source's error."""
         if self._abandoned is not None:

@@ -16,6 +16,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from services.in_process import Aborted, InProcessContext, Metadata
+from services.message_sink import MessageSink
 from services.methods import Methods
 
 
@@ -30,12 +31,14 @@ class RpcFailed(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A call to make. `timeout` is in seconds; None: no deadline."""
+    """A call to make. `timeout` is in seconds; None: no deadline. `sink` is a short way for a stream's
+    responses, which a transport may pass on to the servicer."""
 
     method: MethodDescriptor
     request: Message
     metadata: Metadata
     timeout: float | None
+    sink: MessageSink | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class InProcess:
         return Reply(message, context.initial_metadata)
 
     def stream(self, call: Call) -> MessageStream:
-        context = InProcessContext(call.metadata, call.timeout)
+        context = InProcessContext(call.metadata, call.timeout, call.sink)
         return _InProcessStream(self._handler(call.method).unary_stream(call.request, context), context)
 
     def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler:

@@ -8,6 +8,7 @@ from inferd.v1 import chat_pb2_grpc
 
 from services.catalog import Catalog
 from services.chat_request import prepare_chat
+from services.message_sink import message_sink
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -28,7 +29,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> AsyncIterator[pb.ChatCompletionChunk]:
         answer = await prepare_chat(self._catalog, request, stream=True)
         await answer.work.announce(context)
-        chunks = answer.chunks()
+        chunks = answer.chunks(message_sink(context))
         try:
             async for chunk in chunks:
                 yield chunk

@@ -1,6 +1,6 @@
 """One chat completion, ready to run: its chunks as they are generated, and the whole of it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from inferd.v1 import chat_pb2 as pb
@@ -9,6 +9,8 @@ from inferd.v1 import message_pb2, sampling_pb2
 from services.answer_reader import AnswerOptions, AnswerReader
 from services.chat_logprobs import chat_logprobs
 from services.generation import Piece
+from services.message_sink import MessageSink
+from services.stage import Stage
 from services.text.function import Function
 from services.text.output.events import Event
 from services.text.output.formats import OutputFormat
@@ -49,8 +51,11 @@ class ChatAnswer:
         #: Of each answer, what has to be known of it to have it whole.
         self._pieces: list[list[Piece]] = [[] for _ in self._readers]
         self._events: list[list[Event]] = [[] for _ in self._readers]
+        #: The answers that a chunk was made of.
+        self._begun: set[int] = set()
         # Read once, not with every token.
         self._token_ids = self.request.return_token_ids
+        self._continuous = self.request.stream_options.continuous_usage_stats
 
     async def whole(self) -> pb.ChatCompletion:
         """Generate all of it."""
@@ -59,31 +64,29 @@ class ChatAnswer:
                 self._keep(index, piece, self._readers[index].read(piece))
         return self.completion()
 
-    async def chunks(self) -> AsyncGenerator[pb.ChatCompletionChunk, None]:
-        """Generate it piece by piece. Closing the generator aborts the work."""
+    async def chunks(self, sink: MessageSink | None = None) -> AsyncGenerator[pb.ChatCompletionChunk, None]:
+        """Generate it piece by piece. Closing the generator aborts the work.
+
+        The chunks that `sink` takes are not yielded: it is their short way. The first and the last are.
+        """
         work, request = self.work, self.request
-        begun = [False] * work.n
         prompt = work.prompts[0] if self._token_ids else ()
-        continuous = request.stream_options.continuous_usage_stats
+        chunks = Stage(self._chunk)
         pieces = work.run()
         try:
-            async for index, piece in pieces:
-                events = self._readers[index].read(piece)
-                if self.keep:
-                    self._keep(index, piece, events)
-                choice = self._chunk_choice(index, piece, events, first=not begun[index])
-                if choice is None:
+            async for numbered in pieces:
+                chunk = chunks.pull(numbered)
+                if chunk is None:
                     continue
-                begun[index] = True
-                chunk = pb.ChatCompletionChunk(
-                    id=self.id, created=work.created, model=request.model, choices=[choice]
-                )
                 if prompt:
                     chunk.prompt_token_ids.extend(prompt)
                     prompt = ()
-                if continuous:
-                    chunk.usage.CopyFrom(self._usage())
                 yield chunk
+                if sink is not None:
+                    # All but the first chunk may go by it.
+                    chunks.send = sink.send
+                    work.shorten(self._text_sender(sink) or (lambda piece: chunks.push((0, piece))))
+                    sink = None
         finally:
             await pieces.aclose()
         if request.stream_options.include_usage:
@@ -108,6 +111,34 @@ class ChatAnswer:
     def _keep(self, index: int, piece: Piece, events: list[Event]) -> None:
         self._pieces[index].append(piece)
         self._events[index] += events
+
+    def _chunk(self, numbered: tuple[int, Piece]) -> pb.ChatCompletionChunk | None:
+        """The chunk of a piece, which has its answer's index; None where there is nothing to tell yet."""
+        index, piece = numbered
+        events = self._readers[index].read(piece)
+        if self.keep:
+            self._keep(index, piece, events)
+        choice = self._chunk_choice(index, piece, events, first=index not in self._begun)
+        if choice is None:
+            return None
+        self._begun.add(index)
+        chunk = pb.ChatCompletionChunk(
+            id=self.id, created=self.work.created, model=self.request.model, choices=[choice]
+        )
+        if self._continuous:
+            chunk.usage.CopyFrom(self._usage())
+        return chunk
+
+    def _text_sender(self, sink: MessageSink) -> Callable[[Piece], bool] | None:
+        """What sends pieces in chunks that differ in their text only; None where they differ in more."""
+        if self.form is not None or self.keep or self._continuous or self._token_ids or self.work.logprobs:
+            return None
+        choice = pb.ChatChunkChoice(delta=pb.ChatDelta(content=""))
+        chunk = pb.ChatCompletionChunk(
+            id=self.id, created=self.work.created, model=self.request.model, choices=[choice]
+        )
+        send = sink.text(chunk, chunk.choices[0].delta, "content")
+        return lambda piece: not piece.text or send(piece.text)
 
     def _chunk_choice(
         self, index: int, piece: Piece, events: list[Event], *, first: bool

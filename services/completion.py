@@ -1,6 +1,6 @@
 """CompletionService: prompts in, their continuations out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from inferd.v1 import completion_pb2 as pb
@@ -12,8 +12,11 @@ from services.completion_choice import ChoiceWriter
 from services.completion_logprobs import LogprobsWriter
 from services.constraints import text_constraint
 from services.errors import invalid
+from services.generation import Piece
+from services.message_sink import MessageSink, message_sink
 from services.prompts import completion_tokens, missing
 from services.sampling import sampling_params
+from services.stage import Stage
 from services.work import Work, new_id
 
 _DEFAULT_MAX_TOKENS = 16
@@ -53,16 +56,32 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         completion_id = new_id("cmpl")
         writers = _writers(request, work)
         continuous = request.stream_options.continuous_usage_stats
+
+        def chunk(numbered: tuple[int, Piece]) -> pb.CompletionChunk:
+            index, piece = numbered
+            return pb.CompletionChunk(
+                id=completion_id,
+                created=work.created,
+                model=request.model,
+                choices=[writers[index].choice(index, [piece])],
+                usage=work.usage() if continuous else None,
+            )
+
+        chunks: Stage[tuple[int, Piece], pb.CompletionChunk] = Stage(chunk)
+        sink = message_sink(context)
         pieces = work.run()
         try:
-            async for index, piece in pieces:
-                yield pb.CompletionChunk(
-                    id=completion_id,
-                    created=work.created,
-                    model=request.model,
-                    choices=[writers[index].choice(index, [piece])],
-                    usage=work.usage() if continuous else None,
-                )
+            async for numbered in pieces:
+                if (made := chunks.pull(numbered)) is not None:
+                    yield made
+                if sink is not None:
+                    # All but the first chunk may go by it.
+                    if continuous or request.return_token_ids or request.HasField("logprobs"):
+                        chunks.send = sink.send
+                        work.shorten(lambda piece: chunks.push((0, piece)))
+                    else:
+                        work.shorten(_text_sender(sink, chunk((0, Piece("", ())))))
+                    sink = None
         finally:
             await pieces.aclose()
         if request.stream_options.include_usage:
@@ -98,6 +117,12 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
             top_logprobs=request.logprobs,
             prompt_logprobs=logprobs and request.echo,
         )
+
+
+def _text_sender(sink: MessageSink, chunk: pb.CompletionChunk) -> Callable[[Piece], bool]:
+    """Sends pieces of the one choice in chunks that differ from this one in their text only."""
+    send = sink.text(chunk, chunk.choices[0], "text")
+    return lambda piece: send(piece.text)
 
 
 def _continuations(request: pb.CreateCompletionRequest, *, stream: bool) -> tuple[int, str]:

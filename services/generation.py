@@ -3,7 +3,7 @@
 Knows nothing of chat or of messages: chat and text completion are made of the pieces that come out here.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from services.errors import ServiceError
 from services.logprob_queue import LogprobQueue
 from services.replicas import Replicas
 from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, SamplingParams
+from services.stage import Stage
 from services.text.detokenizer import Detokenizer
 from services.text.model_text import ModelText
 from services.text.stop import StopStrings
@@ -41,6 +42,10 @@ class Piece:
     error: ServiceError | None = None
 
 
+#: Takes a piece at once, or refuses it.
+Relay = Callable[[Piece], bool]
+
+
 async def generate(
     text: ModelText,
     replicas: Replicas,
@@ -48,13 +53,18 @@ async def generate(
     *,
     spans: bool = False,
     keep: frozenset[int] = frozenset(),
+    relay: Relay | None = None,
 ) -> AsyncGenerator[Piece, None]:
     """One continuation. The last piece has `finish`. Closing the generator aborts the work.
 
-    `keep` are special tokens that stay in the text where others are skipped. Raises ServiceError as
-    `Replicas.generate` does.
+    `keep` are special tokens that stay in the text where others are skipped. A piece that `relay`
+    takes, while this is waited for, is not yielded. Raises ServiceError as `Replicas.generate` does.
     """
     reader = _Reader(text, request, spans, keep)
+    pieces: Stage[Delta, Piece] = Stage(reader.read)
+    if relay is not None:
+        pieces.send = relay
+        request = replace(request, relay=pieces.push)
     if request.sampling.stop_regex:
         # Looked for here alone. SGLang would in its scheduler, at every step: one client's slow expression
         # would stop all others.
@@ -62,7 +72,7 @@ async def generate(
     deltas = replicas.generate(request)
     try:
         async for delta in deltas:
-            piece = reader.read(delta)
+            piece = pieces.pull(delta)
             if piece is not None:
                 yield piece
                 if piece.finish:

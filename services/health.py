@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio
 
 from services.catalog import Catalog
+from services.http2.server import GrpcServer
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -36,7 +36,7 @@ class Health:
         else:
             self._failing.discard(service)
 
-    def attach(self, server: grpc.aio.Server) -> None:
+    def attach(self, server: GrpcServer) -> None:
         """Serve the health service by `server`."""
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 

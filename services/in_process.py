@@ -10,6 +10,8 @@ from typing import NoReturn
 import grpc
 from google.rpc import status_pb2
 
+from services.message_sink import MessageSink
+
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -24,7 +26,10 @@ class Aborted(Exception):
 class InProcessContext:
     """The context of one call in this process. `timeout` is in seconds; None: no deadline."""
 
-    def __init__(self, metadata: Metadata = (), timeout: float | None = None) -> None:
+    def __init__(
+        self, metadata: Metadata = (), timeout: float | None = None, sink: MessageSink | None = None
+    ) -> None:
+        self.sink = sink
         self._metadata = metadata
         self._deadline = None if timeout is None else time.monotonic() + timeout
         #: Sent by the handler before its first message; a gRPC client's initial metadata.

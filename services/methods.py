@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from services.guard import Guard
+from services.http2.server import GrpcServer
 
 
 class Methods:
@@ -24,20 +25,16 @@ class Methods:
         self._services[service] = {name: self._guard.wrap(handler) for name, handler in handlers.items()}
 
     def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
-        """Called by the generated code with the same handlers again; `attach` makes its own."""
+        """Called by the generated code with the same handlers again."""
 
     def include(self, others: "Methods") -> None:
         """Serve these too, which have a guard of their own."""
         self._services.update(others._services)
 
-    def attach(self, server: grpc.aio.Server) -> None:
+    def attach(self, server: GrpcServer) -> None:
         """Serve all methods by `server`."""
-        server.add_generic_rpc_handlers(
-            tuple(
-                grpc.method_handlers_generic_handler(service, handlers)
-                for service, handlers in self._services.items()
-            )
-        )
+        for service, handlers in self._services.items():
+            server.add_registered_method_handlers(service, handlers)
 
     def find(self, service: str, method: str) -> grpc.RpcMethodHandler | None:
         """The guarded handler of a method, or None where it is not served."""

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import grpc
 from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from inferd.v1 import (
     chat_pb2_grpc,
     completion_pb2_grpc,
@@ -19,6 +18,7 @@ from services.completion import CompletionServicer
 from services.config import Config
 from services.guard import Guard
 from services.health import Health
+from services.http2.server import GrpcServer
 from services.methods import Methods
 from services.models import ModelServicer
 from services.queue.job_queue import JobQueue
@@ -56,34 +56,21 @@ def create_health(catalog: Catalog, methods: Methods) -> Health:
 
 def create_server(
     methods: Methods, health_of: Health, address: str, *, max_message_bytes: int, shared_port: bool
-) -> tuple[grpc.aio.Server, int]:
-    """A server that is bound but not started, and its port.
+) -> tuple[GrpcServer, int]:
+    """A server that listens but is not started, and its port. Requests are of `max_message_bytes` at most.
 
     `shared_port` lets several processes listen on the same address. Raises OSError where the address
     cannot be had.
     """
-    server = grpc.aio.server(options=_options(max_message_bytes, shared_port))
+    server = GrpcServer(max_message_bytes=max_message_bytes)
     methods.attach(server)
     health_of.attach(server)
     names: Sequence[str] = (*methods, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(names), server
+    )
     try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
+        port = server.bind(address, shared_port=shared_port)
+    except OSError as error:
         raise OSError(f"gRPC cannot listen on {address}: is something else listening there?") from error
     return server, port
-
-
-def _options(max_message_bytes: int, shared_port: bool) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # On by default in grpcio: two servers would silently share a port.
-        ("grpc.so_reuseport", int(shared_port)),
-        # Clients that wait long for an answer may ping to keep the connection.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # A client that is gone without a word is noticed, and its work aborted.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-    ]

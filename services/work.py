@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Work:
     _cached_tokens: dict[int, int] = field(default_factory=dict)
     #: Of each prompt, where the runtime says it.
     _prompt_tokens: dict[int, int] = field(default_factory=dict)
+    _send: Callable[[Piece], bool] | None = None
 
     def notices(self) -> tuple[tuple[str, str], ...]:
         """What the caller should know before the answer, as metadata: fields that are ignored."""
@@ -64,10 +65,12 @@ class Work:
     async def run(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """The pieces of all continuations, as they come, each with its index; see `interleave`."""
         text, replicas = self.model.text, self.model.replicas
+        requests = self._requests()
+        relay = self._push if len(requests) == 1 and self.stream else None
         pieces = interleave(
             [
-                generate(text, replicas, request, spans=self.spans, keep=self.keep)
-                for request in self._requests()
+                generate(text, replicas, request, spans=self.spans, keep=self.keep, relay=relay)
+                for request in requests
             ],
             all_or_none=self.background,
         )
@@ -79,6 +82,11 @@ class Work:
                 yield index, piece
         finally:
             await pieces.aclose()
+
+    def shorten(self, send: Callable[[Piece], bool]) -> None:
+        """From now on, offer pieces to `send` that come while `run` is waited for. What it refuses (False)
+        comes by `run`, and so do the last one, and all where there are several continuations."""
+        self._send = send
 
     async def collect(self) -> list[list[Piece]]:
         """The pieces of each continuation, once all are complete."""
@@ -100,6 +108,13 @@ class Work:
             ),
             completion_tokens_details=sampling_pb2.CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
         )
+
+    def _push(self, piece: Piece) -> bool:
+        send = self._send
+        if send is None or piece.finish is not None or not send(piece):
+            return False
+        self._completion_tokens += len(piece.token_ids)
+        return True
 
     def _count_prompt(self, index: int, piece: Piece) -> None:
         prompt, later = divmod(index, self.n)

@@ -6,12 +6,12 @@ import grpc
 
 from services.http2.client_call import CallFailed, ClientCall
 from services.http2.client_connection import ClientConnection
-from services.http2.connection import ConnectionLost
 from services.http2.framing import encode_timeout
+from services.http2.header_block import header_block
 
 #: Seconds that a connection may take to be made.
 CONNECT_TIMEOUT = 2.0
-#: Calls on a connection after which another one is made: h2 looks at each stream when one is opened.
+#: Calls on a connection after which another one is made: servers may slow down with many on one.
 CALLS_PER_CONNECTION = 200
 
 _MAX_MESSAGE_BYTES = 256 << 20
@@ -40,16 +40,9 @@ class Channel:
             max_header_bytes=max_header_bytes,
             quiet_seconds=quiet_seconds,
         )
-        self._common = (
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":authority", address.encode("idna" if not address.isascii() else "ascii")),
-        )
-        self._rest = (
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-            (b"user-agent", b"inferd"),
-        )
+        self._authority = address.encode()
+        #: The headers of calls, by their path.
+        self._headers: dict[str, bytes] = {}
         self._connections: list[ClientConnection] = []
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._is_closed = False
@@ -60,13 +53,12 @@ class Channel:
         `seconds` are told to the server, which is to end the call then. Raises CallFailed.
         """
         connection = self._free() or await self._connect()
-        headers = [*self._common, (b":path", path.encode()), *self._rest]
+        headers = self._headers.get(path)
+        if headers is None:
+            headers = self._headers[path] = self._header_block(path)
         if seconds is not None:
-            headers.append((b"grpc-timeout", encode_timeout(seconds).encode()))
-        try:
-            return await connection.start(headers, message)
-        except ConnectionLost:
-            raise CallFailed(grpc.StatusCode.UNAVAILABLE, "the connection was closed") from None
+            headers += header_block([(b"grpc-timeout", encode_timeout(seconds).encode())])
+        return await connection.start(headers, message)
 
     async def unary(self, path: str, message: bytes, *, seconds: float) -> bytes:
         """The one response of the method at `path`, within that many seconds. Raises CallFailed."""
@@ -93,6 +85,19 @@ class Channel:
             await asyncio.wait([self._connecting])
         for connection in self._connections:
             connection.close()
+
+    def _header_block(self, path: str) -> bytes:
+        return header_block(
+            [
+                (b":method", b"POST"),
+                (b":scheme", b"http"),
+                (b":path", path.encode()),
+                (b":authority", self._authority),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+                (b"user-agent", b"inferd"),
+            ]
+        )
 
     def _free(self) -> ClientConnection | None:
         """The first connection with room: later ones fall idle when there is less to do."""

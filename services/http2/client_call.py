@@ -1,7 +1,7 @@
 """One call that we make: its messages are read as they come, and it ends with a status."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import grpc
@@ -76,6 +76,7 @@ class ClientCall:
         "_splitter",
         "_stream",
         "_waiter",
+        "take",
     )
 
     def __init__(self, stream: Stream, max_message_bytes: int) -> None:
@@ -87,11 +88,13 @@ class ClientCall:
         self._waiter: asyncio.Future[None] | None = None
         self._headers: Headers = ()
         self._ended = False
-        self._error: CallFailed | None = None
+        self._error: Exception | None = None
+        #: Takes a message that came while `read` waits for one, in its place; False: it is to be read.
+        self.take: Callable[[bytes], bool] | None = None
 
     async def read(self) -> list[bytes]:
         """The messages that have come since the last time, one at least; empty at the end of a call that
-        succeeded. Raises CallFailed, once all messages were read."""
+        succeeded. Raises CallFailed, or what `take` raised, once all messages were read."""
         while not self._messages:
             if self._ended:
                 if self._error is not None:
@@ -125,7 +128,20 @@ class ClientCall:
             and int.from_bytes(data[:PREFIX], "big") == len(data) - PREFIX
         ):
             # One message, whole and uncompressed: most frames.
-            self._messages.append(data[PREFIX:])
+            message = data[PREFIX:]
+            if self.take is not None and self._waiter is not None and not self._messages:
+                try:
+                    if self.take(message):
+                        self._stream.acknowledge(self._size)
+                        self._size = 0
+                        return
+                except Exception as error:
+                    # It is the reader's: this is called by the connection that others share.
+                    self._stream.reset()
+                    self._ended, self._error = True, error
+                    self._wake()
+                    return
+            self._messages.append(message)
         else:
             try:
                 for compressed, message in self._splitter.feed(data):

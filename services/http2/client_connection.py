@@ -1,13 +1,24 @@
 """A connection that we made: calls go out on its streams, and what comes is handed to them."""
 
 import grpc
-import h2.events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.settings import SettingCodes, Settings
 
-from services.http2.client_call import ClientCall, Headers
+from services.http2.client_call import ClientCall
+from services.http2.client_frames import (
+    CONTINUATION,
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ClientFrames,
+    ProtocolError,
+    data_of,
+)
 from services.http2.connection import Connection, ConnectionLost
 from services.http2.framing import frame
 
@@ -16,42 +27,27 @@ STREAM_WINDOW = 256 << 10
 CONNECTION_WINDOW = 16 << 20
 
 _MAX_STREAM_ID = 2**31 - 1
+_MAX_FRAME_BYTES = 16384
 _FRAME_HEADER = 9
-_DATA, _GOAWAY = 0, 7
-_WINDOW_UPDATE = b"\0\0\4\10\0"
 
 
 class ClientConnection(Connection):
     """`max_message_bytes` is the most of one message, `max_header_bytes` of one answer's headers."""
 
     def __init__(self, *, max_message_bytes: int, max_header_bytes: int, quiet_seconds: float) -> None:
-        config = H2Configuration(
-            client_side=True,
-            header_encoding=None,
-            # Ours are lower case and well formed.
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
+        self._frames = ClientFrames(
+            stream_window=STREAM_WINDOW,
+            connection_window=CONNECTION_WINDOW,
+            max_header_bytes=max_header_bytes,
         )
-        super().__init__(H2Connection(config), quiet_seconds=quiet_seconds)
+        super().__init__(self._frames, quiet_seconds=quiet_seconds)
         self._max_message_bytes = max_message_bytes
         self._calls: dict[int, ClientCall] = {}
         #: A frame that has not come whole.
         self._rest = b""
-        #: Bytes of messages that the window was not opened for again.
+        #: Bytes of messages that the connection's window was not opened for again.
         self._received = 0
         self._is_leaving = False
-        # All at once, before the preface: what is set later is sent when the other side has taken these.
-        self.h2.local_settings = Settings(
-            client=True,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: max_header_bytes,
-            },
-        )
-        self.h2.decoder.max_header_list_size = max_header_bytes
-        self.h2.initiate_connection()
-        self.h2.increment_flow_control_window(CONNECTION_WINDOW)
 
     @property
     def takes_calls(self) -> bool:
@@ -60,8 +56,8 @@ class ClientConnection(Connection):
             self.is_lost
             or self._is_leaving
             or self.transport.is_closing()
-            or len(self._calls) >= self.h2.remote_settings.max_concurrent_streams
-            or self.h2.highest_outbound_stream_id >= _MAX_STREAM_ID - 2
+            or len(self._calls) >= self._frames.max_streams
+            or self._frames.last_stream_id >= _MAX_STREAM_ID - 2
         )
 
     @property
@@ -69,16 +65,20 @@ class ClientConnection(Connection):
         """How many calls run."""
         return len(self._calls)
 
-    async def start(self, headers: Headers, message: bytes) -> ClientCall:
-        """Send a call's one request. Raises ConnectionLost."""
-        stream_id = self.h2.get_next_available_stream_id()
-        self.h2.send_headers(stream_id, headers)
-        call = ClientCall(_ClientStream(self, stream_id), self._max_message_bytes)
+    async def start(self, header_block: bytes, message: bytes) -> ClientCall:
+        """Send a call's one request."""
+        frames = self._frames
+        stream_id = frames.open(header_block)
+        call = ClientCall(_CallStream(self, stream_id), self._max_message_bytes)
         self._calls[stream_id] = call
         body = frame(message)
-        window = min(self.h2.local_flow_control_window(stream_id), self.h2.max_outbound_frame_size)
-        if len(body) <= window and not self._is_paused:
-            self.h2.send_data(stream_id, body, end_stream=True)
+        room = min(
+            frames.streams[stream_id].outbound_flow_control_window,
+            frames.outbound_flow_control_window,
+            frames.max_outbound_frame_size,
+        )
+        if len(body) <= room and not self._is_paused:
+            frames.send_data(stream_id, body, end_stream=True)
             self.flush()
             return call
         self.flush()
@@ -92,95 +92,121 @@ class ClientConnection(Connection):
             raise
         return call
 
+    def close(self) -> None:
+        """Close the connection. Calls that run fail with UNAVAILABLE."""
+        self.transport.close()
+
+    # Connection.
+
     def receive(self, data: bytes) -> None:
-        """DATA frames go to their calls at once, a GOAWAY ends the taking of calls; h2 gets the others."""
         if self._rest:
             data = self._rest + data
-        start = others = 0
-        end = len(data)
-        while end - start >= _FRAME_HEADER:
-            length = int.from_bytes(data[start : start + 3], "big")
-            stop = start + _FRAME_HEADER + length
-            if length > self.h2.max_inbound_frame_size:
-                # h2 says what is wrong.
-                start = end
-                break
-            if stop > end:
-                break
-            kind = data[start + 3]
-            if kind == _DATA and not data[start + 4]:
-                call = self._calls.get(int.from_bytes(data[start + 5 : start + 9], "big"))
-                if call is not None:
-                    if others < start:
-                        super().receive(data[others:start])
-                    others = stop
-                    call.data(data[start + _FRAME_HEADER : stop])
-                    self._count(length)
-            elif kind == _GOAWAY:
-                if others < start:
-                    super().receive(data[others:start])
-                others = stop
-                self._leave(data[start + _FRAME_HEADER : stop])
-            start = stop
+        start, end = 0, len(data)
+        try:
+            while end - start >= _FRAME_HEADER:
+                length = int.from_bytes(data[start : start + 3], "big")
+                if length > _MAX_FRAME_BYTES:
+                    raise ProtocolError("a frame too large")
+                stop = start + _FRAME_HEADER + length
+                if stop > end:
+                    break
+                kind, flags = data[start + 3], data[start + 4]
+                stream_id = int.from_bytes(data[start + 5 : start + _FRAME_HEADER], "big") & _MAX_STREAM_ID
+                payload = data[start + _FRAME_HEADER : stop]
+                start = stop
+                if kind == DATA:
+                    self._data(flags, stream_id, payload)
+                else:
+                    self._control(kind, flags, stream_id, payload)
+        except ProtocolError:
+            self.transport.abort()
+            return
         self._rest = data[start:]
-        if others < start:
-            super().receive(data[others:start])
-
-    def on_event(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                call.headers(event.headers)
-        elif isinstance(event, h2.events.DataReceived):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                call.data(event.data)
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, h2.events.StreamEnded):
-            call = self._calls.pop(event.stream_id, None)
-            if call is not None:
-                call.end()
-            self._close_if_left()
-        elif isinstance(event, h2.events.StreamReset):
-            call = self._calls.pop(event.stream_id, None)
-            if call is not None:
-                call.reset(event.error_code)
-            self._close_if_left()
+        self.flush()
 
     def on_lost(self) -> None:
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.fail(grpc.StatusCode.UNAVAILABLE, "the connection was closed")
 
-    def close(self) -> None:
-        """Close the connection. Calls that run fail with UNAVAILABLE."""
-        self.transport.close()
+    # What its calls do.
 
     def acknowledge(self, stream_id: int, size: int) -> None:
-        """Let the other side send that many bytes more on this stream, or on all (0)."""
-        self.transport.write(_WINDOW_UPDATE + stream_id.to_bytes(4, "big") + size.to_bytes(4, "big"))
+        """Let the other side send that many bytes more on this stream."""
+        self._frames.acknowledge(stream_id, size)
+        self.flush()
 
     def reset(self, stream_id: int) -> None:
         """End a stream that nobody reads on."""
         if self._calls.pop(stream_id, None) is None or self.is_lost:
             return
-        self.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+        self._frames.reset(stream_id, ErrorCodes.CANCEL)
         self.flush()
         self._wake()
         self._close_if_left()
 
-    def _count(self, size: int) -> None:
-        """Calls bound what they have unread, each for itself: the connection's window is not to stop them."""
-        self._received += size
+    # Its own.
+
+    def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        call = self._calls.get(stream_id)
+        if call is not None and payload:
+            call.data(data_of(flags, payload) if flags else payload)
+        # Calls bound what they have unread, each for itself: the connection's window is not to stop them.
+        self._received += len(payload)
         if self._received >= CONNECTION_WINDOW // 4:
-            self.acknowledge(0, self._received)
+            self._frames.acknowledge(0, self._received)
             self._received = 0
+        if flags & END_STREAM:
+            self._ended(stream_id)
+
+    def _control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        frames = self._frames
+        if kind in (HEADERS, CONTINUATION):
+            found = frames.headers(kind, flags, stream_id, payload)
+            if found is None:
+                return
+            stream_id, is_last, headers = found
+            call = self._calls.get(stream_id)
+            if call is not None:
+                call.headers(headers)
+            if is_last:
+                self._ended(stream_id)
+        elif kind == WINDOW_UPDATE:
+            frames.widened(stream_id, payload)
+            self._widened(stream_id)
+        elif kind == PING:
+            frames.pinged(flags, payload)
+        elif kind == SETTINGS:
+            frames.settings(flags, payload)
+            self._wake()
+        elif kind == RST_STREAM:
+            frames.forget(stream_id)
+            call = self._calls.pop(stream_id, None)
+            if call is not None:
+                call.reset(int.from_bytes(payload, "big"))
+            self._wake()
+            self._close_if_left()
+        elif kind == GOAWAY:
+            self._leave(payload)
+        elif kind == PUSH_PROMISE:
+            raise ProtocolError("a push, which was switched off")
+
+    def _ended(self, stream_id: int) -> None:
+        self._frames.forget(stream_id)
+        # It may still be written to.
+        self._widened(stream_id)
+        call = self._calls.pop(stream_id, None)
+        if call is not None:
+            call.end()
+        self._close_if_left()
 
     def _leave(self, payload: bytes) -> None:
         """The other side takes no more calls, and has not taken those after the last one it names."""
         self._is_leaving = True
         last = int.from_bytes(payload[:4], "big") & _MAX_STREAM_ID
         for stream_id in [stream_id for stream_id in self._calls if stream_id > last]:
+            self._frames.forget(stream_id)
+            self._widened(stream_id)
             self._calls.pop(stream_id).fail(grpc.StatusCode.UNAVAILABLE, "the server is going away")
         self._close_if_left()
 
@@ -189,7 +215,7 @@ class ClientConnection(Connection):
             self.transport.close()
 
 
-class _ClientStream:
+class _CallStream:
     """A call's stream, for the call."""
 
     __slots__ = ("_connection", "_id", "_read")

@@ -1,19 +1,14 @@
-"""One HTTP/2 connection: h2's state machine between a socket and those who use its streams.
+"""One HTTP/2 connection: what speaks the protocol, between a socket and those who use its streams.
 
-h2 knows the protocol. Here is what it leaves to its user: the socket, waiting for room to send, and finding
-out that the other side is gone. DATA frames, one a token, go around h2's per-frame machinery where it would
-only count them: that is 2 µs instead of 7.
+Here is what that leaves to its user: the socket, waiting for room to send, and finding out that the other
+side is gone. DATA frames, one a token, go around h2's machinery where it would only count them: that is 2 µs
+instead of 7.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
-
-import h2.events
-from h2.connection import H2Connection
-from h2.exceptions import ProtocolError
-
-Headers = Iterable[tuple[bytes, bytes]]
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 #: Seconds that the other side may take to answer a ping.
 PING_TIMEOUT = 10.0
@@ -23,30 +18,56 @@ class ConnectionLost(ConnectionError):
     """The connection, or the stream that was written to, is closed."""
 
 
+class Http2Stream(Protocol):
+    """A stream, as h2 has it. The window is what may be sent, in bytes."""
+
+    outbound_flow_control_window: int
+
+    @property
+    def closed(self) -> bool: ...
+
+
+class Http2(Protocol):
+    """What speaks the protocol: h2, or as much of it as is used here, under the same names."""
+
+    outbound_flow_control_window: int
+    max_outbound_frame_size: int
+
+    @property
+    def streams(self) -> Mapping[int, Http2Stream]: ...
+    def data_to_send(self) -> bytes: ...
+    def send_data(self, stream_id: int, data: memoryview, end_stream: bool = False) -> None: ...
+    def ping(self, opaque_data: bytes) -> None: ...
+
+
 class Connection(asyncio.Protocol):
-    """To be subclassed: `on_event` gets each of h2's events, `on_lost` the end.
+    """To be subclassed: `receive` gets what comes, `on_lost` the end.
 
     After `quiet_seconds` in which nothing came, the other side is sent a ping; without an answer the
-    connection is closed. `h2` is free to be used by subclasses, who then call `flush`.
+    connection is closed.
     """
 
     transport: asyncio.Transport
 
-    def __init__(self, connection: H2Connection, *, quiet_seconds: float) -> None:
-        self.h2 = connection
+    def __init__(self, connection: Http2, *, quiet_seconds: float) -> None:
+        self._http2 = connection
         self.is_lost = False
         self._loop = asyncio.get_running_loop()
         self._is_paused = False
-        #: Those who wait for room to send: all are woken when there may be some.
-        self._waiting: set[asyncio.Future[None]] = set()
+        #: Those who wait for room in the connection, in turn: each wakes the next one while there is some.
+        self._queue: deque[asyncio.Future[None]] = deque()
+        #: The one whose turn it is, until it runs.
+        self._turn: asyncio.Future[None] | None = None
+        #: Those who wait for room in their stream, by its id.
+        self._blocked: dict[int, asyncio.Future[None]] = {}
         self._quiet_seconds = quiet_seconds
         self._heard = True
         self._timer: asyncio.TimerHandle | None = None
 
     # What a subclass does.
 
-    def on_event(self, event: h2.events.Event) -> None:
-        """One of h2's events. What it sends is flushed afterwards."""
+    def receive(self, data: bytes) -> None:
+        """These bytes came."""
         raise NotImplementedError
 
     def on_lost(self) -> None:
@@ -75,46 +96,37 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_paused = True
-        # Who does not read what is sent is not read either: answers to pings would pile up.
-        self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self.transport.resume_reading()
-        self._wake()
+        self._wake_next()
 
     # For subclasses and those who use streams.
 
-    def receive(self, data: bytes) -> None:
-        """Have h2 read these bytes, and handle its events."""
-        try:
-            events = self.h2.receive_data(data)
-        except ProtocolError:
-            # h2 has written a GOAWAY that says why.
-            self.flush()
-            self.transport.close()
-            return
-        for event in events:
-            if isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
-                self._wake()
-            self.on_event(event)
+    def shut(self) -> None:
+        """Close the connection, whether or not the other side reads what is still to be sent."""
         self.flush()
+        self.transport.close()
+        self._loop.call_later(PING_TIMEOUT, self.transport.abort)
+        # Its streams are dead from now on.
+        self.connection_lost(None)
 
     def flush(self) -> None:
-        """Send what h2 has to send."""
-        data = self.h2.data_to_send()
+        """Send what there is to send."""
+        data = self._http2.data_to_send()
         if data and not self.transport.is_closing():
             self.transport.write(data)
 
     def send_now(self, stream_id: int, data: bytes) -> bool:
         """Send all of `data` as one DATA frame, if there is room. Raises ConnectionLost."""
-        connection = self.h2
+        connection = self._http2
         stream = connection.streams.get(stream_id)
         if stream is None or self.is_lost or stream.closed:
             raise ConnectionLost
         size = len(data)
         if (
             self._is_paused
+            or self._queue
             or size > stream.outbound_flow_control_window
             or size > connection.outbound_flow_control_window
             or size > connection.max_outbound_frame_size
@@ -129,22 +141,34 @@ class Connection(asyncio.Protocol):
     async def send(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None:
         """Send `data`, as room for it comes. Raises ConnectionLost."""
         rest = memoryview(data)
-        while rest or end_stream:
-            if self.is_lost or stream_id not in self.h2.streams or self.h2.streams[stream_id].closed:
-                raise ConnectionLost
-            room = 0
-            if not self._is_paused:
-                window = self.h2.local_flow_control_window(stream_id)
-                room = min(window, self.h2.max_outbound_frame_size, len(rest))
-            if room <= 0 and (rest or self._is_paused):
-                await self._room()
-                continue
-            part, rest = rest[:room], rest[room:]
-            last = end_stream and not rest
-            self.h2.send_data(stream_id, part, end_stream=last)
-            self.flush()
-            if last:
-                return
+        connection = self._http2
+        has_turn = False
+        try:
+            while rest or end_stream:
+                stream = connection.streams.get(stream_id)
+                if self.is_lost or stream is None or stream.closed:
+                    raise ConnectionLost
+                window = stream.outbound_flow_control_window
+                if rest and window <= 0:
+                    await self._wait_for_stream(stream_id)
+                    continue
+                has_room = connection.outbound_flow_control_window > 0 or not rest
+                if self._is_paused or not has_room or (self._queue and rest and not has_turn):
+                    await self._wait_for_turn()
+                    has_turn = True
+                    continue
+                has_turn = False
+                room = min(
+                    window, connection.outbound_flow_control_window, connection.max_outbound_frame_size
+                )
+                part, rest = rest[: max(0, room)], rest[max(0, room) :]
+                last = end_stream and not rest
+                connection.send_data(stream_id, part, end_stream=last)
+                self.flush()
+                if last:
+                    return
+        finally:
+            self._wake_next()
 
     def send_goaway(self, last_stream_id: int) -> None:
         """Tell the other side that no stream after this one will be served. Those that run go on, which h2's
@@ -153,25 +177,54 @@ class Connection(asyncio.Protocol):
         self.flush()
         self.transport.write(len(payload).to_bytes(3, "big") + b"\7\0\0\0\0\0" + payload)
 
-    async def _room(self) -> None:
-        waiter = self._loop.create_future()
-        self._waiting.add(waiter)
+    async def _wait_for_stream(self, stream_id: int) -> None:
+        # Others can use what room the connection has.
+        self._wake_next()
+        self._blocked[stream_id] = waiter = self._loop.create_future()
         try:
             await waiter
         finally:
-            self._waiting.discard(waiter)
+            self._blocked.pop(stream_id, None)
+
+    async def _wait_for_turn(self) -> None:
+        waiter = self._loop.create_future()
+        self._queue.append(waiter)
+        self._wake_next()
+        try:
+            await waiter
+        finally:
+            if self._turn is waiter:
+                self._turn = None
+
+    def _widened(self, stream_id: int) -> None:
+        """There is room in a stream, or in the connection (0)."""
+        if stream_id == 0:
+            self._wake_next()
+        elif stream_id in self._blocked:
+            _release(self._blocked[stream_id])
+
+    def _wake_next(self) -> None:
+        """Give the room that the connection has to the first who waits for it."""
+        while self._queue and self._turn is None:
+            if self._is_paused or self._http2.outbound_flow_control_window <= 0:
+                return
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                self._turn = waiter
+                waiter.set_result(None)
 
     def _wake(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        """Have all who wait look again."""
+        for waiter in (*self._queue, *self._blocked.values()):
+            _release(waiter)
+        self._queue.clear()
 
     def _check_quiet(self) -> None:
         if self._heard:
             self._heard = False
             self._timer = self._loop.call_later(self._quiet_seconds, self._check_quiet)
             return
-        self.h2.ping(b"inferd\0\0")
+        self._http2.ping(b"inferd\0\0")
         self.flush()
         self._timer = self._loop.call_later(PING_TIMEOUT, self._check_answered)
 
@@ -181,3 +234,8 @@ class Connection(asyncio.Protocol):
         else:
             # Not close(): that waits until what is written was sent.
             self.transport.abort()
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

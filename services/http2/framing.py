@@ -37,7 +37,9 @@ class MessageSplitter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = b""
+        self._buffer = bytearray()
+        #: Bytes with which there is more to find out than with those in the buffer.
+        self._needed = PREFIX
 
     @property
     def is_empty(self) -> bool:
@@ -47,23 +49,28 @@ class MessageSplitter:
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
         """The messages that `data` completes, each with whether it is compressed. Raises FramingError."""
         if self._buffer:
-            data = self._buffer + data
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
         messages = []
         start, end = 0, len(data)
+        self._needed = PREFIX
         while end - start >= PREFIX:
-            length = int.from_bytes(data[start + 1 : start + PREFIX], "big")
+            if data[start] > 1:
+                raise FramingError("the stream holds no gRPC messages")
+            begin = start + PREFIX
+            length = int.from_bytes(data[start + 1 : begin], "big")
             if length > self._limit:
                 raise FramingError(
                     f"a message of {length} bytes is over the limit of {self._limit}", too_large=True
                 )
-            if data[start] > 1:
-                raise FramingError("the stream holds no gRPC messages")
-            begin, start = start + PREFIX, start + PREFIX + length
-            if start > end:
-                start = begin - PREFIX
+            if begin + length > end:
+                self._needed = PREFIX + length
                 break
-            messages.append((data[begin - PREFIX] == 1, data[begin:start]))
-        self._buffer = data[start:]
+            messages.append((data[start] == 1, data[begin : begin + length]))
+            start = begin + length
+        self._buffer = bytearray(data[start:])
         return messages
 
 

@@ -3,7 +3,7 @@
 Knows nothing of text, models' names or the wire.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -73,6 +73,8 @@ class GenerateRequest:
     prompt, in order: the runtime puts their tokens where the prompt has the model's placeholder for one.
     `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
     `prompt_logprobs` for those of the prompt's tokens too.
+    `relay` is a short way for a stream's deltas, past the task that waits for them: it may be offered what
+    comes while `generate` is waited for, but not the last delta. What it refuses (False) comes by `generate`.
     """
 
     token_ids: Sequence[int]
@@ -84,6 +86,7 @@ class GenerateRequest:
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
+    relay: Callable[["Delta"], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

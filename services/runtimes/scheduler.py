@@ -175,8 +175,13 @@ class SchedulerRuntime:
         finished = False
         try:
             call.rpc = rpc = await self._channel.start(_GENERATE, message.SerializeToString())
+            short = _Short(request.relay, reader, call) if request.relay is not None else None
+            rpc.take = short
             while messages := await rpc.read():
                 call.heard = time.monotonic()
+                if short is not None and (refused := short.refused()) is not None:
+                    yield refused
+                # Of what was refused, nothing is new now.
                 delta = reader.read(messages)
                 if delta is None:
                     continue
@@ -243,6 +248,34 @@ class SchedulerRuntime:
         answer = health_pb2.HealthCheckResponse.FromString(data)
         self._watch.set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
         return True
+
+
+class _Short:
+    """A call's short way: gives the deltas of its messages to the relay."""
+
+    __slots__ = ("_call", "_reader", "_refused", "_relay")
+
+    def __init__(self, relay: Callable[[Delta], bool], reader: ResponseReader, call: "_Call") -> None:
+        self._relay = relay
+        self._reader = reader
+        self._call = call
+        self._refused: Delta | None = None
+
+    def __call__(self, message: bytes) -> bool:
+        response = pb.GenerateResponse.FromString(message)
+        if not response.HasField("chunk"):
+            return False
+        self._call.heard = time.monotonic()
+        delta = self._reader.read_one(response)
+        if delta is None or self._relay(delta):
+            return True
+        self._refused = delta
+        return False
+
+    def refused(self) -> Delta | None:
+        """The delta that was refused since the last time."""
+        refused, self._refused = self._refused, None
+        return refused
 
 
 class _Call:

@@ -101,11 +101,11 @@ class ResponseReader:
         is one that comes after the delta.
         """
         if len(messages) == 1:
-            return self._read(pb.GenerateResponse.FromString(messages[0]))
+            return self.read_one(pb.GenerateResponse.FromString(messages[0]))
         deltas: list[Delta] = []
         for message in messages:
             try:
-                delta = self._read(pb.GenerateResponse.FromString(message))
+                delta = self.read_one(pb.GenerateResponse.FromString(message))
             except ServiceError as error:
                 if not deltas:
                     raise
@@ -117,7 +117,8 @@ class ResponseReader:
                     break
         return joined(deltas) if deltas else None
 
-    def _read(self, response: pb.GenerateResponse) -> Delta | None:
+    def read_one(self, response: pb.GenerateResponse) -> Delta | None:
+        """What is new in this response; raises as `read` does."""
         if response.HasField("chunk"):
             chunk = response.chunk
             token_ids: Sequence[int] = chunk.token_ids
