@@ -158,11 +158,14 @@ class Bridge:
             await response.write(sse.KEEP_ALIVE)
 
         async with (
-            MessageReader(stream, on_idle=keep_alive, idle_seconds=self._keep_alive_seconds) as messages,
+            MessageReader(
+                stream,
+                on_idle=keep_alive,
+                idle_seconds=self._keep_alive_seconds,
+                was_busy=sink.was_used if sink is not None else lambda: False,
+            ) as messages,
             Departure(receive, lambda: messages.abandon(ClientGone())),
         ):
-            if sink is not None:
-                sink.on_sent = messages.touch
             # Nothing is sent before there is something to send: an early error gets its HTTP status.
             message = await messages.next()
             event = answer.encode(message) if message is not None else b""

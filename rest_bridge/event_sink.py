@@ -9,7 +9,9 @@ from google.protobuf.message import Message
 
 
 class BodyWriter(Protocol):
-    """Writes parts of a response's body."""
+    """Writes parts of a response's body. `wrote` is set whenever it did."""
+
+    wrote: bool
 
     def write(self, data: bytes) -> bool:
         """Write it. False: there is no room, or no response to be written."""
@@ -20,28 +22,25 @@ class EventSink:
     """See `MessageSink`. `encode` makes a message's event."""
 
     def __init__(self, body: BodyWriter, encode: Callable[[Message], bytes]) -> None:
-        self._write = body.write
+        self._body = body
         self._encode = encode
-        #: Called after each event.
-        self.on_sent: Callable[[], None] = lambda: None
 
     def send(self, message: Message) -> bool:
-        return self._send(self._encode(message))
+        return self._body.write(self._encode(message))
 
     def text(self, message: Message, place: Message, field: str) -> Callable[[str], bool]:
         # No text of the message's own is this one.
         mark = secrets.token_hex(16)
         setattr(place, field, mark)
         before, after = self._encode(message).split(orjson.dumps(mark))
-        send = self._send
+        write, dumps = self._body.write, orjson.dumps
 
         def send_text(text: str) -> bool:
-            return send(before + orjson.dumps(text) + after)
+            return write(before + dumps(text) + after)
 
         return send_text
 
-    def _send(self, event: bytes) -> bool:
-        if not self._write(event):
-            return False
-        self.on_sent()
-        return True
+    def was_used(self) -> bool:
+        """Whether it sent anything since this was asked last."""
+        used, self._body.wrote = self._body.wrote, False
+        return used

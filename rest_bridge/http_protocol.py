@@ -25,10 +25,11 @@ BODY_WRITER = "inferd.body_writer"
 class ResponseBodyWriter:
     """Writes parts of a response whose headers were sent, and whose length is open."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "wrote")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+        self.wrote = False
 
     def write(self, data: bytes) -> bool:
         """Write it. False: there is no room, or no such response."""
@@ -37,6 +38,7 @@ class ResponseBodyWriter:
             return False
         if not cycle.chunked_encoding:
             return False
+        self.wrote = True
         cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 

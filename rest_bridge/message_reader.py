@@ -21,15 +21,21 @@ class MessageReader:
     """To be made and used by one task. The source is closed on leaving the context.
 
     `on_idle` is called after every `idle_seconds` in which `next` waited; what it does is done before `next`
-    returns.
+    returns. `was_busy` tells whether messages went another way since it was asked last.
     """
 
     def __init__(
-        self, source: _Source, *, on_idle: Callable[[], Awaitable[None]], idle_seconds: float
+        self,
+        source: _Source,
+        *,
+        on_idle: Callable[[], Awaitable[None]],
+        idle_seconds: float,
+        was_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._messages = aiter(source)
         self._on_idle = on_idle
+        self._was_busy = was_busy
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
@@ -54,10 +60,6 @@ class MessageReader:
         if self._is_waiting and self._task is not None:
             self._task.cancel()
 
-    def touch(self) -> None:
-        """A message of the stream was read, and written, by somebody else."""
-        self._last = self._loop.time()
-
     async def next(self) -> Message | None:
         """The next message; None: the source has ended. Raises the source's error."""
         if self._abandoned is not None:
@@ -80,6 +82,8 @@ class MessageReader:
 
     def _on_timer(self) -> None:
         now = self._loop.time()
+        if self._was_busy():
+            self._last = now
         quiet = now - self._last
         if self._is_waiting and quiet >= self._idle_seconds:
             self._idling = asyncio.ensure_future(self._on_idle())

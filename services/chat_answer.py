@@ -85,7 +85,10 @@ class ChatAnswer:
                 if sink is not None:
                     # All but the first chunk may go by it.
                     chunks.send = sink.send
-                    work.shorten(self._text_sender(sink) or (lambda piece: chunks.push((0, piece))))
+                    if self._is_plain:
+                        work.shorten_texts(self._text_sender(sink))
+                    else:
+                        work.shorten(lambda piece: chunks.push((0, piece)))
                     sink = None
         finally:
             await pieces.aclose()
@@ -129,16 +132,18 @@ class ChatAnswer:
             chunk.usage.CopyFrom(self._usage())
         return chunk
 
-    def _text_sender(self, sink: MessageSink) -> Callable[[Piece], bool] | None:
-        """What sends pieces in chunks that differ in their text only; None where they differ in more."""
-        if self.form is not None or self.keep or self._continuous or self._token_ids or self.work.logprobs:
-            return None
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the chunks differ in their text only."""
+        return not (self.form or self.keep or self._continuous or self._token_ids or self.work.logprobs)
+
+    def _text_sender(self, sink: MessageSink) -> Callable[[str], bool]:
+        """What sends chunks of plain content."""
         choice = pb.ChatChunkChoice(delta=pb.ChatDelta(content=""))
         chunk = pb.ChatCompletionChunk(
             id=self.id, created=self.work.created, model=self.request.model, choices=[choice]
         )
-        send = sink.text(chunk, chunk.choices[0].delta, "content")
-        return lambda piece: not piece.text or send(piece.text)
+        return sink.text(chunk, chunk.choices[0].delta, "content")
 
     def _chunk_choice(
         self, index: int, piece: Piece, events: list[Event], *, first: bool

@@ -1,6 +1,6 @@
 """CompletionService: prompts in, their continuations out."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from inferd.v1 import completion_pb2 as pb
@@ -13,7 +13,7 @@ from services.completion_logprobs import LogprobsWriter
 from services.constraints import text_constraint
 from services.errors import invalid
 from services.generation import Piece
-from services.message_sink import MessageSink, message_sink
+from services.message_sink import message_sink
 from services.prompts import completion_tokens, missing
 from services.sampling import sampling_params
 from services.stage import Stage
@@ -80,7 +80,8 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
                         chunks.send = sink.send
                         work.shorten(lambda piece: chunks.push((0, piece)))
                     else:
-                        work.shorten(_text_sender(sink, chunk((0, Piece("", ())))))
+                        example = chunk((0, Piece("", ())))
+                        work.shorten_texts(sink.text(example, example.choices[0], "text"))
                     sink = None
         finally:
             await pieces.aclose()
@@ -117,12 +118,6 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
             top_logprobs=request.logprobs,
             prompt_logprobs=logprobs and request.echo,
         )
-
-
-def _text_sender(sink: MessageSink, chunk: pb.CompletionChunk) -> Callable[[Piece], bool]:
-    """Sends pieces of the one choice in chunks that differ from this one in their text only."""
-    send = sink.text(chunk, chunk.choices[0], "text")
-    return lambda piece: send(piece.text)
 
 
 def _continuations(request: pb.CreateCompletionRequest, *, stream: bool) -> tuple[int, str]:

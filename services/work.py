@@ -50,6 +50,7 @@ class Work:
     #: Of each prompt, where the runtime says it.
     _prompt_tokens: dict[int, int] = field(default_factory=dict)
     _send: Callable[[Piece], bool] | None = None
+    _send_text: Callable[[str], bool] | None = None
 
     def notices(self) -> tuple[tuple[str, str], ...]:
         """What the caller should know before the answer, as metadata: fields that are ignored."""
@@ -88,6 +89,10 @@ class Work:
         comes by `run`, and so do the last one, and all where there are several continuations."""
         self._send = send
 
+    def shorten_texts(self, send: Callable[[str], bool]) -> None:
+        """`shorten`, where nothing but the texts of the pieces matters."""
+        self._send_text = send
+
     async def collect(self) -> list[list[Piece]]:
         """The pieces of each continuation, once all are complete."""
         collected: list[list[Piece]] = [[] for _ in range(len(self.prompts) * self.n)]
@@ -110,8 +115,12 @@ class Work:
         )
 
     def _push(self, piece: Piece) -> bool:
-        send = self._send
-        if send is None or piece.finish is not None or not send(piece):
+        if piece.finish is not None:
+            return False
+        if self._send_text is not None:
+            if piece.text and not self._send_text(piece.text):
+                return False
+        elif self._send is None or not self._send(piece):
             return False
         self._completion_tokens += len(piece.token_ids)
         return True

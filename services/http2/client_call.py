@@ -41,6 +41,10 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 }
 
 
+#: Bytes of messages that were taken, after which as many more may come.
+_ACKNOWLEDGE = 32 << 10
+
+
 class CallFailed(Exception):
     """A call ended other than OK."""
 
@@ -70,6 +74,7 @@ class ClientCall:
         "_ended",
         "_error",
         "_headers",
+        "_is_cut",
         "_loop",
         "_messages",
         "_size",
@@ -85,6 +90,8 @@ class ClientCall:
         self._messages: list[bytes] = []
         self._size = 0
         self._splitter = MessageSplitter(max_message_bytes)
+        #: Whether the splitter has a part of a message.
+        self._is_cut = False
         self._waiter: asyncio.Future[None] | None = None
         self._headers: Headers = ()
         self._ended = False
@@ -121,19 +128,17 @@ class ClientCall:
 
     def data(self, data: bytes) -> None:
         """Bytes of its messages."""
-        self._size += len(data)
-        if (
-            self._splitter.is_empty
-            and len(data) >= PREFIX
-            and int.from_bytes(data[:PREFIX], "big") == len(data) - PREFIX
-        ):
+        size = len(data)
+        self._size += size
+        if not self._is_cut and size >= PREFIX and int.from_bytes(data[:PREFIX], "big") == size - PREFIX:
             # One message, whole and uncompressed: most frames.
             message = data[PREFIX:]
             if self.take is not None and self._waiter is not None and not self._messages:
                 try:
                     if self.take(message):
-                        self._stream.acknowledge(self._size)
-                        self._size = 0
+                        if self._size >= _ACKNOWLEDGE:
+                            self._stream.acknowledge(self._size)
+                            self._size = 0
                         return
                 except Exception as error:
                     # It is the reader's: this is called by the connection that others share.
@@ -144,7 +149,9 @@ class ClientCall:
             self._messages.append(message)
         else:
             try:
-                for compressed, message in self._splitter.feed(data):
+                messages = self._splitter.feed(data)
+                self._is_cut = not self._splitter.is_empty
+                for compressed, message in messages:
                     if compressed:
                         raise FramingError("a message is compressed, which was not offered")
                     self._messages.append(message)
@@ -173,7 +180,7 @@ class ClientCall:
             details = decode_message(fields.get(b"grpc-message", b"").decode("latin-1"))
             self.fail(code, details, self._trailers())
             return
-        if not self._splitter.is_empty:
+        if self._is_cut:
             self.fail(grpc.StatusCode.INTERNAL, "the last message is incomplete")
             return
         self._ended = True

@@ -101,7 +101,7 @@ class ClientConnection(Connection):
     def receive(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
-        start, end = 0, len(data)
+        start, end, calls = 0, len(data), self._calls
         try:
             while end - start >= _FRAME_HEADER:
                 length = int.from_bytes(data[start : start + 3], "big")
@@ -114,7 +114,13 @@ class ClientConnection(Connection):
                 stream_id = int.from_bytes(data[start + 5 : start + _FRAME_HEADER], "big") & _MAX_STREAM_ID
                 payload = data[start + _FRAME_HEADER : stop]
                 start = stop
-                if kind == DATA:
+                if kind == DATA and not flags:
+                    # One a token: the short way.
+                    self._received += length
+                    call = calls.get(stream_id)
+                    if call is not None:
+                        call.data(payload)
+                elif kind == DATA:
                     self._data(flags, stream_id, payload)
                 else:
                     self._control(kind, flags, stream_id, payload)
@@ -122,6 +128,10 @@ class ClientConnection(Connection):
             self.transport.abort()
             return
         self._rest = data[start:]
+        # Calls bound what they have unread, each for itself: the connection's window is not to stop them.
+        if self._received >= CONNECTION_WINDOW // 4:
+            self._frames.acknowledge(0, self._received)
+            self._received = 0
         self.flush()
 
     def on_lost(self) -> None:
@@ -149,13 +159,10 @@ class ClientConnection(Connection):
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         call = self._calls.get(stream_id)
-        if call is not None and payload:
-            call.data(data_of(flags, payload) if flags else payload)
-        # Calls bound what they have unread, each for itself: the connection's window is not to stop them.
         self._received += len(payload)
-        if self._received >= CONNECTION_WINDOW // 4:
-            self._frames.acknowledge(0, self._received)
-            self._received = 0
+        data = data_of(flags, payload)
+        if call is not None and data:
+            call.data(data)
         if flags & END_STREAM:
             self._ended(stream_id)
 

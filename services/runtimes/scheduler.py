@@ -176,7 +176,7 @@ class SchedulerRuntime:
         try:
             call.rpc = rpc = await self._channel.start(_GENERATE, message.SerializeToString())
             short = _Short(request.relay, reader, call) if request.relay is not None else None
-            rpc.take = short
+            rpc.take = short.take if short is not None else None
             while messages := await rpc.read():
                 call.heard = time.monotonic()
                 if short is not None and (refused := short.refused()) is not None:
@@ -261,7 +261,8 @@ class _Short:
         self._call = call
         self._refused: Delta | None = None
 
-    def __call__(self, message: bytes) -> bool:
+    def take(self, message: bytes) -> bool:
+        """Give what a message brings to the relay. False: it is to be read."""
         response = pb.GenerateResponse.FromString(message)
         if not response.HasField("chunk"):
             return False

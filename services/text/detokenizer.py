@@ -1,5 +1,6 @@
 """Token ids to text as they come: what is appended is final, and never half a character."""
 
+from collections import deque
 from collections.abc import Sequence
 
 from tokenizers.decoders import DecodeStream
@@ -29,10 +30,14 @@ class Detokenizer:
         # The library skips all special tokens or none: to keep some, the others are left out before it.
         self._keep = keep if skip_special_tokens else frozenset()
         self._skip = skip_special_tokens and not keep
-        self._context = [i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_dropped(i))]
+        context = (i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_dropped(i)))
+        #: The last tokens whose text is out.
+        self._context = deque(context, _CONTEXT)
+        self._plain = tokenizer.plain_texts
         #: Tokens whose text is not out yet.
         self._pending: list[int] = []
-        self._stream = DecodeStream(ids=self._context, skip_special_tokens=self._skip)
+        #: Decodes what is not plain. None: it has not seen the last tokens.
+        self._stream: DecodeStream | None = None
 
     def add(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
@@ -41,19 +46,27 @@ class Detokenizer:
                 return self._marker(token_id)
             if self._is_dropped(token_id):
                 return ""
-        self._pending.append(token_id)
+        pending = self._pending
+        if not pending:
+            plain = self._plain[token_id]
+            if plain is not None:
+                self._context.append(token_id)
+                self._stream = None
+                return plain
+        pending.append(token_id)
+        if self._stream is None:
+            self._stream = DecodeStream(ids=[*self._context], skip_special_tokens=self._skip)
         try:
             text = self._stream.step(self._tokenizer.backend, token_id)
         except Exception:
             # The stream refuses tokens whose text does not go on from what it had ("Invalid prefix"):
             # decode what is pending by itself and go on from there.
-            text = self.finish()
-            self._stream = DecodeStream(ids=self._context, skip_special_tokens=self._skip)
-            return text
+            self._stream = None
+            return self.finish()
         if text is None:
             return ""
-        self._context = self._pending[-_CONTEXT:]
-        self._pending.clear()
+        self._context = deque(pending, _CONTEXT)
+        pending.clear()
         return text
 
     def add_all(self, ids: Sequence[int]) -> str:
@@ -64,10 +77,10 @@ class Detokenizer:
         """The text of tokens still held back: U+FFFD stands for bytes that never became a character."""
         if not self._pending:
             return ""
-        before = self._tokenizer.decode(self._context, skip_special_tokens=self._skip)
-        whole = self._tokenizer.decode(self._context + self._pending, skip_special_tokens=self._skip)
-        self._context = self._pending[-_CONTEXT:]
-        self._pending = []
+        before = self._tokenizer.decode([*self._context], skip_special_tokens=self._skip)
+        whole = self._tokenizer.decode([*self._context, *self._pending], skip_special_tokens=self._skip)
+        self._context = deque(self._pending, _CONTEXT)
+        self._pending.clear()
         return whole[len(before) :] if whole.startswith(before) else whole
 
     def _is_dropped(self, token_id: int) -> bool:
@@ -77,6 +90,6 @@ class Detokenizer:
         """What was held back, and the marker; what comes next is decoded after it."""
         # Not by the library: a decoder that turns U+2581 into a space would do so inside a marker too.
         text = self.finish() + self._tokenizer.token_bytes(token_id).decode()
-        self._context = [token_id]
-        self._stream = DecodeStream(ids=self._context, skip_special_tokens=False)
+        self._context = deque([token_id], _CONTEXT)
+        self._stream = None
         return text

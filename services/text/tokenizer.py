@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 #: The word boundary mark of SentencePiece pieces.
@@ -43,6 +44,20 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of tokens; U+FFFD where their bytes are no UTF-8."""
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def plain_texts(self) -> "PlainTexts":
+        """The texts of tokens that are the same wherever they stand."""
+        return PlainTexts(self)
+
+    def is_added(self, token_id: int) -> bool:
+        """Whether the token was added to the vocabulary, such as the special ones."""
+        return token_id in self._added
+
+    @cached_property
+    def joins_bytes(self) -> bool:
+        """Whether a text is its tokens' bytes, joined, and nothing else."""
+        return type(self.backend.decoder) is ByteLevel
 
     def is_special(self, token_id: int) -> bool:
         """Whether the token is left out of a text without special tokens."""
@@ -92,6 +107,26 @@ class Tokenizer:
         if match := _BYTE_PIECE.fullmatch(piece):
             return bytes([int(match[1], 16)])
         return piece.replace(_SPACE_MARK, " ").encode()
+
+
+class PlainTexts(dict[int, str | None]):
+    """Of each token, the text that it adds wherever it follows whole characters, or None: filled as asked."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token_id: int) -> str | None:
+        tokenizer = self._tokenizer
+        text = None
+        if tokenizer.joins_bytes and not tokenizer.is_added(token_id):
+            text = tokenizer.decode([token_id], skip_special_tokens=False)
+            # Nothing, or half a character.
+            if not text or "\ufffd" in text:
+                text = None
+        if 0 <= token_id < tokenizer.size:
+            self[token_id] = text
+        return text
 
 
 def _byte_of_character() -> dict[str, int]:
