@@ -6,7 +6,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rest_bridge.bridge import Bridge
 from rest_bridge.errors import HttpError, from_http
@@ -19,7 +20,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     pages: Sequence[BaseRoute] = (),
     home: str | None = None,
-) -> FastAPI:
+) -> ASGIApp:
     """The application. `serving` says whether the service takes requests, for `GET /health`.
 
     `cors_origins`: what browsers' pages may call the API from, "*" for any; none: no CORS headers at all.
@@ -65,4 +66,22 @@ def create_app(
                 "retry-after",
             ],
         )
-    return app
+        return app
+    paths = bridge.fixed_paths.difference(route.path.encode() for route in pages if isinstance(route, Route))
+    return _Direct(bridge, paths, app)
+
+
+class _Direct:
+    """Has the bridge answer what is for these paths of its own, and `others` the rest: the way through
+    FastAPI's middleware and past its routes costs 50 µs a request."""
+
+    def __init__(self, bridge: Bridge, paths: frozenset[bytes], others: ASGIApp) -> None:
+        self._bridge = bridge
+        self._paths = paths
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["raw_path"] in self._paths:
+            await self._bridge(scope, receive, send)
+        else:
+            await self._others(scope, receive, send)

@@ -85,6 +85,11 @@ class Bridge:
         """What is served, in the order of the protos."""
         return self._router.routes
 
+    @property
+    def fixed_paths(self) -> frozenset[bytes]:
+        """The paths without variables that are served, as they are sent."""
+        return self._router.fixed_paths
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the bridge serves HTTP, not {scope['type']}")
@@ -129,20 +134,17 @@ class Bridge:
             await response.send(status, answer.encode(reply.message), headers)
 
     async def _unary(self, call: Call, receive: Receive) -> Reply:
-        running = asyncio.get_running_loop().create_task(self._transport.unary(call))
-        async with Departure(receive, running.cancel) as departure:
+        task = asyncio.current_task()
+        assert task is not None
+        async with Departure(receive, task.cancel) as departure:
             try:
-                await asyncio.wait([running])
-            finally:
-                running.cancel()
-        try:
-            return running.result()
-        except (Exception, asyncio.CancelledError) as error:
-            if departure.happened:
-                raise ClientGone from None
-            if isinstance(error, asyncio.CancelledError):  # not ours: that is raised by the wait
-                raise RuntimeError("the call was cancelled") from None
-            raise
+                return await self._transport.unary(call)
+            except asyncio.CancelledError:
+                if departure.happened and task.uncancel() == 0:
+                    raise ClientGone from None
+                if not task.cancelling():
+                    raise RuntimeError("the call was cancelled") from None
+                raise
 
     async def _stream(
         self, call: Call, answer: _Answer, receive: Receive, response: Response, body: BodyWriter | None

@@ -9,6 +9,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rest_bridge.errors import HttpError, from_http
+from rest_bridge.writes import joined
 
 #: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
 _HEAD_BYTES = 65536
@@ -52,7 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(joined(transport, self.loop))  # type: ignore[arg-type]
         self._time_head()
 
     def data_received(self, data: bytes) -> None:

@@ -56,6 +56,11 @@ class Router:
                 by_verb = self._exact.setdefault(route.template.text.encode(), {})
                 by_verb[route.verb] = Match(route, ())
 
+    @property
+    def fixed_paths(self) -> frozenset[bytes]:
+        """The paths of routes without variables, as they are sent."""
+        return frozenset(self._exact)
+
     def match(self, verb: str, raw_path: bytes) -> Match:
         """The route of a request, by its path as it was sent: percent-encoded, without the query.
 

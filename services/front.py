@@ -4,6 +4,7 @@ The composition root: with `cli`, the only module of `services` that knows the b
 """
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ from services.contract import QUEUED_JOB, SERVICES
 from services.health import Health
 from services.queue.job_queue import JobQueue
 from services.server import QUEUE, create_health, create_methods, create_server
+
+#: Objects made and not freed before the garbage collector looks at the young ones; then how many such looks
+#: before it looks at older ones.
+_GC_THRESHOLDS = (20_000, 20, 20)
 
 
 async def run_front(
@@ -81,6 +86,7 @@ async def run_front(
     await queue.start()
     await server.start()
     await _each_runtime(catalog, "start")
+    _settle_memory()
     http = asyncio.create_task(rest.serve(sockets=[listener]), name="REST server")
     others = [
         asyncio.create_task(server.wait_for_termination(), name="gRPC server"),
@@ -101,6 +107,14 @@ async def run_front(
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await _each_runtime(catalog, "close")
+
+
+def _settle_memory() -> None:
+    """Spare the garbage collector what was made at the start, which stays, and most of its looks at what
+    streams hold: without this it takes 6 % of the time with 256 of them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 async def _publish(health: Health, changed: asyncio.Event, on_serving: Callable[[bool], None]) -> None:

@@ -4,7 +4,7 @@ checked requests, deadlines, and one mapping of errors to google.rpc.Status.
 
 import asyncio
 import logging
-import uuid
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -190,7 +190,7 @@ def _request_id(context: Any) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID:
             return str(value)
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 async def _abort(context: Any, error: ServiceError) -> Any:

@@ -1,7 +1,7 @@
 """One completion request, ready to run: what chat and text completion have in common."""
 
+import secrets
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,13 +117,15 @@ class Work:
     def _push(self, piece: Piece) -> bool:
         if piece.finish is not None:
             return False
-        if self._send_text is not None:
-            if piece.text and not self._send_text(piece.text):
-                return False
-        elif self._send is None or not self._send(piece):
-            return False
+        # Before it is sent: it may tell of the usage.
         self._completion_tokens += len(piece.token_ids)
-        return True
+        if self._send_text is not None:
+            taken = not piece.text or self._send_text(piece.text)
+        else:
+            taken = self._send is not None and self._send(piece)
+        if not taken:
+            self._completion_tokens -= len(piece.token_ids)
+        return taken
 
     def _count_prompt(self, index: int, piece: Piece) -> None:
         prompt, later = divmod(index, self.n)
@@ -162,4 +164,4 @@ def matched_stop(piece: Piece) -> sampling_pb2.MatchedStop | None:
 
 def new_id(prefix: str) -> str:
     """An id such as "chatcmpl-" and 32 hexadecimal digits."""
-    return f"{prefix}-{uuid.uuid4().hex}"
+    return f"{prefix}-{secrets.token_hex(16)}"

@@ -107,6 +107,10 @@ class ClientCall:
                 if self._error is not None:
                     raise self._error
                 return []
+            if self._size:
+                # Of a message that is yet to come whole, which may be longer than the window.
+                self._stream.acknowledge(self._size)
+                self._size = 0
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -156,8 +160,12 @@ class ClientCall:
                         raise FramingError("a message is compressed, which was not offered")
                     self._messages.append(message)
             except FramingError as error:
-                too_large = grpc.StatusCode.RESOURCE_EXHAUSTED
                 self._stream.reset()
+                http = dict(self._headers).get(b":status", b"200")
+                if http != b"200":
+                    # A page about an error.
+                    self.end()
+                too_large = grpc.StatusCode.RESOURCE_EXHAUSTED
                 self.fail(too_large if error.too_large else grpc.StatusCode.INTERNAL, str(error))
         self._wake()
 

@@ -48,6 +48,7 @@ class ClientConnection(Connection):
         #: Bytes of messages that the connection's window was not opened for again.
         self._received = 0
         self._is_leaving = False
+        self._flushes = False
 
     @property
     def takes_calls(self) -> bool:
@@ -79,7 +80,7 @@ class ClientConnection(Connection):
         )
         if len(body) <= room and not self._is_paused:
             frames.send_data(stream_id, body, end_stream=True)
-            self.flush()
+            self._flush_soon()
             return call
         self.flush()
         try:
@@ -91,6 +92,17 @@ class ClientConnection(Connection):
             call.cancel()
             raise
         return call
+
+    def _flush_soon(self) -> None:
+        """Send it together with what else this turn of the loop makes."""
+        if not self._flushes:
+            self._flushes = True
+            self._loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushes = False
+        if not self.is_lost:
+            self.flush()
 
     def close(self) -> None:
         """Close the connection. Calls that run fail with UNAVAILABLE."""
@@ -161,6 +173,9 @@ class ClientConnection(Connection):
         call = self._calls.get(stream_id)
         self._received += len(payload)
         data = data_of(flags, payload)
+        padding = len(payload) - len(data)
+        if call is not None and padding and not flags & END_STREAM:
+            self._frames.acknowledge(stream_id, padding)
         if call is not None and data:
             call.data(data)
         if flags & END_STREAM:

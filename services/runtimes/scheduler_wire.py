@@ -4,7 +4,7 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 """
 
 import logging
-import uuid
+import secrets
 from collections.abc import Sequence
 
 import grpc
@@ -70,7 +70,7 @@ def to_message(request: GenerateRequest) -> pb.GenerateRequest:
     if sampling.constraint is not None:
         setattr(params, _CONSTRAINT_FIELDS[sampling.constraint.kind], sampling.constraint.text)
     return pb.GenerateRequest(
-        request_id=uuid.uuid4().hex,
+        request_id=secrets.token_hex(16),
         tokenized=pb.TokenizedInput(original_text="", input_ids=request.token_ids),
         sampling_params=params,
         return_logprob=request.logprobs or request.prompt_logprobs,

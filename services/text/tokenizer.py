@@ -16,6 +16,10 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE_MARK = "\u2581"
 
 
+#: Characters of a text that is encoded by the quickest call.
+_SHORT = 4096
+
+
 class TokenizerError(Exception):
     """The model's tokenizer cannot be used; the message says why and what to do."""
 
@@ -37,6 +41,8 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. Special tokens written out in the text are recognised."""
+        if len(text) <= _SHORT:
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         # In a batch, though of one: `encode` holds the GIL for as long as it takes, a batch releases it.
         [encoding] = self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
