@@ -1,8 +1,9 @@
 """The HTTP server: uvicorn, told to be one task among others of a process that it does not own."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -36,9 +37,18 @@ class HttpServer(uvicorn.Server):
             )
         )
 
+        self._stopping = asyncio.Event()
+
     def stop(self) -> None:
         """Take no more requests, and return from `serve` when those that run are done."""
         self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Keep the time that headers tell; uvicorn's own wakes up ten times a second, to look for a stop."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

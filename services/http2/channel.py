@@ -1,6 +1,7 @@
 """Calls to one server, over as many connections as they need; a lost one is made again for the next call."""
 
 import asyncio
+from collections.abc import Callable
 
 import grpc
 
@@ -21,7 +22,8 @@ class Channel:
     """To be used on one event loop. `address` is HOST:PORT, an IPv6 host in brackets.
 
     Calls fail with UNAVAILABLE where no connection can be made; nothing is tried again. A server that is
-    silent for `quiet_seconds` is pinged; without an answer its calls fail.
+    silent for `quiet_seconds` is pinged; without an answer its calls fail. `on_lost` is called whenever a
+    connection is lost, or is to take no more calls.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Channel:
         max_message_bytes: int = _MAX_MESSAGE_BYTES,
         max_header_bytes: int = 1 << 20,
         quiet_seconds: float = 15.0,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
@@ -39,6 +42,7 @@ class Channel:
             max_message_bytes=max_message_bytes,
             max_header_bytes=max_header_bytes,
             quiet_seconds=quiet_seconds,
+            on_lost=on_lost,
         )
         self._authority = address.encode()
         #: The headers of calls, by their path.

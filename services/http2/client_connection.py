@@ -1,5 +1,7 @@
 """A connection that we made: calls go out on its streams, and what comes is handed to them."""
 
+from collections.abc import Callable
+
 import grpc
 from h2.errors import ErrorCodes
 
@@ -32,9 +34,18 @@ _FRAME_HEADER = 9
 
 
 class ClientConnection(Connection):
-    """`max_message_bytes` is the most of one message, `max_header_bytes` of one answer's headers."""
+    """`max_message_bytes` is the most of one message, `max_header_bytes` of one answer's headers. `on_lost`
+    is called when it is lost, or is to take no more calls."""
 
-    def __init__(self, *, max_message_bytes: int, max_header_bytes: int, quiet_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        max_message_bytes: int,
+        max_header_bytes: int,
+        quiet_seconds: float,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._on_lost = on_lost
         self._frames = ClientFrames(
             stream_window=STREAM_WINDOW,
             connection_window=CONNECTION_WINDOW,
@@ -150,6 +161,7 @@ class ClientConnection(Connection):
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.fail(grpc.StatusCode.UNAVAILABLE, "the connection was closed")
+        self._on_lost()
 
     # What its calls do.
 
@@ -225,6 +237,7 @@ class ClientConnection(Connection):
     def _leave(self, payload: bytes) -> None:
         """The other side takes no more calls, and has not taken those after the last one it names."""
         self._is_leaving = True
+        self._on_lost()
         last = int.from_bytes(payload[:4], "big") & _MAX_STREAM_ID
         for stream_id in [stream_id for stream_id in self._calls if stream_id > last]:
             self._frames.forget(stream_id)

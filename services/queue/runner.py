@@ -59,6 +59,8 @@ class Runner:
         self._wake = asyncio.Event()
         self._wake.set()
         self._reconciling = asyncio.Event()
+        #: Set while something runs.
+        self._busy = asyncio.Event()
         self._next_look = 0.0
         self._claiming = asyncio.Lock()
         self._draining = False
@@ -171,6 +173,7 @@ class Runner:
         if before is not None and before.task is not None:
             before.task.cancel()
         self._runs[job.seq] = local
+        self._busy.set()
         local.task = asyncio.create_task(self._run(local, job, data), name=f"job {job.id}")
 
     async def _run(self, local: LocalRun, job: Any, data: bytes) -> None:
@@ -190,6 +193,8 @@ class Runner:
         finally:
             if self._runs.get(run.seq) is local:
                 del self._runs[run.seq]
+                if not self._runs:
+                    self._busy.clear()
             local.end()
             self._wake.set()
 
@@ -268,6 +273,7 @@ class Runner:
     # Chunks, for those who watch from other processes
 
     async def _store_chunks(self) -> None:
+        await self._busy.wait()
         new = []
         for local in self._runs.values():
             unstored = local.unstored()

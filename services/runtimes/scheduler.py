@@ -24,7 +24,7 @@ from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
 from services.runtimes.engine_errors import aborted, adapter_missing, failed, late, unavailable
 from services.runtimes.scheduler_wire import ResponseReader, to_message, to_service_error
 from services.runtimes.tokenizer_bundle import BundleError, unpack
-from services.runtimes.watch import CHECK_TIMEOUT, Watch
+from services.runtimes.watch import CHECK_TIMEOUT, SERVING_INTERVAL, Watch
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,13 @@ class SchedulerRuntime:
     ) -> None:
         self.name = f"grpc {address}"
         self._health_request = health_pb2.HealthCheckRequest(service=health_service).SerializeToString()
-        self._channel = Channel(address, max_header_bytes=_MAX_HEADER_BYTES, quiet_seconds=_QUIET_SECONDS)
-        self._watch = Watch(self.name, self._check, on_change)
+        self._watch = Watch(self.name, self._check, on_change, serving_interval=SERVING_INTERVAL)
+        self._channel = Channel(
+            address,
+            max_header_bytes=_MAX_HEADER_BYTES,
+            quiet_seconds=_QUIET_SECONDS,
+            on_lost=self._watch.look,
+        )
         self._closed = False
         # Kept from the garbage collector until they are done.
         self._aborts: set[asyncio.Task[None]] = set()

@@ -4,6 +4,7 @@ How it is asked is its adapter's; a call is whatever can be dropped.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -11,8 +12,10 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-#: Seconds between health checks.
+#: Seconds between health checks; and of an engine that serves, where its adapter tells by `look` that the
+#: connection is lost.
 CHECK_INTERVAL = 0.25
+SERVING_INTERVAL = 1.0
 #: Seconds after which a health check without an answer counts as failed. The engine's server answers from
 #: memory; but it is Python, and its machine may be busy.
 CHECK_TIMEOUT = 5.0
@@ -21,6 +24,10 @@ GONE_CHECKS = 2
 #: Seconds of silence after which a call is dropped then. A server whose scheduler died may close its port
 #: and keep the open calls, mute, for seconds; one that was told to stop does the same with calls that speak.
 SILENCE = 0.5
+
+
+#: Seconds between word that something happened, and the check.
+_AFTER_LOOK = 0.05
 
 
 class Call(Protocol):
@@ -41,9 +48,16 @@ class Watch:
     """
 
     def __init__(
-        self, name: str, check: Callable[[], Awaitable[bool]], on_change: Callable[[], None]
+        self,
+        name: str,
+        check: Callable[[], Awaitable[bool]],
+        on_change: Callable[[], None],
+        *,
+        serving_interval: float = CHECK_INTERVAL,
     ) -> None:
         self._name = name
+        self._serving_interval = serving_interval
+        self._look = asyncio.Event()
         self._check = check
         self._on_change = on_change
         self._watcher: asyncio.Task[None] | None = None
@@ -64,6 +78,10 @@ class Watch:
         for call in list(self.calls):
             call.drop()
 
+    def look(self) -> None:
+        """Something happened: check now."""
+        self._look.set()
+
     def set_serving(self, serving: bool) -> None:
         """Tell of a change."""
         if serving != self.serving:
@@ -77,7 +95,12 @@ class Watch:
             failed = 0 if await self._check() else failed + 1
             if failed >= GONE_CHECKS:
                 self._drop_silent_calls()
-            await asyncio.sleep(CHECK_INTERVAL)
+            wait = self._serving_interval if self.serving and not failed else CHECK_INTERVAL
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), wait)
+                # What goes, goes in steps: the next look is not at once.
+                self._look.clear()
+                await asyncio.sleep(_AFTER_LOOK)
 
     def _drop_silent_calls(self) -> None:
         now = time.monotonic()
