@@ -9,7 +9,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rest_bridge.errors import HttpError, from_http
-from rest_bridge.writes import joined
+from services.writes import joined
 
 #: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
 _HEAD_BYTES = 65536

@@ -23,6 +23,7 @@ from services.http2.client_frames import (
 )
 from services.http2.connection import Connection, ConnectionLost
 from services.http2.framing import frame
+from services.writes import writes_of
 
 #: Bytes of messages that one call may have unread, and all calls of a connection together in flight.
 STREAM_WINDOW = 256 << 10
@@ -52,6 +53,7 @@ class ClientConnection(Connection):
             max_header_bytes=max_header_bytes,
         )
         super().__init__(self._frames, quiet_seconds=quiet_seconds)
+        self._writes = writes_of(self._loop)
         self._max_message_bytes = max_message_bytes
         self._calls: dict[int, ClientCall] = {}
         #: A frame that has not come whole.
@@ -120,6 +122,11 @@ class ClientConnection(Connection):
         self.transport.close()
 
     # Connection.
+
+    def data_received(self, data: bytes) -> None:
+        # What a step of the engine brings for many streams is sent on in one go.
+        with self._writes:
+            super().data_received(data)
 
     def receive(self, data: bytes) -> None:
         if self._rest:

@@ -21,6 +21,7 @@ from services.http2.header_block import NO_TABLE, header_block, header_frames
 from services.http2.method import Method
 from services.http2.request_head import BadRequest, NotGrpc, RequestHead, parse_head
 from services.http2.server_call import HEAD, ServerCall, status_block
+from services.writes import joined
 
 log = logging.getLogger("inferd.rpc")
 
@@ -145,7 +146,7 @@ class ServerConnection(Connection):
         transport.set_write_buffer_limits(WRITE_BUFFER)
         self.peer = _peer(transport.get_extra_info("peername"))
         self._greeting = self._loop.call_later(PREFACE_TIMEOUT, self._check_greeted)
-        super().connection_made(transport)
+        super().connection_made(joined(transport, self._loop))
         self._on_made(self)
 
     def pause_writing(self) -> None:

@@ -16,18 +16,28 @@ _MOST_BYTES = 16384
 
 
 class Writes:
-    """Those of one event loop. They are made before the loop comes to what is scheduled after the first."""
+    """Those of one event loop. They are made before the loop comes to what is scheduled after the first; in a
+    `with` statement, such as around all that a read brings, at its end."""
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_is_held", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._is_held = False
         self._waiting: list[JoinedTransport] = []
+
+    def __enter__(self) -> None:
+        self._is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_held = False
+        if self._waiting:
+            self._write()
 
     def add(self, transport: "JoinedTransport") -> None:
         """It has something to write, and had not."""
         waiting = self._waiting
-        if not waiting:
+        if not waiting and not self._is_held:
             self._loop.call_soon(self._write)
         waiting.append(transport)
         if len(waiting) >= _MOST:
@@ -81,9 +91,14 @@ class JoinedTransport:
 _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Writes] = WeakKeyDictionary()
 
 
-def joined(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> JoinedTransport:
-    """The transport, with its writes joined, and made together with those of others of the loop."""
+def writes_of(loop: asyncio.AbstractEventLoop) -> Writes:
+    """Those of `loop`."""
     writes = _by_loop.get(loop)
     if writes is None:
         writes = _by_loop[loop] = Writes(loop)
-    return JoinedTransport(transport, writes)
+    return writes
+
+
+def joined(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> JoinedTransport:
+    """The transport, with its writes joined, and made together with those of others of the loop."""
+    return JoinedTransport(transport, writes_of(loop))
