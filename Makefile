@@ -1,6 +1,6 @@
 # The one entry to everything: `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format generate stale breaking lock gateway clean
+.PHONY: help serve test check format generate stale breaking lock gateway bench bench-check clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -24,7 +24,7 @@ check: ## All but the tests: format, lint, types, protos, generated code
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@scripts/generate .cache/stale
-	@diff -r protos/gen .cache/stale/protos/gen -x __pycache__ && diff -r docs .cache/stale/docs || { echo "generated code is stale: make generate"; exit 1; }
+	@diff -r protos/gen .cache/stale/protos/gen -x __pycache__ && diff docs/parameters.md .cache/stale/docs/parameters.md || { echo "generated code is stale: make generate"; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code || { echo "run: make format"; exit 1; }
 	@$(MAKE) --no-print-directory breaking
@@ -54,6 +54,14 @@ lock: ## Resolve the dependencies anew
 
 gateway: ## Install without SGLang, for a host in front of remote runtimes
 	@scripts/install gateway
+
+bench: ## Measure inferd beside its peers, which are installed at first (ARGS: --quick, --fronts …, --parts …)
+	@scripts/install dev
+	@$(BIN)/python -m benchmarks.suite $(ARGS)
+
+bench-check: ## Count what a token and a request execute, against the baseline (ARGS=--accept for a new one)
+	@scripts/install dev
+	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
 clean: ## Remove what was installed and generated locally (not the model cache)
 	@rm -rf .venv .cache .third_party .pytest_cache .mypy_cache .ruff_cache .hypothesis

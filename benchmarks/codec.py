@@ -59,7 +59,8 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
 def decoding(name: str, message: type[Message], document: dict[str, Any]) -> None:
     """Print the costs of decoding OpenAI's JSON, and of json_format with the same message's proto3 JSON."""
     body = orjson.dumps(document)
-    decoder = Decoder(message.DESCRIPTOR)
+    descriptor: Any = message.DESCRIPTOR
+    decoder = Decoder(descriptor)
     ours = measure(lambda: decoder.decode(parse(body)))
     text = json_format.MessageToJson(decoder.decode(parse(body)))
     theirs = measure(lambda: json_format.Parse(text, message()), repeats=3)
@@ -68,7 +69,8 @@ def decoding(name: str, message: type[Message], document: dict[str, Any]) -> Non
 
 def encoding(name: str, message: Message) -> None:
     """Print the costs of encoding."""
-    encoder = Encoder(message.DESCRIPTOR)
+    descriptor: Any = message.DESCRIPTOR
+    encoder = Encoder(descriptor)
     ours = measure(lambda: encoder.encode(message))
     theirs = measure(lambda: json_format.MessageToJson(message, indent=None), repeats=3)
     _print(f"encode {name} ({len(encoder.encode(message))} bytes)", ours, theirs)

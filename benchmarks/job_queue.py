@@ -20,13 +20,16 @@ import uvloop
 from inferd.v1 import chat_pb2, message_pb2
 
 from services.catalog import Catalog, ServedModel
-from services.chat_answer import prepare_chat
-from services.config import QueueConfig
+from services.chat_request import prepare_chat
+from services.config import MediaConfig, ModelConfig, QueueConfig, RuntimeConfig
+from services.media import MediaReader
+from services.media_fetch import MediaFetcher
 from services.queue.job_queue import JobQueue
 from services.queue.submission import Submission
 from services.replicas import Replicas
 from services.runtimes.base import Delta, Finish, GenerateRequest, RuntimeInfo
 from services.text.model_text import ModelText
+from services.text.output.choose import choose_format
 
 #: Jobs of one measurement, each of about 2 kB; and how many clients bring them at once.
 JOBS, CLIENTS = 2000, 16
@@ -39,6 +42,7 @@ class Instant:
 
     name = "instant"
     unsupported: frozenset[str] = frozenset()
+    media: frozenset[str] = frozenset()
     serving = True
 
     def __init__(self) -> None:
@@ -131,7 +135,12 @@ async def running(model: str, url: str, *, serving: bool) -> AsyncIterator[Bench
     runtime = Instant()
     runtime.serving = serving
     text = ModelText.load(Path(model))
-    catalog = Catalog([ServedModel("m", (), 0, "", text, Replicas("m", [runtime]))])
+    defaults = ModelConfig(id="m", path=model, runtimes=[RuntimeConfig(grpc="127.0.0.1:1")])
+    media = MediaReader(frozenset, MediaFetcher(MediaConfig()))
+    format = choose_format(defaults.tool_call_parser, defaults.reasoning_parser, text.template_source)
+    catalog = Catalog(
+        [ServedModel("m", (), 0, "", text, format, media, Replicas("m", [runtime]), root=Path(model).name)]
+    )
     queue = JobQueue(
         QueueConfig(url=url, max_queued=10**6, max_queued_per_caller=10**6),
         catalog,

@@ -272,7 +272,7 @@ class _Short:
         if not response.HasField("chunk"):
             return False
         self._call.heard = time.monotonic()
-        delta = self._reader.read_one(response)
+        delta = self._reader.read_chunk(response.chunk)
         if delta is None or self._relay(delta):
             return True
         self._refused = delta

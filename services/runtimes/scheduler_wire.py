@@ -6,6 +6,7 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 import logging
 import secrets
 from collections.abc import Sequence
+from operator import itemgetter
 
 import grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
@@ -81,6 +82,10 @@ def to_message(request: GenerateRequest) -> pb.GenerateRequest:
     )
 
 
+#: The fastest way to a list of a repeated field's elements.
+_elements = itemgetter(slice(None))
+
+
 class ResponseReader:
     """Makes deltas of one call's responses: each token once, in order, none lost.
 
@@ -91,6 +96,7 @@ class ResponseReader:
     def __init__(self, request: GenerateRequest) -> None:
         self._logprobs = request.logprobs
         self._prompt_logprobs = request.prompt_logprobs
+        self._scored = request.logprobs or request.prompt_logprobs
         self._received = 0
         self.error: ServiceError | None = None
 
@@ -120,14 +126,28 @@ class ResponseReader:
     def read_one(self, response: pb.GenerateResponse) -> Delta | None:
         """What is new in this response; raises as `read` does."""
         if response.HasField("chunk"):
-            chunk = response.chunk
-            token_ids: Sequence[int] = chunk.token_ids
-            finish = None
-        else:
-            chunk = response.complete
-            token_ids = chunk.output_ids
-            finish = _finish(chunk)
+            return self.read_chunk(response.chunk)
+        complete = response.complete
+        return self._new(complete, complete.output_ids, _finish(complete))
 
+    def read_chunk(self, chunk: pb.GenerateStreamChunk) -> Delta | None:
+        """What is new in a part of a stream; raises as `read` does."""
+        if self._scored:
+            return self._new(chunk, chunk.token_ids, None)
+        # The usual, with no more than it needs: what is new follows what came.
+        token_ids = _elements(chunk.token_ids)
+        total = chunk.completion_tokens
+        if not token_ids or total - len(token_ids) != self._received:
+            return self._new(chunk, token_ids, None)
+        self._received = total
+        return Delta(token_ids, None, None, None, chunk.cached_tokens)
+
+    def _new(
+        self,
+        chunk: pb.GenerateStreamChunk | pb.GenerateComplete,
+        token_ids: Sequence[int],
+        finish: Finish | None,
+    ) -> Delta | None:
         count = len(token_ids)
         # How many of them came before.
         known = self._received - chunk.completion_tokens + count
@@ -146,7 +166,7 @@ class ResponseReader:
             self._prompt_logprobs = False
         if not token_ids and finish is None and prompt_logprobs is None:
             return None
-        return Delta(tuple(token_ids), logprobs, prompt_logprobs, finish, chunk.cached_tokens)
+        return Delta(_elements(token_ids), logprobs, prompt_logprobs, finish, chunk.cached_tokens)
 
 
 def _finish(complete: pb.GenerateComplete) -> Finish:

@@ -92,7 +92,7 @@ async def test_logprobs_agree_with_a_scored_prompt(runtime: Runtime) -> None:
     (scored,) = await generate(
         runtime, stream=False, token_ids=whole, max_new_tokens=0, prompt_logprobs=True, top_logprobs=2
     )
-    assert scored.token_ids == () and scored.finish == Finish("length")
+    assert not scored.token_ids and scored.finish == Finish("length")
     assert scored.prompt_logprobs is not None and scored.prompt_logprobs.token_ids == whole
     assert scored.prompt_logprobs.values[0] is None and scored.prompt_logprobs.top[0] == ()
     assert scored.prompt_logprobs.values[len(PROMPT) :] == pytest.approx(generated, abs=2e-2)

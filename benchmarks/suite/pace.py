@@ -1,0 +1,41 @@
+"""The steps of a simulated engine: one timer tick in which every running stream gets its next token."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class Pace:
+    """Calls `step` `rate` times a second while it says that there is work; with a rate of 0, at once again.
+
+    A step that is late moves the ones after it, as in an engine.
+    """
+
+    def __init__(self, step: Callable[[], bool]) -> None:
+        self._step = step
+        self._loop = asyncio.get_running_loop()
+        self._running = False
+        self._next = 0.0
+        #: Steps a second; 0 is as fast as the peer reads.
+        self.rate = 0.0
+
+    def wake(self) -> None:
+        """There is work, perhaps again."""
+        if not self._running:
+            self._running = True
+            if self.rate:
+                # On the grid of steps, wherever in it this request came.
+                period = 1 / self.rate
+                now = self._loop.time()
+                self._next = max(self._next, now - (now - self._next) % period) + period
+                self._loop.call_at(self._next, self._tick)
+            else:
+                self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        if not self._step():
+            self._running = False
+        elif self.rate:
+            self._next = max(self._next + 1 / self.rate, self._loop.time())
+            self._loop.call_at(self._next, self._tick)
+        else:
+            self._loop.call_soon(self._tick)

@@ -1,0 +1,141 @@
+"""Starting and ending the processes of a run: each in a group of its own, its output in a file."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.suite.usage import process_tree
+
+_GRACE = 10.0
+
+
+class NotStarted(Exception):
+    """A process did not start, or ended too soon; the message says which, and where its log is."""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Process:
+    """A running program. `with` ends it, and whatever it started."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        piped: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        self.log = log
+        self._output = log.open("ab")
+        pipe = subprocess.PIPE if piped else None
+        self.popen = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=pipe or subprocess.DEVNULL,
+            stdout=pipe or self._output,
+            stderr=self._output,
+            env={**os.environ, **(environment or {})},
+            cwd=folder,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def tree(self) -> list[int]:
+        """Its process ids, with its descendants'."""
+        return process_tree(self.pid)
+
+    def check(self) -> None:
+        """Raises NotStarted where it has ended."""
+        if self.popen.poll() is not None:
+            raise NotStarted(f"ended with {self.popen.returncode}: {self.log}{self._last_line()}")
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until `ready`. Raises NotStarted after `seconds`, or where the process ends first."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{what} was not ready after {seconds:.0f} s: {self.log}{self._last_line()}")
+            time.sleep(0.1)
+
+    def _last_line(self) -> str:
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return f": {lines[-1][:300]}" if lines else ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        tree = self.tree()
+        self.popen.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(_GRACE)
+        # Those of its group first, then those that made groups of their own.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in tree[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.popen.wait(_GRACE)
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._output.close()
+
+
+class Controlled(Process):
+    """A process of the suite's own: a line of JSON in, a line of JSON out."""
+
+    def __init__(self, command: Sequence[str | Path], log: Path, folder: Path) -> None:
+        super().__init__(command, log, piped=True, folder=folder)
+        self._buffer = b""
+
+    def ask(self, message: Mapping[str, Any], seconds: float = 30) -> dict[str, Any]:
+        """Send a line, and read the one that answers it."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(json.dumps(message).encode() + b"\n")
+        self.popen.stdin.flush()
+        return self.read(seconds)
+
+    def read(self, seconds: float) -> dict[str, Any]:
+        """The next line. Raises NotStarted where none comes in time."""
+        assert self.popen.stdout is not None
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([self.popen.stdout], [], [], max(deadline - time.monotonic(), 0))
+            data = os.read(self.popen.stdout.fileno(), 1 << 20) if ready else b""
+            if not data:
+                self.check()
+                raise NotStarted(f"said nothing for {seconds:.0f} s: {self.log}{self._last_line()}")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return dict(json.loads(line))
+
+
+def answers(url: str, body: bytes | None = None) -> bool:
+    """Whether the URL answers with 200 now."""
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError):
+        return False
