@@ -6,6 +6,7 @@ Launches nothing: by now every runtime has an address.
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from services.catalog import Adapter, Catalog, ServedModel
@@ -21,6 +22,8 @@ from services.text.model_text import ModelText
 from services.text.output.choose import choose_format
 from services.text.tokenizer import TokenizerError
 
+_Load = Callable[[str | Path, str | Path | None], ModelText]
+
 
 async def build_catalog(config: Config, on_change: Callable[[], None]) -> Catalog:
     """The catalog of `config`; `on_change` is called whenever a runtime starts or stops serving.
@@ -28,12 +31,16 @@ async def build_catalog(config: Config, on_change: Callable[[], None]) -> Catalo
     Raises TokenizerError where a model's tokenizer cannot be had.
     """
     fetcher = MediaFetcher(config.media)
-    return Catalog([await _model(model, fetcher, on_change) for model in config.models])
+    # Models of the same files share what was read of them.
+    load = cache(ModelText.load)
+    return Catalog([await _model(model, fetcher, load, on_change) for model in config.models])
 
 
-async def _model(config: ModelConfig, fetcher: MediaFetcher, on_change: Callable[[], None]) -> ServedModel:
+async def _model(
+    config: ModelConfig, fetcher: MediaFetcher, load: _Load, on_change: Callable[[], None]
+) -> ServedModel:
     runtimes = [_runtime(runtime, on_change) for runtime in config.runtimes]
-    text = await _text(config, runtimes)
+    text = await _text(config, load, runtimes)
     replicas = Replicas(config.id, runtimes)
     return ServedModel(
         id=config.id,
@@ -56,10 +63,10 @@ def _runtime(config: RuntimeConfig, on_change: Callable[[], None]) -> Runtime:
     return SchedulerRuntime(config.grpc, on_change=on_change)
 
 
-async def _text(config: ModelConfig, runtimes: Sequence[Runtime]) -> ModelText:
+async def _text(config: ModelConfig, load: _Load, runtimes: Sequence[Runtime]) -> ModelText:
     """From the configured tokenizer, else the local folder, else a runtime that is up, else the hub."""
     if config.tokenizer is not None:
-        return ModelText.load(config.tokenizer, config.chat_template)
+        return load(config.tokenizer, config.chat_template)
     if not _is_folder(config.path):
         for runtime in runtimes:
             with tempfile.TemporaryDirectory(prefix="inferd-tokenizer-") as folder:
@@ -69,7 +76,7 @@ async def _text(config: ModelConfig, runtimes: Sequence[Runtime]) -> ModelText:
                     continue
                 return ModelText.load(folder, config.chat_template)
     try:
-        return ModelText.load(config.path, config.chat_template)
+        return load(config.path, config.chat_template)
     except TokenizerError as error:
         raise TokenizerError(
             f"{error}\nNo runtime of {config.id} handed out its tokenizer either (an http one never does)."

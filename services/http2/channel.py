@@ -129,12 +129,21 @@ class Channel:
             connection = self._free()
             if connection is not None:
                 return connection
+            if not making.result().calls:
+                raise CallFailed(grpc.StatusCode.UNAVAILABLE, f"{self._where}: takes no calls")
 
     async def _make(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             _, connection = await loop.create_connection(self._new_connection, self._host, self._port)
-            return connection
+            try:
+                await connection.greeted
+            except BaseException:
+                connection.transport.abort()
+                raise
+        if connection.is_lost:
+            raise ConnectionError("the server closed the connection at once")
+        return connection
 
     def _made(self, task: asyncio.Task[ClientConnection]) -> None:
         self._connecting = None

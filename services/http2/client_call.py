@@ -45,6 +45,10 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 _ACKNOWLEDGE = 32 << 10
 
 
+#: Messages that are read at once: what is made of them may become one message, or one event, of a client's.
+_TOGETHER = 128
+
+
 class CallFailed(Exception):
     """A call ended other than OK."""
 
@@ -100,8 +104,8 @@ class ClientCall:
         self.take: Callable[[bytes], bool] | None = None
 
     async def read(self) -> list[bytes]:
-        """The messages that have come since the last time, one at least; empty at the end of a call that
-        succeeded. Raises CallFailed, or what `take` raised, once all messages were read."""
+        """The next messages that have come, one at least; empty at the end of a call that succeeded. Raises
+        CallFailed, or what `take` raised, once all messages were read."""
         while not self._messages:
             if self._ended:
                 if self._error is not None:
@@ -116,10 +120,12 @@ class ClientCall:
                 await self._waiter
             finally:
                 self._waiter = None
-        messages, self._messages = self._messages, []
-        if not self._ended:
-            self._stream.acknowledge(self._size)
-        self._size = 0
+        messages = self._messages[:_TOGETHER]
+        del self._messages[:_TOGETHER]
+        if not self._messages:
+            if not self._ended:
+                self._stream.acknowledge(self._size)
+            self._size = 0
         return messages
 
     def cancel(self) -> None:
@@ -180,7 +186,8 @@ class ClientCall:
         fields = dict(self._headers)
         status = fields.get(b"grpc-status")
         if status is None:
-            http = int(fields.get(b":status", b"0"))
+            given = fields.get(b":status", b"")
+            http = int(given) if given.isdigit() else 0
             self.fail(_HTTP_CODES.get(http, grpc.StatusCode.UNKNOWN), f"no gRPC status; HTTP status {http}")
             return
         code = _CODES.get(int(status) if status.isdigit() else 2, grpc.StatusCode.UNKNOWN)

@@ -1,5 +1,6 @@
 """A connection that we made: calls go out on its streams, and what comes is handed to them."""
 
+import asyncio
 from collections.abc import Callable
 
 import grpc
@@ -62,6 +63,8 @@ class ClientConnection(Connection):
         self._received = 0
         self._is_leaving = False
         self._flushes = False
+        #: Done once the other side has shown that it speaks HTTP/2, and with what settings; or never will.
+        self.greeted: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def takes_calls(self) -> bool:
@@ -165,6 +168,7 @@ class ClientConnection(Connection):
         self.flush()
 
     def on_lost(self) -> None:
+        self._greet()
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.fail(grpc.StatusCode.UNAVAILABLE, "the connection was closed")
@@ -219,6 +223,7 @@ class ClientConnection(Connection):
             frames.pinged(flags, payload)
         elif kind == SETTINGS:
             frames.settings(flags, payload)
+            self._greet()
             self._wake()
         elif kind == RST_STREAM:
             frames.forget(stream_id)
@@ -231,6 +236,10 @@ class ClientConnection(Connection):
             self._leave(payload)
         elif kind == PUSH_PROMISE:
             raise ProtocolError("a push, which was switched off")
+
+    def _greet(self) -> None:
+        if not self.greeted.done():
+            self.greeted.set_result(None)
 
     def _ended(self, stream_id: int) -> None:
         self._frames.forget(stream_id)
