@@ -18,7 +18,7 @@ from services.http2 import connection as http2_connection
 from services.http2.channel import CALLS_PER_CONNECTION, Channel
 from services.http2.client_call import CallFailed, ClientCall
 from services.http2.client_connection import CONNECTION_WINDOW, STREAM_WINDOW, ClientConnection
-from services.http2.client_frames import (
+from services.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,

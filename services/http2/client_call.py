@@ -226,6 +226,3 @@ class ClientCall:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-_KNOWN = frozenset(int(code) for code in ErrorCodes)

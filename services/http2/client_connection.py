@@ -7,10 +7,13 @@ import grpc
 from h2.errors import ErrorCodes
 
 from services.http2.client_call import ClientCall
-from services.http2.client_frames import (
+from services.http2.client_frames import ClientFrames, ProtocolError, unpadded
+from services.http2.connection import Connection, ConnectionLost
+from services.http2.frames import (
     CONTINUATION,
     DATA,
     END_STREAM,
+    FRAME_HEADER,
     GOAWAY,
     HEADERS,
     PING,
@@ -18,11 +21,7 @@ from services.http2.client_frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
-    ClientFrames,
-    ProtocolError,
-    data_of,
 )
-from services.http2.connection import Connection, ConnectionLost
 from services.http2.framing import frame
 from services.writes import writes_of
 
@@ -32,7 +31,6 @@ CONNECTION_WINDOW = 16 << 20
 
 _MAX_STREAM_ID = 2**31 - 1
 _MAX_FRAME_BYTES = 16384
-_FRAME_HEADER = 9
 
 
 class ClientConnection(Connection):
@@ -136,16 +134,16 @@ class ClientConnection(Connection):
             data = self._rest + data
         start, end, calls = 0, len(data), self._calls
         try:
-            while end - start >= _FRAME_HEADER:
+            while end - start >= FRAME_HEADER:
                 length = int.from_bytes(data[start : start + 3], "big")
                 if length > _MAX_FRAME_BYTES:
                     raise ProtocolError("a frame too large")
-                stop = start + _FRAME_HEADER + length
+                stop = start + FRAME_HEADER + length
                 if stop > end:
                     break
                 kind, flags = data[start + 3], data[start + 4]
-                stream_id = int.from_bytes(data[start + 5 : start + _FRAME_HEADER], "big") & _MAX_STREAM_ID
-                payload = data[start + _FRAME_HEADER : stop]
+                stream_id = int.from_bytes(data[start + 5 : start + FRAME_HEADER], "big") & _MAX_STREAM_ID
+                payload = data[start + FRAME_HEADER : stop]
                 start = stop
                 if kind == DATA and not flags:
                     # One a token: the short way.
@@ -195,7 +193,7 @@ class ClientConnection(Connection):
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         call = self._calls.get(stream_id)
         self._received += len(payload)
-        data = data_of(flags, payload)
+        data = unpadded(flags, payload)
         padding = len(payload) - len(data)
         if call is not None and padding and not flags & END_STREAM:
             self._frames.acknowledge(stream_id, padding)

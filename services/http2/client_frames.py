@@ -8,12 +8,21 @@ from collections.abc import Iterable
 
 from hpack import Decoder, HPACKError
 
+from services.http2.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PADDED,
+    PING,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame_bytes,
+)
 from services.http2.header_block import NO_TABLE, header_frames
-
-DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 3, 4, 5
-PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 6, 7, 8, 9
-END_STREAM = ACK = 1
-_END_HEADERS, _PADDED, _PRIORITY = 4, 8, 32
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _TABLE_SIZE, _ENABLE_PUSH, _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME, _MAX_HEADERS = range(1, 7)
@@ -24,11 +33,6 @@ _MAX_CONTINUATIONS = 512
 
 class ProtocolError(Exception):
     """The other side does not speak HTTP/2."""
-
-
-def frame_bytes(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    """A frame."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream_id.to_bytes(4, "big") + payload
 
 
 class ClientStream:
@@ -162,15 +166,15 @@ class ClientFrames:
         if kind == HEADERS:
             if self._block is not None:
                 raise ProtocolError("headers within headers")
-            payload = _unpadded(flags, payload)
-            if flags & _PRIORITY:
+            payload = unpadded(flags, payload)
+            if flags & PRIORITY:
                 payload = payload[5:]
             self._block = stream_id, flags, [payload]
         else:
             if self._block is None or self._block[0] != stream_id:
                 raise ProtocolError("a continuation of nothing")
             self._block[2].append(payload)
-        if not flags & _END_HEADERS:
+        if not flags & END_HEADERS:
             if len(self._block[2]) > _MAX_CONTINUATIONS:
                 raise ProtocolError("headers without end")
             return None
@@ -182,13 +186,9 @@ class ClientFrames:
         return stream_id, bool(first & END_STREAM), list(decoded)
 
 
-def data_of(flags: int, payload: bytes) -> bytes:
-    """The bytes of a DATA frame. Raises ProtocolError."""
-    return _unpadded(flags, payload)
-
-
-def _unpadded(flags: int, payload: bytes) -> bytes:
-    if not flags & _PADDED:
+def unpadded(flags: int, payload: bytes) -> bytes:
+    """The payload of a DATA or HEADERS frame without its padding. Raises ProtocolError."""
+    if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
         raise ProtocolError("padding that is longer than its frame")

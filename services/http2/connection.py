@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from services.http2.frames import GOAWAY, frame_bytes
+
 #: Seconds that the other side may take to answer a ping.
 PING_TIMEOUT = 10.0
 
@@ -175,7 +177,7 @@ class Connection(asyncio.Protocol):
         `close_connection` would not let them."""
         payload = last_stream_id.to_bytes(4, "big") + b"\0\0\0\0"
         self.flush()
-        self.transport.write(len(payload).to_bytes(3, "big") + b"\7\0\0\0\0\0" + payload)
+        self.transport.write(frame_bytes(GOAWAY, 0, 0, payload))
 
     async def _wait_for_stream(self, stream_id: int) -> None:
         # Others can use what room the connection has.

@@ -6,13 +6,11 @@ Most of ours are the same few bytes each time: these cost nothing to make, where
 import re
 from collections.abc import Iterable
 
+from services.http2.frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, frame_bytes
 from services.http2.framing import encode_metadata
 
 #: Tells that our dynamic table is empty, as the other side may ask of it to be (RFC 7541, 6.3).
 NO_TABLE = b"\x20"
-
-_FRAME_HEADERS, _FRAME_CONTINUATION = 1, 9
-_END_STREAM, _END_HEADERS = 1, 4
 
 _NAME = re.compile(rb"[0-9a-z_.-]+")
 #: The server's own to say.
@@ -40,18 +38,14 @@ def metadata_block(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
 
 def header_frames(stream_id: int, block: bytes, *, end_stream: bool, max_frame: int) -> bytes:
     """The frames that carry the block, none with more than `max_frame` bytes of it."""
-    end = _END_STREAM if end_stream else 0
+    end = END_STREAM if end_stream else 0
     if len(block) <= max_frame:
-        return _frame(_FRAME_HEADERS, _END_HEADERS | end, stream_id, block)
-    frames = [_frame(_FRAME_HEADERS, end, stream_id, block[:max_frame])]
+        return frame_bytes(HEADERS, END_HEADERS | end, stream_id, block)
+    frames = [frame_bytes(HEADERS, end, stream_id, block[:max_frame])]
     for start in range(max_frame, len(block), max_frame):
-        last = _END_HEADERS if start + max_frame >= len(block) else 0
-        frames.append(_frame(_FRAME_CONTINUATION, last, stream_id, block[start : start + max_frame]))
+        last = END_HEADERS if start + max_frame >= len(block) else 0
+        frames.append(frame_bytes(CONTINUATION, last, stream_id, block[start : start + max_frame]))
     return b"".join(frames)
-
-
-def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream_id.to_bytes(4, "big") + payload
 
 
 def _length(value: int) -> bytes:

@@ -16,6 +16,19 @@ from h2.stream import StreamInputs
 
 from services.http2.budget import Budget
 from services.http2.connection import Connection
+from services.http2.frames import (
+    ACK,
+    DATA,
+    END_STREAM,
+    FRAME_HEADER,
+    GOAWAY,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame_bytes,
+)
 from services.http2.framing import encode_metadata
 from services.http2.header_block import NO_TABLE, header_block, header_frames
 from services.http2.method import Method
@@ -44,10 +57,6 @@ PREFACE_TIMEOUT = 30.0
 QUIET_SECONDS = 30.0
 
 _PREFACE_BYTES = 24
-_FRAME_HEADER = 9
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM = _ACK = 1
-_PING_ANSWER = b"\0\0\x08\6\1\0\0\0\0"
 _MAX_WINDOW = 2**31 - 1
 #: Settings that HTTP/2 and its extensions know are fewer.
 _MAX_SETTINGS = 64
@@ -166,9 +175,9 @@ class ServerConnection(Connection):
         start = min(self._preface, len(data))
         self._preface -= start
         passed, end = 0, len(data)
-        while end - start >= _FRAME_HEADER and not self.is_lost:
+        while end - start >= FRAME_HEADER and not self.is_lost:
             length = int.from_bytes(data[start : start + 3], "big")
-            stop = start + _FRAME_HEADER + length
+            stop = start + FRAME_HEADER + length
             if length > MAX_FRAME_BYTES:
                 self._pass(data[passed:start])
                 self._end(ErrorCodes.FRAME_SIZE_ERROR)
@@ -244,15 +253,15 @@ class ServerConnection(Connection):
         """Handle the frame at `data[start:stop]`, if it is one of those that are as frequent as our own and
         need no more than 2 µs, where h2 takes 20. Or GOAWAY: h2 would then let no call finish."""
         kind, flags = data[start + 3], data[start + 4]
-        stream_id = int.from_bytes(data[start + 5 : start + _FRAME_HEADER], "big")
-        size = stop - start - _FRAME_HEADER
-        if kind == _GOAWAY:
+        stream_id = int.from_bytes(data[start + 5 : start + FRAME_HEADER], "big")
+        size = stop - start - FRAME_HEADER
+        if kind == GOAWAY:
             return True
-        if kind == _PING and size == 8 and not stream_id and self._is_greeted:
-            if not flags & _ACK:
-                self.transport.write(_PING_ANSWER + data[stop - 8 : stop])
+        if kind == PING and size == 8 and not stream_id and self._is_greeted:
+            if not flags & ACK:
+                self.transport.write(frame_bytes(PING, ACK, 0, data[stop - 8 : stop]))
             return True
-        if kind == _WINDOW_UPDATE and size == 4 and self._is_greeted:
+        if kind == WINDOW_UPDATE and size == 4 and self._is_greeted:
             window = self.h2.streams.get(stream_id) if stream_id else self.h2
             if window is None and stream_id % 2 and stream_id <= self.h2.highest_inbound_stream_id:
                 # One that has ended.
@@ -365,15 +374,15 @@ def _h2_connection() -> H2Connection:
 
 def _cost(kind: int, flags: int, length: int) -> float:
     """What a frame takes of the budget for those that carry nothing."""
-    if kind in (_PING, _WINDOW_UPDATE):
+    if kind in (PING, WINDOW_UPDATE):
         # Clients send several for each call, and they cost little.
         return 0.1
-    if kind == _DATA:
-        return 0 if length or flags & _END_STREAM else 1
-    if kind in (_HEADERS, _RST_STREAM):
+    if kind == DATA:
+        return 0 if length or flags & END_STREAM else 1
+    if kind in (HEADERS, RST_STREAM):
         return 0
     # Each stream may have to be looked at.
-    return 100 if kind == _SETTINGS and not flags & _ACK else 1
+    return 100 if kind == SETTINGS and not flags & ACK else 1
 
 
 def _peer(address: Any) -> str:
