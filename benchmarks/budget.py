@@ -23,19 +23,15 @@ from typing import Any
 
 from benchmarks import paths
 from benchmarks.paths import Calls, Front, Turn
-from rest_bridge.event_sink import EventSink
-from rest_bridge.http_protocol import ResponseBodyWriter
-from services import generation
+from rest_bridge.body_writer import BodyWriter
+from rest_bridge.event_sink import TextEvents
 from services.http2.client_call import ClientCall
 from services.http2.client_connection import ClientConnection
 from services.http2.connection import Connection
 from services.http2.server_call import ServerCall
 from services.http2.server_sink import ServerSink
-from services.runtimes import scheduler
-from services.runtimes.scheduler_wire import ResponseReader
-from services.stage import Stage
-from services.text.detokenizer import Detokenizer
-from services.work import Work
+from services.piece_relay import PieceRelay, TokenRelay
+from services.runtimes.short_way import ShortWay
 
 PAGE = Path(__file__).parents[1] / "docs" / "budget.md"
 _BEGIN, _END = "<!-- budget:begin -->\n", "<!-- budget:end -->"
@@ -47,14 +43,11 @@ _PAUSE = 0.01
 _STAGES: list[tuple[str, Any, str, bool]] = [
     ("HTTP/2 frames of the runtime", ClientConnection, "receive", False),
     ("gRPC's message in its frame", ClientCall, "data", False),
-    ("protobuf parse", scheduler._Short, "take", False),
-    ("which tokens are new: Delta", ResponseReader, "read_one", False),
-    ("from stage to stage", Stage, "push", False),
-    ("stop check: Piece", generation._Reader, "read", False),
-    ("detokenize", Detokenizer, "add_all", False),
-    ("count for the usage", Work, "_push", False),
-    ("JSON text in its event", EventSink, "text", True),
-    ("HTTP chunk", ResponseBodyWriter, "write", False),
+    ("which token is new", ShortWay, "take", False),
+    ("its text, or that it ends one", TokenRelay, "push_token", False),
+    ("count for the usage", PieceRelay, "push_text", False),
+    ("JSON text in its event", TextEvents, "send", False),
+    ("HTTP chunk", BodyWriter, "write", False),
     ("protobuf encode", ServerSink, "text", True),
     ("gRPC's message out", ServerCall, "send_now", False),
     ("HTTP/2 frame out", Connection, "send_now", False),

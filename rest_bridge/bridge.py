@@ -14,12 +14,12 @@ from google.protobuf.message_factory import GetMessageClass
 from starlette.types import Receive, Scope, Send
 
 from rest_bridge import errors, query, sse
+from rest_bridge.body_writer import BODY_WRITER, BodyWriter
 from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
 from rest_bridge.errors import ErrorResponse, Headers, HttpError
-from rest_bridge.event_sink import BodyWriter, EventSink
+from rest_bridge.event_sink import EventSink
 from rest_bridge.events import event_encoder
-from rest_bridge.http_protocol import BODY_WRITER
 from rest_bridge.json_body import flag, parse
 from rest_bridge.message_reader import MessageReader
 from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body

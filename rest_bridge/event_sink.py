@@ -2,20 +2,25 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Protocol
 
 import orjson
 from google.protobuf.message import Message
 
+from rest_bridge.body_writer import BodyWriter
 
-class BodyWriter(Protocol):
-    """Writes parts of a response's body. `wrote` is set whenever it did."""
 
-    wrote: bool
+class TextEvents:
+    """Events that differ in one text only: what stands before its JSON, and after it."""
 
-    def write(self, data: bytes) -> bool:
-        """Write it. False: there is no room, or no response to be written."""
-        ...
+    __slots__ = ("_after", "_before", "_body")
+
+    def __init__(self, body: BodyWriter, before: bytes, after: bytes) -> None:
+        self._body = body
+        self._before = before
+        self._after = after
+
+    def send(self, text: str) -> bool:
+        return self._body.write(self._before + orjson.dumps(text) + self._after)
 
 
 class EventSink:
@@ -33,12 +38,7 @@ class EventSink:
         mark = secrets.token_hex(16)
         setattr(place, field, mark)
         before, after = self._encode(message).split(orjson.dumps(mark))
-        write, dumps = self._body.write, orjson.dumps
-
-        def send_text(text: str) -> bool:
-            return write(before + dumps(text) + after)
-
-        return send_text
+        return TextEvents(self._body, before, after).send
 
     def was_used(self) -> bool:
         """Whether it sent anything since this was asked last."""

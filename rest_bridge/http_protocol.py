@@ -8,6 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from rest_bridge.body_writer import BODY_WRITER, BodyWriter
 from rest_bridge.errors import HttpError, from_http
 from services.writes import joined
 
@@ -17,31 +18,6 @@ _HEAD_BYTES = 65536
 _HEAD_SECONDS = 30.0
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-
-
-#: The name, among ASGI's extensions, of what writes parts of the response's body at once.
-BODY_WRITER = "inferd.body_writer"
-
-
-class ResponseBodyWriter:
-    """Writes parts of a response whose headers were sent, and whose length is open."""
-
-    __slots__ = ("_cycle", "wrote")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self.wrote = False
-
-    def write(self, data: bytes) -> bool:
-        """Write it. False: there is no room, or no such response."""
-        cycle = self._cycle
-        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
-            return False
-        if not cycle.chunked_encoding:
-            return False
-        self.wrote = True
-        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        return True
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -81,7 +57,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        extensions: dict[str, Any] = {BODY_WRITER: ResponseBodyWriter(cycle)}
+        extensions: dict[str, Any] = {BODY_WRITER: BodyWriter(cycle)}
         cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from inferd.v1 import chat_pb2 as pb
 from inferd.v1 import message_pb2, sampling_pb2
 
-from services.generation import Piece
+from services.piece_reader import Piece
 from services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 from services.text.output.parser import OutputParser
 from services.work import FINISH_REASONS

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.generation import Piece
+from services.piece_reader import Piece
 
 
 def best(continuations: Sequence[list[Piece]], of: int, n: int) -> list[list[Piece]]:

@@ -8,8 +8,8 @@ from inferd.v1 import message_pb2, sampling_pb2
 
 from services.answer_reader import AnswerOptions, AnswerReader
 from services.chat_logprobs import chat_logprobs
-from services.generation import Piece
 from services.message_sink import MessageSink
+from services.piece_reader import Piece
 from services.stage import Stage
 from services.text.function import Function
 from services.text.output.events import Event

@@ -12,8 +12,8 @@ from services.completion_choice import ChoiceWriter
 from services.completion_logprobs import LogprobsWriter
 from services.constraints import text_constraint
 from services.errors import invalid
-from services.generation import Piece
 from services.message_sink import message_sink
+from services.piece_reader import Piece
 from services.prompts import completion_tokens, missing
 from services.sampling import sampling_params
 from services.stage import Stage

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from inferd.v1 import completion_pb2 as pb
 
 from services.completion_logprobs import LogprobsWriter
-from services.generation import Piece
+from services.piece_reader import Piece
 from services.work import FINISH_REASONS, matched_stop
 
 

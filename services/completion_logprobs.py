@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from inferd.v1 import completion_pb2 as pb
 
-from services.generation import Piece
+from services.piece_reader import Piece
 from services.runtimes.base import Logprobs
 from services.text.tokenizer import Tokenizer
 

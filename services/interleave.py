@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 import grpc
 
 from services.errors import ServiceError
-from services.generation import Piece
+from services.piece_reader import Piece
 
 
 async def interleave(

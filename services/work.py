@@ -9,8 +9,10 @@ from typing import Any
 from inferd.v1 import sampling_pb2
 
 from services.catalog import ServedModel
-from services.generation import Piece, generate
+from services.generation import generate
 from services.interleave import interleave
+from services.piece_reader import Piece
+from services.piece_relay import PieceRelay
 from services.runtimes.base import GenerateRequest, Medium, SamplingParams
 from services.sampling import ignored_fields
 
@@ -44,13 +46,12 @@ class Work:
     keep: frozenset[int] = frozenset()
     media: tuple[Medium, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
-    _completion_tokens: int = 0
     #: Of each prompt, by its index.
     _cached_tokens: dict[int, int] = field(default_factory=dict)
     #: Of each prompt, where the runtime says it.
     _prompt_tokens: dict[int, int] = field(default_factory=dict)
-    _send: Callable[[Piece], bool] | None = None
-    _send_text: Callable[[str], bool] | None = None
+    #: Counts their tokens.
+    _relay: PieceRelay = field(default_factory=PieceRelay)
 
     def notices(self) -> tuple[tuple[str, str], ...]:
         """What the caller should know before the answer, as metadata: fields that are ignored."""
@@ -67,7 +68,7 @@ class Work:
         """The pieces of all continuations, as they come, each with its index; see `interleave`."""
         text, replicas = self.model.text, self.model.replicas
         requests = self._requests()
-        relay = self._push if len(requests) == 1 and self.stream else None
+        relay = self._relay if len(requests) == 1 and self.stream else None
         pieces = interleave(
             [
                 generate(text, replicas, request, spans=self.spans, keep=self.keep, relay=relay)
@@ -77,7 +78,7 @@ class Work:
         )
         try:
             async for index, piece in pieces:
-                self._completion_tokens += len(piece.token_ids)
+                self._relay.completion_tokens += len(piece.token_ids)
                 if piece.cached_tokens or piece.prompt_tokens is not None:
                     self._count_prompt(index, piece)
                 yield index, piece
@@ -87,11 +88,11 @@ class Work:
     def shorten(self, send: Callable[[Piece], bool]) -> None:
         """From now on, offer pieces to `send` that come while `run` is waited for. What it refuses (False)
         comes by `run`, and so do the last one, and all where there are several continuations."""
-        self._send = send
+        self._relay.send = send
 
     def shorten_texts(self, send: Callable[[str], bool]) -> None:
         """`shorten`, where nothing but the texts of the pieces matters."""
-        self._send_text = send
+        self._relay.send_text = send
 
     async def collect(self) -> list[list[Piece]]:
         """The pieces of each continuation, once all are complete."""
@@ -103,29 +104,17 @@ class Work:
     def usage(self, reasoning_tokens: int = 0) -> sampling_pb2.Usage:
         """Tokens read, and written so far; `reasoning_tokens` of these were reasoning."""
         told = self._prompt_tokens
+        completion_tokens = self._relay.completion_tokens
         prompt_tokens = sum(told.get(index, len(prompt)) for index, prompt in enumerate(self.prompts))
         return sampling_pb2.Usage(
             prompt_tokens=prompt_tokens,
-            completion_tokens=self._completion_tokens,
-            total_tokens=prompt_tokens + self._completion_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
             prompt_tokens_details=sampling_pb2.PromptTokensDetails(
                 cached_tokens=sum(self._cached_tokens.values())
             ),
             completion_tokens_details=sampling_pb2.CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
         )
-
-    def _push(self, piece: Piece) -> bool:
-        if piece.finish is not None:
-            return False
-        # Before it is sent: it may tell of the usage.
-        self._completion_tokens += len(piece.token_ids)
-        if self._send_text is not None:
-            taken = not piece.text or self._send_text(piece.text)
-        else:
-            taken = self._send is not None and self._send(piece)
-        if not taken:
-            self._completion_tokens -= len(piece.token_ids)
-        return taken
 
     def _count_prompt(self, index: int, piece: Piece) -> None:
         prompt, later = divmod(index, self.n)

@@ -8,8 +8,9 @@ import grpc
 import pytest
 
 from services.errors import ServiceError, invalid
-from services.generation import Piece, generate
+from services.generation import generate
 from services.interleave import interleave
+from services.piece_reader import Piece
 from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, SamplingParams
 
 END = 2

@@ -19,8 +19,9 @@ from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 from services.errors import ServiceError
 from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, SamplingParams
 from services.runtimes.logprob_value import logprob_value
+from services.runtimes.response_reader import ResponseReader
 from services.runtimes.scheduler import SchedulerRuntime
-from services.runtimes.scheduler_wire import ResponseReader, to_message
+from services.runtimes.scheduler_wire import to_message
 from services.runtimes.simulated import (
     Fault,
     Reply,

@@ -9,6 +9,7 @@ from h2.errors import ErrorCodes
 from services.http2.client_call import ClientCall
 from services.http2.client_frames import ClientFrames, ProtocolError, unpadded
 from services.http2.connection import Connection, ConnectionLost
+from services.http2.data_frames import MAX_FRAME_BYTES, hand_out
 from services.http2.frames import (
     CONTINUATION,
     DATA,
@@ -30,7 +31,6 @@ STREAM_WINDOW = 256 << 10
 CONNECTION_WINDOW = 16 << 20
 
 _MAX_STREAM_ID = 2**31 - 1
-_MAX_FRAME_BYTES = 16384
 
 
 class ClientConnection(Connection):
@@ -132,11 +132,15 @@ class ClientConnection(Connection):
     def receive(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
-        start, end, calls = 0, len(data), self._calls
+        start, end = 0, len(data)
         try:
-            while end - start >= FRAME_HEADER:
+            while True:
+                start, received = hand_out(data, start, self._calls)
+                self._received += received
+                if end - start < FRAME_HEADER:
+                    break
                 length = int.from_bytes(data[start : start + 3], "big")
-                if length > _MAX_FRAME_BYTES:
+                if length > MAX_FRAME_BYTES:
                     raise ProtocolError("a frame too large")
                 stop = start + FRAME_HEADER + length
                 if stop > end:
@@ -145,13 +149,7 @@ class ClientConnection(Connection):
                 stream_id = int.from_bytes(data[start + 5 : start + FRAME_HEADER], "big") & _MAX_STREAM_ID
                 payload = data[start + FRAME_HEADER : stop]
                 start = stop
-                if kind == DATA and not flags:
-                    # One a token: the short way.
-                    self._received += length
-                    call = calls.get(stream_id)
-                    if call is not None:
-                        call.data(payload)
-                elif kind == DATA:
+                if kind == DATA:
                     self._data(flags, stream_id, payload)
                 else:
                     self._control(kind, flags, stream_id, payload)

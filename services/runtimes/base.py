@@ -3,7 +3,7 @@
 Knows nothing of text, models' names or the wire.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -74,8 +74,7 @@ class GenerateRequest:
     prompt, in order: the runtime puts their tokens where the prompt has the model's placeholder for one.
     `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
     `prompt_logprobs` for those of the prompt's tokens too.
-    `relay` is a short way for a stream's deltas, past the task that waits for them: it may be offered what
-    comes while `generate` is waited for, but not the last delta. What it refuses (False) comes by `generate`.
+    `relay` is a short way for what a stream brings, past the task that waits for it.
     """
 
     token_ids: Sequence[int]
@@ -87,7 +86,7 @@ class GenerateRequest:
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
-    relay: Callable[["Delta"], bool] | None = None
+    relay: "Relay | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +129,20 @@ class Delta:
     finish: Finish | None = None
     cached_tokens: int = 0
     prompt_tokens: int | None = None
+
+
+class Relay(Protocol):
+    """May be offered what comes while `generate` is waited for, but not the last delta. What it refuses
+    (False) comes by `generate`."""
+
+    def push(self, delta: Delta) -> bool:
+        """Take a delta."""
+        ...
+
+    def push_token(self, token_id: int) -> bool:
+        """Take one token, of which there is nothing else to tell: what `push` does, in less time. What it
+        refuses may be offered to `push`."""
+        ...
 
 
 def joined(deltas: Sequence[Delta]) -> Delta:

@@ -19,10 +19,12 @@ from smg_grpc_proto.generated import common_pb2
 
 from services.errors import ServiceError
 from services.http2.channel import Channel
-from services.http2.client_call import CallFailed, ClientCall
+from services.http2.client_call import CallFailed
 from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
 from services.runtimes.engine_errors import aborted, adapter_missing, failed, late, unavailable
-from services.runtimes.scheduler_wire import ResponseReader, to_message, to_service_error
+from services.runtimes.response_reader import ResponseReader
+from services.runtimes.scheduler_wire import to_message, to_service_error
+from services.runtimes.short_way import Call, ShortWay
 from services.runtimes.tokenizer_bundle import BundleError, unpack
 from services.runtimes.watch import CHECK_TIMEOUT, SERVING_INTERVAL, Watch
 
@@ -175,12 +177,12 @@ class SchedulerRuntime:
             raise adapter_missing(request.adapter)
         reader = ResponseReader(request)
         message = to_message(request)
-        call = _Call()
+        call = Call()
         self._watch.calls.add(call)
         finished = False
         try:
             call.rpc = rpc = await self._channel.start(_GENERATE, message.SerializeToString())
-            short = _Short(request.relay, reader, call) if request.relay is not None else None
+            short = ShortWay(request.relay, reader, call) if request.relay is not None else None
             rpc.take = short.take if short is not None else None
             while messages := await rpc.read():
                 call.heard = time.monotonic()
@@ -253,50 +255,3 @@ class SchedulerRuntime:
         answer = health_pb2.HealthCheckResponse.FromString(data)
         self._watch.set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
         return True
-
-
-class _Short:
-    """A call's short way: gives the deltas of its messages to the relay."""
-
-    __slots__ = ("_call", "_reader", "_refused", "_relay")
-
-    def __init__(self, relay: Callable[[Delta], bool], reader: ResponseReader, call: "_Call") -> None:
-        self._relay = relay
-        self._reader = reader
-        self._call = call
-        self._refused: Delta | None = None
-
-    def take(self, message: bytes) -> bool:
-        """Give what a message brings to the relay. False: it is to be read."""
-        response = pb.GenerateResponse.FromString(message)
-        if not response.HasField("chunk"):
-            return False
-        self._call.heard = time.monotonic()
-        delta = self._reader.read_chunk(response.chunk)
-        if delta is None or self._relay(delta):
-            return True
-        self._refused = delta
-        return False
-
-    def refused(self) -> Delta | None:
-        """The delta that was refused since the last time."""
-        refused, self._refused = self._refused, None
-        return refused
-
-
-class _Call:
-    """One generation under way. `heard` is when it last said something (monotonic seconds)."""
-
-    __slots__ = ("dropped", "heard", "rpc")
-
-    def __init__(self) -> None:
-        #: None until it was sent.
-        self.rpc: ClientCall | None = None
-        self.heard = time.monotonic()
-        self.dropped = False
-
-    def drop(self) -> None:
-        """End it with UNAVAILABLE."""
-        self.dropped = True
-        if self.rpc is not None:
-            self.rpc.cancel()

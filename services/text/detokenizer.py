@@ -1,6 +1,5 @@
 """Token ids to text as they come: what is appended is final, and never half a character."""
 
-from collections import deque
 from collections.abc import Sequence
 
 from tokenizers.decoders import DecodeStream
@@ -30,9 +29,10 @@ class Detokenizer:
         # The library skips all special tokens or none: to keep some, the others are left out before it.
         self._keep = keep if skip_special_tokens else frozenset()
         self._skip = skip_special_tokens and not keep
-        context = (i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_dropped(i)))
         #: The last tokens whose text is out.
-        self._context = deque(context, _CONTEXT)
+        self._context: Sequence[int] = [
+            i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_dropped(i))
+        ]
         self._plain = tokenizer.plain_texts
         #: Tokens whose text is not out yet.
         self._pending: list[int] = []
@@ -50,8 +50,7 @@ class Detokenizer:
         if not pending:
             plain = self._plain[token_id]
             if plain is not None:
-                self._context.append(token_id)
-                self._stream = None
+                self.passed()
                 return plain
         pending.append(token_id)
         if self._stream is None:
@@ -65,9 +64,20 @@ class Detokenizer:
             return self.finish()
         if text is None:
             return ""
-        self._context = deque(pending, _CONTEXT)
+        self._context = pending[-_CONTEXT:]
         pending.clear()
         return text
+
+    def text_of(self, token_id: int) -> str | None:
+        """What `add` would return, where that is the token's own text; it counts as added once `passed` is
+        called. None: it is to be added."""
+        return None if self._pending else self._plain[token_id]
+
+    def passed(self) -> None:
+        """The text of a token went out by itself."""
+        # Only of tokenizers by which texts are bytes, joined: what comes next has no need of it.
+        self._context = ()
+        self._stream = None
 
     def add_all(self, ids: Sequence[int]) -> str:
         """The text that these tokens complete."""
@@ -79,7 +89,7 @@ class Detokenizer:
             return ""
         before = self._tokenizer.decode([*self._context], skip_special_tokens=self._skip)
         whole = self._tokenizer.decode([*self._context, *self._pending], skip_special_tokens=self._skip)
-        self._context = deque(self._pending, _CONTEXT)
+        self._context = self._pending[-_CONTEXT:]
         self._pending.clear()
         return whole[len(before) :] if whole.startswith(before) else whole
 
@@ -90,6 +100,6 @@ class Detokenizer:
         """What was held back, and the marker; what comes next is decoded after it."""
         # Not by the library: a decoder that turns U+2581 into a space would do so inside a marker too.
         text = self.finish() + self._tokenizer.token_bytes(token_id).decode()
-        self._context = deque([token_id], _CONTEXT)
+        self._context = (token_id,)
         self._stream = None
         return text
