@@ -20,8 +20,8 @@ from services.queue.schema import D, DeliveryState, J, deliveries
 from services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
 from services.queue.webhook_signature import parse_secret
 
-#: Seconds between looks for what is due.
-_POLL = 1.0
+#: Seconds between looks for what is due, at most: another process may have left it.
+_POLL = 10.0
 #: How many are posted at once, by one process.
 _AT_ONCE = 16
 #: For how long a process that posts has one for itself, in microseconds: longer than a try takes.
@@ -66,15 +66,19 @@ _TAKE = (
 _ID = sa.select(J.id).where(J.seq == sa.bindparam("of_seq"))
 
 
-def _take(transaction: Transaction, most: int) -> list[tuple[Any, Found]]:
-    """What is due, for this process to post; each with its job."""
+_NEXT = sa.select(sa.func.min(D.due))
+
+
+def _take(transaction: Transaction, most: int) -> tuple[list[tuple[Any, Found]], float]:
+    """What is due, for this process to post, each with its job; and after how many seconds more is."""
     taken = []
     for row in transaction.rows(_TAKE, now=transaction.now, most=most, until=transaction.now + _HELD):
         job_id = transaction.scalar(_ID, of_seq=row.seq)
         found = find(transaction, row.seq, job_id) if job_id is not None else None
         if found is not None:
             taken.append((row, found))
-    return taken
+    due = transaction.scalar(_NEXT)
+    return taken, _POLL if due is None else min(_POLL, max(0.0, (due - transaction.now) / 1e6))
 
 
 _RECORD = (
@@ -125,6 +129,7 @@ class Deliveries:
         self._sender = WebhookSender(allow_private=config.allow_private)
         self._encode = encode
         self._wake = asyncio.Event()
+        self._patience = 0.0
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -143,12 +148,15 @@ class Deliveries:
 
     async def _post_due(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _POLL)
+            await asyncio.wait_for(self._wake.wait(), self._patience)
         self._wake.clear()
         room = _AT_ONCE - len(self._posting)
         if room <= 0:
+            # The end of one wakes this.
+            self._patience = _POLL
             return
-        for row, found in await self._database.write(_take, room):
+        taken, self._patience = await self._database.write(_take, room)
+        for row, found in taken:
             task = asyncio.create_task(self._post(row, found), name=f"webhook of {found.job['id']}")
             self._posting.add(task)
             task.add_done_callback(self._posted)

@@ -180,17 +180,15 @@ class JobQueue:
 
     async def _sweep(self) -> None:
         # After an outage others are as alive as we are, and have yet to say so.
-        if time.monotonic() - self._broken > self._lease:
-            error = attempts_lost(MOST_LOST)
-            taken = await self._database.write(sweep.lost, self._worker, error, self._ttl)
-            if taken:
-                self._runner.wake()
-                self._news.touch()
-        full = True
-        while full:
+        lost = attempts_lost(MOST_LOST) if time.monotonic() - self._broken > self._lease else None
+        taken, ended = await self._database.write(sweep.sweep, self._worker, lost, expired(), self._ttl)
+        if taken:
+            self._runner.wake()
+            self._news.touch()
+        self._ended(*ended)
+        while sweep.is_full(len(ended)):
             ended = await self._database.write(sweep.expire, expired(), self._ttl)
             self._ended(*ended)
-            full = sweep.is_full(len(ended))
 
     async def _purge(self) -> None:
         await self._database.write(sweep.drop_chunks)

@@ -150,8 +150,8 @@ class Runner:
 
     async def _give_way(self) -> None:
         """Queue again the latest jobs that nobody follows, where calls that are waited for wait for them."""
-        if not self._runs and not self._precedence.lowered:
-            return
+        if not self._precedence.lowered:
+            await self._busy.wait()
         giving, risen = await self._precedence.look(self._running())
         for model, count in giving.items():
             unfollowed = [

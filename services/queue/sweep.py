@@ -36,6 +36,14 @@ _READ = (
 )
 
 
+def sweep(
+    transaction: Transaction, worker: str, lost_error: bytes | None, expired_error: bytes, ttl: int
+) -> tuple[int, list[int]]:
+    """What is looked for all the time: what `lost` does, but where `lost_error` is None, and `expire`."""
+    taken = lost(transaction, worker, lost_error, ttl) if lost_error is not None else 0
+    return taken, expire(transaction, expired_error, ttl)
+
+
 def lost(transaction: Transaction, worker: str, error: bytes, ttl: int) -> int:
     """Take back the jobs of processes that are gone. How many there were.
 
