@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks import paths
 from benchmarks.paths import Calls, Front, Turn
-from rest_bridge.body_writer import BodyWriter
 from rest_bridge.event_sink import TextEvents
+from rest_bridge.exchange import Exchange
 from services.http2.client_call import ClientCall
 from services.http2.client_connection import ClientConnection
 from services.http2.connection import Connection
@@ -47,7 +47,7 @@ _STAGES: list[tuple[str, Any, str, bool]] = [
     ("its text, or that it ends one", TokenRelay, "push_token", False),
     ("count for the usage", PieceRelay, "push_text", False),
     ("JSON text in its event", TextEvents, "send", False),
-    ("HTTP chunk", BodyWriter, "write", False),
+    ("HTTP chunk", Exchange, "write", False),
     ("protobuf encode", ServerSink, "text", True),
     ("gRPC's message out", ServerCall, "send_now", False),
     ("HTTP/2 frame out", Connection, "send_now", False),

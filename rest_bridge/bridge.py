@@ -6,7 +6,7 @@ It is compiled from service descriptors; it names no method, field or path of it
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -14,12 +14,12 @@ from google.protobuf.message_factory import GetMessageClass
 from starlette.types import Receive, Scope, Send
 
 from rest_bridge import errors, query, sse
-from rest_bridge.body_writer import BODY_WRITER, BodyWriter
 from rest_bridge.decode import Decoder
 from rest_bridge.encode import Encoder
 from rest_bridge.errors import ErrorResponse, Headers, HttpError
 from rest_bridge.event_sink import EventSink
 from rest_bridge.events import event_encoder
+from rest_bridge.exchange import EXCHANGE, Exchange
 from rest_bridge.json_body import flag, parse
 from rest_bridge.message_reader import MessageReader
 from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
@@ -94,9 +94,10 @@ class Bridge:
         if scope["type"] != "http":
             raise RuntimeError(f"the bridge serves HTTP, not {scope['type']}")
         head = read_head(scope["headers"])
-        response = Response(send, head.request_id)
+        exchange = scope.get("extensions", {}).get(EXCHANGE)
+        response = Response(exchange, send, head.request_id)
         try:
-            await self._serve(scope, head, receive, response)
+            await self._serve(scope, exchange, head, receive, response)
         except ClientGone:
             log.debug("the client has gone; request id %s", head.request_id)
         except asyncio.CancelledError:
@@ -109,7 +110,14 @@ class Bridge:
                 await drop_body(receive)
             await response.close()
 
-    async def _serve(self, scope: Scope, head: RequestHead, receive: Receive, response: Response) -> None:
+    async def _serve(
+        self,
+        scope: Scope,
+        exchange: Exchange | None,
+        head: RequestHead,
+        receive: Receive,
+        response: Response,
+    ) -> None:
         # HEAD is GET without the body (RFC 9110, 9.3.2), which the HTTP server leaves out.
         verb = "GET" if scope["method"] == "HEAD" else scope["method"]
         match = self._router.match(verb, scope["raw_path"])
@@ -118,25 +126,27 @@ class Bridge:
         body = b""
         if match.route.body:
             head.check_body()
-            body = await read_body(receive, head.values.get(b"content-length"), self._max_body_bytes)
+            length = head.values.get(b"content-length")
+            body = await read_body(exchange, receive, length, self._max_body_bytes)
         timeout = head.timeout
         request, answer = _request(endpoint, match, body, scope["query_string"])
-        call = Call(answer.method, request, head.metadata, timeout)
         if answer.method.server_streaming:
-            body_writer = scope.get("extensions", {}).get(BODY_WRITER)
-            await self._stream(call, answer, receive, response, body_writer)
+            sink = EventSink(exchange, answer.encode) if exchange is not None else None
+            call = Call(answer.method, request, head.metadata, timeout, sink)
+            await self._stream(call, answer, sink, exchange, receive, response)
         else:
             wait = match.route.preferred_wait
             applied = wait.apply(request, head.wait) if wait is not None else []
-            reply = await self._unary(call, receive)
+            call = Call(answer.method, request, head.metadata, timeout)
+            reply = await self._unary(call, exchange, receive)
             status, headers = _outcome(match.route, reply.message)
             headers += applied + metadata_headers(reply.metadata)
             await response.send(status, answer.encode(reply.message), headers)
 
-    async def _unary(self, call: Call, receive: Receive) -> Reply:
+    async def _unary(self, call: Call, exchange: Exchange | None, receive: Receive) -> Reply:
         task = asyncio.current_task()
         assert task is not None
-        async with Departure(receive, task.cancel) as departure:
+        async with Departure(exchange, receive, task.cancel) as departure:
             try:
                 return await self._transport.unary(call)
             except asyncio.CancelledError:
@@ -147,12 +157,14 @@ class Bridge:
                 raise
 
     async def _stream(
-        self, call: Call, answer: _Answer, receive: Receive, response: Response, body: BodyWriter | None
+        self,
+        call: Call,
+        answer: _Answer,
+        sink: EventSink | None,
+        exchange: Exchange | None,
+        receive: Receive,
+        response: Response,
     ) -> None:
-        sink = None
-        if body is not None:
-            sink = EventSink(body, answer.encode)
-            call = replace(call, sink=sink)
         stream = self._transport.stream(call)
 
         async def keep_alive() -> None:
@@ -166,7 +178,7 @@ class Bridge:
                 idle_seconds=self._keep_alive_seconds,
                 was_busy=sink.was_used if sink is not None else lambda: False,
             ) as messages,
-            Departure(receive, lambda: messages.abandon(ClientGone())),
+            Departure(exchange, receive, lambda: messages.abandon(ClientGone())),
         ):
             # Nothing is sent before there is something to send: an early error gets its HTTP status.
             message = await messages.next()

@@ -6,41 +6,54 @@ from collections.abc import Callable
 import orjson
 from google.protobuf.message import Message
 
-from rest_bridge.body_writer import BodyWriter
+from rest_bridge.exchange import Exchange
 
 
 class TextEvents:
-    """Events that differ in one text only: what stands before its JSON, and after it."""
+    """Events that differ in one text only: what stands before its JSON, and after it. `sent` is set where one
+    was."""
 
-    __slots__ = ("_after", "_before", "_body")
+    __slots__ = ("_after", "_before", "_exchange", "sent")
 
-    def __init__(self, body: BodyWriter, before: bytes, after: bytes) -> None:
-        self._body = body
+    def __init__(self, exchange: Exchange, before: bytes, after: bytes) -> None:
+        self._exchange = exchange
         self._before = before
         self._after = after
+        self.sent = False
 
     def send(self, text: str) -> bool:
-        return self._body.write(self._before + orjson.dumps(text) + self._after)
+        if not self._exchange.write(self._before + orjson.dumps(text) + self._after):
+            return False
+        self.sent = True
+        return True
 
 
 class EventSink:
     """See `MessageSink`. `encode` makes a message's event."""
 
-    def __init__(self, body: BodyWriter, encode: Callable[[Message], bytes]) -> None:
-        self._body = body
+    def __init__(self, exchange: Exchange, encode: Callable[[Message], bytes]) -> None:
+        self._exchange = exchange
         self._encode = encode
+        self._sent = False
+        self._texts: TextEvents | None = None
 
     def send(self, message: Message) -> bool:
-        return self._body.write(self._encode(message))
+        if not self._exchange.write(self._encode(message)):
+            return False
+        self._sent = True
+        return True
 
     def text(self, message: Message, place: Message, field: str) -> Callable[[str], bool]:
         # No text of the message's own is this one.
         mark = secrets.token_hex(16)
         setattr(place, field, mark)
         before, after = self._encode(message).split(orjson.dumps(mark))
-        return TextEvents(self._body, before, after).send
+        self._texts = TextEvents(self._exchange, before, after)
+        return self._texts.send
 
     def was_used(self) -> bool:
         """Whether it sent anything since this was asked last."""
-        used, self._body.wrote = self._body.wrote, False
+        used, self._sent = self._sent, False
+        if self._texts is not None:
+            used, self._texts.sent = used or self._texts.sent, False
         return used

@@ -8,8 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from rest_bridge.body_writer import BODY_WRITER, BodyWriter
 from rest_bridge.errors import HttpError, from_http
+from rest_bridge.exchange import EXCHANGE, Exchange
 from services.writes import joined
 
 #: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
@@ -27,6 +27,7 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
+    _exchange: Exchange | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(joined(transport, self.loop))  # type: ignore[arg-type]
@@ -57,7 +58,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        extensions: dict[str, Any] = {BODY_WRITER: BodyWriter(cycle)}
+        self._exchange = exchange = Exchange(cycle)
+        extensions: dict[str, Any] = {EXCHANGE: exchange}
         cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
@@ -69,6 +71,8 @@ class HttpProtocol(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
+            if self._exchange is not None and self._exchange.on_gone is not None:
+                self._exchange.on_gone()
         super().connection_lost(exc)
 
     def _time_head(self) -> None:

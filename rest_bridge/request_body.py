@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import Receive
 
 from rest_bridge.errors import HttpError
+from rest_bridge.exchange import Exchange
 
 # How long what is left of a refused body is read, and dropped, so that a client that sends it all before it
 # reads anything comes to read the answer. Closing at once would reset the connection under the answer.
@@ -19,11 +20,17 @@ class ClientGone(Exception):
     """The client has closed the connection."""
 
 
-async def read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
+async def read_body(
+    exchange: Exchange | None, receive: Receive, content_length: bytes | None, limit: int
+) -> bytes:
     """The whole body. Raises HttpError 413 as soon as it is known to be over `limit` bytes, HttpError 408
     where it takes too long to come, or ClientGone."""
     if content_length is not None and int(content_length) > limit:
         raise _too_large(limit)
+    if exchange is not None and (body := exchange.take_body()) is not None:
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await _read(receive, limit)
@@ -61,26 +68,35 @@ async def drop_body(receive: Receive) -> None:
 class Departure:
     """Calls `on_gone`, once, when the client closes the connection while the context lasts.
 
-    Nothing else may read from `receive` meanwhile.
+    Nothing else may read from `receive` meanwhile, which is read where there is no exchange.
     """
 
-    def __init__(self, receive: Receive, on_gone: Callable[[], object]) -> None:
+    def __init__(self, exchange: Exchange | None, receive: Receive, on_gone: Callable[[], object]) -> None:
+        self._exchange = exchange
         self._receive = receive
         self._on_gone = on_gone
         self._task: asyncio.Task[None] | None = None
         self.happened = False
 
     async def __aenter__(self) -> "Departure":
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        if self._exchange is None or self._exchange.is_gone:
+            self._task = asyncio.get_running_loop().create_task(self._watch())
+        else:
+            self._exchange.watch(self._gone)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        assert self._task is not None
-        self._task.cancel()
+        if self._exchange is not None:
+            self._exchange.on_gone = None
+        if self._task is not None:
+            self._task.cancel()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._gone()
+
+    def _gone(self) -> None:
         self.happened = True
         self._on_gone()
 

@@ -2,8 +2,8 @@
 deadline, and whether the body is JSON. Headers not named here go no further.
 """
 
+import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,7 +106,7 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
         if key is not None and _PRINTABLE.fullmatch(value):
             metadata.append((key, value.decode("ascii")))
     given = values.get(b"x-request-id", b"")
-    request_id = given.decode("ascii") if _ID.fullmatch(given) else secrets.token_hex(16)
+    request_id = given.decode("ascii") if _ID.fullmatch(given) else os.urandom(16).hex()
     metadata.append((REQUEST_ID, request_id))
     return RequestHead(request_id, metadata, values, headers)
 

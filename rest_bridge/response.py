@@ -6,6 +6,7 @@ from starlette.types import Send
 
 from rest_bridge import sse
 from rest_bridge.errors import ErrorResponse, Headers
+from rest_bridge.exchange import Exchange
 from services.in_process import Metadata
 
 _PASSED_ON = "x-inferd-"
@@ -16,7 +17,8 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 class Response:
     """The response to one request; every one carries the request's id."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, exchange: Exchange | None, send: Send, request_id: str) -> None:
+        self._exchange = exchange if exchange is not None and exchange.sends(send) else None
         self._send = send
         self._id: Headers = [(b"x-request-id", request_id.encode("ascii"))]
         self._is_started = False
@@ -24,21 +26,34 @@ class Response:
 
     async def send(self, status: int, body: bytes, headers: Headers) -> None:
         """The whole response: a JSON document."""
-        await self._start(status, _json_headers(body) + headers)
+        headers = [*_json_headers(body), *headers]
+        if self._exchange is not None and self._exchange.respond(status, self._id + headers, body):
+            self._is_started = self._is_ended = True
+            return
+        await self._start(status, headers)
         await self.end(body)
 
     async def start_events(self, headers: Headers) -> None:
         """Status 200 and the headers of an event stream, where they were not sent before."""
-        if not self._is_started:
-            await self._start(200, _EVENT_HEADERS + headers)
+        if self._is_started:
+            return
+        headers = _EVENT_HEADERS + headers
+        if self._exchange is not None and self._exchange.start(200, self._id + headers):
+            self._is_started = True
+        else:
+            await self._start(200, headers)
 
     async def write(self, frames: bytes) -> None:
         """A part of the body. Waits while the client is slow to read."""
+        if self._exchange is not None and self._exchange.write(frames):
+            return
         await self._send({"type": "http.response.body", "body": frames, "more_body": True})
 
     async def end(self, frames: bytes) -> None:
         """The last part of the body."""
         self._is_ended = True
+        if self._exchange is not None and frames and self._exchange.end(frames):
+            return
         await self._send({"type": "http.response.body", "body": frames, "more_body": False})
 
     async def fail(self, error: ErrorResponse) -> None:

@@ -32,7 +32,8 @@ async def generate(
     pieces: Stage[Delta, Piece] = Stage(reader.read)
     if relay is not None:
         pieces.send = relay.push
-        request = replace(request, relay=TokenRelay(reader, pieces.push, relay))
+        # The request is this generation's own, from here on.
+        request.relay = TokenRelay(reader, pieces.push, relay)
     if request.sampling.stop_regex:
         # Looked for here alone. SGLang would in its scheduler, at every step: one client's slow expression
         # would stop all others.

@@ -5,9 +5,9 @@ checked requests, deadlines, and one mapping of errors to google.rpc.Status.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -21,6 +21,8 @@ from services.limits import check_limits
 log = logging.getLogger("inferd.rpc")
 
 REQUEST_ID = "x-request-id"
+
+_Answer = TypeVar("_Answer")
 
 
 class Guard:
@@ -49,8 +51,11 @@ class Guard:
             try:
                 with self._admitted():
                     _check(request)
-                    async with asyncio.timeout(self._seconds(context)):
-                        return await behaviour(request, context)
+                    deadline = _Deadline(self._seconds(context))
+                    try:
+                        return await deadline.wait(behaviour(request, context))
+                    finally:
+                        deadline.close()
             except TimeoutError:
                 error = _deadline_exceeded()
             except ServiceError as raised:
@@ -69,8 +74,9 @@ class Guard:
                     messages = behaviour(request, context)
                     deadline = _Deadline(self._seconds(context))
                     try:
-                        while (message := await deadline.next(messages)) is not None:
+                        while (message := await deadline.wait(anext(messages, None))) is not None:
                             yield message
+                            deadline.check()
                     finally:
                         deadline.close()
                         await messages.aclose()
@@ -106,10 +112,10 @@ class Guard:
 
 
 class _Deadline:
-    """Ends the wait for a stream's next message at a fixed time.
+    """Ends the wait for a call's answer, or for a stream's next message, at a fixed time.
 
-    One timer a stream, where asyncio.timeout around each message would be one a message. It cancels the
-    task only while that waits for a message: never while the reader of the stream has the control.
+    One timer a call, where asyncio.timeout around each message would be one a message. It cancels the
+    task only while that waits: never while the reader of a stream has the control.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -122,13 +128,16 @@ class _Deadline:
         if self._waiting:
             self._waiting.cancel()
 
-    async def next(self, messages: AsyncGenerator[Message, None]) -> Message | None:
-        """The next message, or None at the end. Raises TimeoutError once the time is up."""
+    def check(self) -> None:
+        """Raises TimeoutError where the time is up."""
         if self._expired:
             raise TimeoutError
+
+    async def wait(self, answer: Awaitable[_Answer]) -> _Answer:
+        """Wait for it. Raises TimeoutError when the time is up meanwhile."""
         self._waiting = task = asyncio.current_task()
         try:
-            return await anext(messages, None)
+            return await answer
         except asyncio.CancelledError:
             # Ours only, where nobody else has cancelled the task as well.
             if self._expired and task is not None and task.uncancel() == 0:

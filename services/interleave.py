@@ -21,13 +21,6 @@ async def interleave(
     one. Raises the first error where all fail; at once where the request itself is at fault
     (INVALID_ARGUMENT), or `all_or_none` is asked for. Closing the generator closes all streams.
     """
-    if len(streams) == 1:
-        try:
-            async for piece in streams[0]:
-                yield 0, piece
-        finally:
-            await streams[0].aclose()
-        return
     # Bounded, so that a slow reader slows the runtimes and not the memory.
     queue: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue(len(streams))
 

@@ -30,6 +30,8 @@ class Replicas:
     @property
     def unsupported(self) -> frozenset[str]:
         """Names of `SamplingParams` fields that some of them cannot honour."""
+        if len(self.runtimes) == 1:
+            return self.runtimes[0].unsupported
         return frozenset().union(*(runtime.unsupported for runtime in self.runtimes))
 
     @property

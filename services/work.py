@@ -1,6 +1,6 @@
 """One completion request, ready to run: what chat and text completion have in common."""
 
-import secrets
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -69,18 +69,23 @@ class Work:
         text, replicas = self.model.text, self.model.replicas
         requests = self._requests()
         relay = self._relay if len(requests) == 1 and self.stream else None
-        pieces = interleave(
-            [
-                generate(text, replicas, request, spans=self.spans, keep=self.keep, relay=relay)
-                for request in requests
-            ],
-            all_or_none=self.background,
-        )
+        streams = [
+            generate(text, replicas, request, spans=self.spans, keep=self.keep, relay=relay)
+            for request in requests
+        ]
+        if len(streams) == 1:
+            [stream] = streams
+            try:
+                async for piece in stream:
+                    self._count(0, piece)
+                    yield 0, piece
+            finally:
+                await stream.aclose()
+            return
+        pieces = interleave(streams, all_or_none=self.background)
         try:
             async for index, piece in pieces:
-                self._relay.completion_tokens += len(piece.token_ids)
-                if piece.cached_tokens or piece.prompt_tokens is not None:
-                    self._count_prompt(index, piece)
+                self._count(index, piece)
                 yield index, piece
         finally:
             await pieces.aclose()
@@ -115,6 +120,11 @@ class Work:
             ),
             completion_tokens_details=sampling_pb2.CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
         )
+
+    def _count(self, index: int, piece: Piece) -> None:
+        self._relay.completion_tokens += len(piece.token_ids)
+        if piece.cached_tokens or piece.prompt_tokens is not None:
+            self._count_prompt(index, piece)
 
     def _count_prompt(self, index: int, piece: Piece) -> None:
         prompt, later = divmod(index, self.n)
@@ -153,4 +163,4 @@ def matched_stop(piece: Piece) -> sampling_pb2.MatchedStop | None:
 
 def new_id(prefix: str) -> str:
     """An id such as "chatcmpl-" and 32 hexadecimal digits."""
-    return f"{prefix}-{secrets.token_hex(16)}"
+    return f"{prefix}-{os.urandom(16).hex()}"

@@ -4,8 +4,6 @@ Not h2: its state machine takes 90 µs of a call, to check a peer that is a runt
 peer does wrong ends its connection.
 """
 
-from collections.abc import Iterable
-
 from hpack import Decoder, HPACKError
 
 from services.http2.frames import (
@@ -29,6 +27,8 @@ _TABLE_SIZE, _ENABLE_PUSH, _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME, _MAX_HEADE
 _MAX_WINDOW = 2**31 - 1
 #: Frames over which a header block may be spread, beside its first.
 _MAX_CONTINUATIONS = 512
+#: Bytes of a header block that is kept, and how many are.
+_SHORT_BLOCK, _MOST_BLOCKS = 256, 64
 
 
 class ProtocolError(Exception):
@@ -60,6 +60,8 @@ class ClientFrames:
         self._initial_window = 65535
         self._shrinks_table = False
         self._decoder = Decoder(max_header_list_size=max_header_bytes)
+        #: What short blocks say since the decoder's table changed last: most calls' are the same.
+        self._decoded: dict[bytes, list[tuple[bytes, bytes]]] = {}
         #: A header block that has not come whole: its stream, its flags, its parts.
         self._block: tuple[int, int, list[bytes]] | None = None
         settings = ((_ENABLE_PUSH, 0), (_INITIAL_WINDOW, stream_window), (_MAX_HEADERS, max_header_bytes))
@@ -179,11 +181,24 @@ class ClientFrames:
                 raise ProtocolError("headers without end")
             return None
         (_, first, parts), self._block = self._block, None
+        return stream_id, bool(first & END_STREAM), self._decode(b"".join(parts))
+
+    def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        headers = self._decoded.get(block)
+        if headers is not None:
+            return headers
+        entries = self._decoder.header_table.dynamic_entries
+        size, newest = len(entries), entries[0] if entries else None
         try:
-            decoded: Iterable[tuple[bytes, bytes]] = self._decoder.decode(b"".join(parts), raw=True)
+            headers = list[tuple[bytes, bytes]](self._decoder.decode(block, raw=True))
         except HPACKError as error:
             raise ProtocolError(f"headers that cannot be read: {error}") from None
-        return stream_id, bool(first & END_STREAM), list(decoded)
+        entries = self._decoder.header_table.dynamic_entries
+        if len(entries) != size or (entries[0] if entries else None) is not newest:
+            self._decoded.clear()
+        elif len(block) <= _SHORT_BLOCK and len(self._decoded) < _MOST_BLOCKS:
+            self._decoded[block] = headers
+        return headers
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:

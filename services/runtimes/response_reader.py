@@ -57,7 +57,8 @@ class ResponseReader:
     def next_token(self, message: bytes) -> int:
         """The token of a response that brings the next one and nothing else; -1 for any other. Whoever takes
         it has to count it (`received`), or to take `delta_of` it."""
-        return -1 if self._scored else next_token(message, self.received)
+        # The first one tells of the prompt as well.
+        return -1 if self._scored or not self.received else next_token(message, self.received)
 
     def delta_of(self, token_id: int) -> Delta:
         """What `next_token` found, as a delta."""

@@ -5,7 +5,7 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 """
 
 import logging
-import secrets
+import os
 
 import grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
@@ -13,7 +13,7 @@ from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from services.errors import ServiceError
 from services.http2.client_call import CallFailed
 from services.http2.framing import Metadata
-from services.runtimes.base import Constraint, GenerateRequest
+from services.runtimes.base import Constraint, GenerateRequest, SamplingParams
 from services.runtimes.engine_errors import (
     aborted,
     bad_constraint,
@@ -46,38 +46,45 @@ def to_message(request: GenerateRequest) -> pb.GenerateRequest:
     Every scalar is set, because the engine takes proto3's zeros for values. Ids have one length,
     because it aborts by prefix.
     """
-    sampling = request.sampling
-    params = pb.SamplingParams(
-        temperature=sampling.temperature,
-        top_p=max(sampling.top_p, _LEAST),
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        frequency_penalty=sampling.frequency_penalty,
-        presence_penalty=sampling.presence_penalty,
-        repetition_penalty=max(sampling.repetition_penalty, _LEAST),
-        max_new_tokens=sampling.max_new_tokens,
-        min_new_tokens=sampling.min_new_tokens,
-        stop=sampling.stop,
-        stop_token_ids=sampling.stop_token_ids,
-        ignore_eos=sampling.ignore_eos,
-        skip_special_tokens=sampling.skip_special_tokens,
-        spaces_between_special_tokens=True,
-        no_stop_trim=False,
-        n=1,
-        logit_bias={str(token_id): bias for token_id, bias in sampling.logit_bias},
-    )
-    if sampling.constraint is not None:
-        setattr(params, _CONSTRAINT_FIELDS[sampling.constraint.kind], sampling.constraint.text)
-    return pb.GenerateRequest(
-        request_id=secrets.token_hex(16),
-        tokenized=pb.TokenizedInput(original_text="", input_ids=request.token_ids),
-        sampling_params=params,
+    message = pb.GenerateRequest(
+        request_id=os.urandom(16).hex(),
         return_logprob=request.logprobs or request.prompt_logprobs,
         # Where logprobs of the prompt begin; -1 is after it. They cost the prefix cache.
         logprob_start_len=0 if request.prompt_logprobs else -1,
         top_logprobs_num=request.top_logprobs,
         stream=request.stream,
     )
+    tokenized = message.tokenized
+    tokenized.original_text = ""
+    tokenized.input_ids.extend(request.token_ids)
+    _set_sampling(message.sampling_params, request.sampling)
+    return message
+
+
+def _set_sampling(params: pb.SamplingParams, sampling: SamplingParams) -> None:
+    # One by one: as arguments of the message's constructor they take twice as long.
+    params.temperature = sampling.temperature
+    params.top_p = max(sampling.top_p, _LEAST)
+    params.top_k = sampling.top_k
+    params.min_p = sampling.min_p
+    params.frequency_penalty = sampling.frequency_penalty
+    params.presence_penalty = sampling.presence_penalty
+    params.repetition_penalty = max(sampling.repetition_penalty, _LEAST)
+    params.max_new_tokens = sampling.max_new_tokens
+    params.min_new_tokens = sampling.min_new_tokens
+    params.ignore_eos = sampling.ignore_eos
+    params.skip_special_tokens = sampling.skip_special_tokens
+    params.spaces_between_special_tokens = True
+    params.no_stop_trim = False
+    params.n = 1
+    if sampling.stop:
+        params.stop.extend(sampling.stop)
+    if sampling.stop_token_ids:
+        params.stop_token_ids.extend(sampling.stop_token_ids)
+    for token_id, bias in sampling.logit_bias:
+        params.logit_bias[str(token_id)] = bias
+    if sampling.constraint is not None:
+        setattr(params, _CONSTRAINT_FIELDS[sampling.constraint.kind], sampling.constraint.text)
 
 
 def to_service_error(error: CallFailed, constraint: Constraint | None = None) -> ServiceError:
