@@ -13,6 +13,20 @@ from services.config import Config, parse_config
 from services.runtimes.simulated import SimulatedRuntime
 from services.text.model_text import ModelText
 
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """What is tested is what the sources say."""
+    for package in ("services", "rest_bridge"):
+        for compiled in (ROOT / package).rglob("*.so"):
+            source = compiled.with_name(compiled.name.partition(".")[0]).with_suffix(".py")
+            newest = max(path.stat().st_mtime for path in (source, source.with_suffix(".pxd")))
+            if compiled.stat().st_mtime < newest:
+                pytest.exit(
+                    f"{source.relative_to(ROOT)} changed since it was compiled: scripts/install dev", 4
+                )
+
 
 @dataclass
 class Simulation(Inferd):
