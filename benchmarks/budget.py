@@ -3,8 +3,9 @@
     python -m benchmarks.budget [--write]
 
 CPU time in one process without sockets (`benchmarks.paths`), and of a socket's write by itself. A token's
-stages are timed by clocks around their functions, less what the clocks cost; a request's parts are the
-profiler's shares of its time. Says nothing of the kernel's other work.
+stages are timed by clocks around their functions, less what the clocks cost: in a second process, which runs
+what is compiled as Python. A request's parts are the profiler's shares of its time. Says nothing of the
+kernel's other work.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import platform
 import pstats
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -318,14 +321,14 @@ async def _socket_write(sockets: int = 32, size: int = 256, rounds: int = 200) -
     return statistics.median(writes) / 1e3, statistics.median(turns) / 1e3
 
 
-async def tables(front: Front) -> str:
-    """The page's tables."""
+async def stage_tables(front: Front) -> str:
+    """Where a token's time goes, as Python."""
     write, turn = await _socket_write()
-    where = f"{platform.machine()}, Python {platform.python_version()}"
-    lines = [f"{datetime.now(UTC):%Y-%m-%d}, {where}; µs of CPU.", ""]
+    lines = []
     for name in ("REST text stream", "gRPC text stream"):
         total, stages = await _stages(front, name)
-        lines += [f"A token of a {name}, 32 at once, in a hot loop:", "", "| stage | µs |", "|---|---|"]
+        lines += [f"A token of a {name}, 32 at once, in a hot loop, not compiled:", ""]
+        lines += ["| stage | µs |", "|---|---|"]
         lines += [f"| {stage} | {stages[stage]:.2f} |" for stage, *_ in _STAGES if stage in stages]
         rest = total - sum(stages.values())
         lines.append(f"| between them, and writing to a list in a socket's place | {rest:+.2f} |")
@@ -335,6 +338,13 @@ async def tables(front: Front) -> str:
             what = f"in the code above: a turn of the loop, {turn:.2f}, over the streams of a step"
             lines.append(f"| {what} | {turn / 32:.2f} |")
         lines.append("")
+    return "\n".join(lines)
+
+
+async def tables(front: Front) -> str:
+    """The page's tables."""
+    where = f"{platform.machine()}, Python {platform.python_version()}"
+    lines = [f"{datetime.now(UTC):%Y-%m-%d}, {where}; µs of CPU.", "", _interpreted_stages()]
     for name in ("REST text stream", "REST chat stream", "REST unary", "gRPC unary"):
         total, parts = await _parts(front, name)
         lines += [f"A request, {name}, its tokens apart, 8 at once:", "", "| part | µs |", "|---|---|"]
@@ -342,7 +352,8 @@ async def tables(front: Front) -> str:
         lines += [f"| {part} | {parts[part]:.0f} |" for part in order if part in parts]
         lines += [f"| **the front's code** | **{total:.0f}** |", ""]
     lines += [
-        "A token, hot and with 10 ms of sleep before each step (cold); each step with a turn of the loop:",
+        "A token, compiled, hot and with 10 ms of sleep before each step (cold); each step with a turn of the"
+        " loop:",
         "",
     ]
     lines += ["| path | streams | hot | cold | cold / hot |", "|---|---|---|---|---|"]
@@ -356,14 +367,22 @@ async def tables(front: Front) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _interpreted_stages() -> str:
+    """`stage_tables` of a process whose functions can have clocks put around them."""
+    program = "import benchmarks.interpreted; from benchmarks.budget import main; main()"
+    command = [sys.executable, "-c", program, "--stages"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=PAGE.parents[1]).stdout
+
+
 def main() -> None:
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(prog="benchmarks.budget", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
+    parser.add_argument("--stages", action="store_true", help="a token's stages only")
     options = parser.parse_args()
 
     async def measure(front: Front) -> None:
-        text = await tables(front)
+        text = await (stage_tables(front) if options.stages else tables(front))
         print(text)
         if options.write:
             before, _, rest = PAGE.read_text().partition(_BEGIN)

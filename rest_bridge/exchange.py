@@ -16,12 +16,16 @@ _HEADS = [b"%x\r\n" % size for size in range(1024)]
 
 
 class Exchange:
-    """`on_gone` is called when the client leaves."""
+    """`on_gone` is called when the client leaves. `is_paused`: there is no room to write."""
 
-    __slots__ = ("_cycle", "on_gone")
+    __slots__ = ("_cycle", "_is_open", "_transport", "is_paused", "on_gone")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+        self._transport = cycle.transport
+        #: Whether parts of the body may be written: known here, so that a token need not ask the cycle.
+        self._is_open = False
+        self.is_paused = cycle.flow.write_paused
         self.on_gone: Callable[[], object] | None = None
 
     @property
@@ -62,22 +66,23 @@ class Exchange:
         head = self._head(status, headers)
         if head is None:
             return False
-        self._cycle.chunked_encoding = True
+        self._cycle.chunked_encoding = self._is_open = True
         self._cycle.transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
         return True
 
     def write(self, data: bytes) -> bool:
         """Write a part of the body, after headers that left its length open. False: there is no room, or no
         such response."""
-        cycle = self._cycle
-        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
-            return False
-        if not cycle.chunked_encoding:
+        if self.is_paused or not (self._is_open or self._look()):
             return False
         size = len(data)
         head = _HEADS[size] if size < len(_HEADS) else b"%x\r\n" % size
-        cycle.transport.write(head + data + b"\r\n")
+        self._transport.write(head + data + b"\r\n")
         return True
+
+    def close(self) -> None:
+        """The response has ended, or the client has left."""
+        self._is_open = False
 
     def end(self, data: bytes) -> bool:
         """Write the last part of the body; as `write` does."""
@@ -107,6 +112,14 @@ class Exchange:
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
         return b"".join(parts)
+
+    def _look(self) -> bool:
+        """Whether ASGI has opened it."""
+        cycle = self._cycle
+        self._is_open = bool(
+            cycle.chunked_encoding and not cycle.disconnected and not cycle.response_complete
+        )
+        return self._is_open
 
     def _complete(self) -> None:
         cycle = self._cycle

@@ -35,13 +35,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
-            if self._head_timer is None:
-                self._time_head()
             self._head_bytes += len(data)
             data = _without_upgrade(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > _HEAD_BYTES:
+        if not (self._in_head and self._head_bytes):
+            return
+        if self._head_bytes > _HEAD_BYTES:
             self._refuse(431, f"the request's line and headers are over {_HEAD_BYTES} bytes")
+        elif self._head_timer is None:
+            self._time_head()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -71,9 +73,26 @@ class HttpProtocol(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
-            if self._exchange is not None and self._exchange.on_gone is not None:
-                self._exchange.on_gone()
+            if self._exchange is not None:
+                self._exchange.close()
+                if self._exchange.on_gone is not None:
+                    self._exchange.on_gone()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._exchange is not None:
+            self._exchange.is_paused = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._exchange is not None:
+            self._exchange.is_paused = False
 
     def _time_head(self) -> None:
         self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._head_is_late)

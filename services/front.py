@@ -5,6 +5,7 @@ The composition root: with `cli`, the only module of `services` that knows the b
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,7 @@ async def run_front(
     await server.start()
     await _each_runtime(catalog, "start")
     _settle_memory()
+    _track_no_generators()
     http = asyncio.create_task(rest.serve(sockets=[listener]), name="REST server")
     others = [
         asyncio.create_task(server.wait_for_termination(), name="gRPC server"),
@@ -115,6 +117,12 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+
+
+def _track_no_generators() -> None:
+    """The loop keeps a weak set of asynchronous generators, to close what is left of them at its end: 2 µs
+    for each of a request's. Ours are closed by those who read them."""
+    sys.set_asyncgen_hooks(firstiter=None)
 
 
 async def _publish(health: Health, changed: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
