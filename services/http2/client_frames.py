@@ -29,6 +29,8 @@ _MAX_WINDOW = 2**31 - 1
 _MAX_CONTINUATIONS = 512
 #: Bytes of a header block that is kept, and how many are.
 _SHORT_BLOCK, _MOST_BLOCKS = 256, 64
+#: Blocks that resize the decoder's table begin with one of these bytes (RFC 7541, 6.3).
+_FIRST_RESIZE, _LAST_RESIZE = b"\x20", b"\x3f"
 
 
 class ProtocolError(Exception):
@@ -196,7 +198,12 @@ class ClientFrames:
         entries = self._decoder.header_table.dynamic_entries
         if len(entries) != size or (entries[0] if entries else None) is not newest:
             self._decoded.clear()
-        elif len(block) <= _SHORT_BLOCK and len(self._decoded) < _MOST_BLOCKS:
+        elif (
+            len(block) <= _SHORT_BLOCK
+            and len(self._decoded) < _MOST_BLOCKS
+            # One that resizes the table has to do so again.
+            and not _FIRST_RESIZE <= block[:1] <= _LAST_RESIZE
+        ):
             self._decoded[block] = headers
         return headers
 
