@@ -271,7 +271,8 @@ async def test_a_watch_tells_states_and_positions_then_chunks(fronts):
     assert all(before != after for before, after in itertools.pairwise(told))
     assert not any(each.HasField("completion") for each in told)
     chunks = chunks_in(events)
-    assert len(chunks) >= 12
+    # Tokens that came together are one: how many chunks there are is the machine's load.
+    assert len(chunks) > 1
     assert {(chunk.id, chunk.created, chunk.model) for chunk in chunks} == {(job.id, job.created, "small")}
     answer = (await front.get(job)).completion
     assert text_of(chunks) == answer.choices[0].message.content
