@@ -11,6 +11,7 @@ kernel's other work.
 import argparse
 import asyncio
 import cProfile
+import gc
 import platform
 import pstats
 import socket
@@ -382,6 +383,9 @@ def main() -> None:
     options = parser.parse_args()
 
     async def measure(front: Front) -> None:
+        # As a front does once it has started: a look at all of that would be some request's.
+        gc.collect()
+        gc.freeze()
         text = await (stage_tables(front) if options.stages else tables(front))
         print(text)
         if options.write:

@@ -76,6 +76,9 @@ class Watching:
             while True:
                 found = await self.find(job_id)
                 job = job_message(found, whole=False)
+                # Newer than what the news were made of: a position that has changed and changed back since is
+                # news to who was told the one between.
+                news.position = job.queue_position if job.HasField("queue_position") else None
                 if job != told:
                     told = job
                     yield pb.JobEvent(job=job)
