@@ -23,7 +23,9 @@ def test_headers_are_those_that_were_sent(common, steps, data):
     ours, encoder = frames(), Encoder()
     for step in steps:
         if isinstance(step, int):
-            encoder.header_table_size = step
+            # Told the same size again, the library's encoder forgets that it has to tell of the change.
+            if step != encoder.header_table_size:
+                encoder.header_table_size = step
             continue
         # Most are like earlier ones, as those of calls are.
         sent = data.draw(st.sampled_from(common)) if data.draw(st.booleans()) else step
