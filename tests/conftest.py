@@ -21,8 +21,9 @@ def pytest_configure() -> None:
     for package in ("services", "rest_bridge"):
         for compiled in (ROOT / package).rglob("*.so"):
             source = compiled.with_name(compiled.name.partition(".")[0]).with_suffix(".py")
-            newest = max(path.stat().st_mtime for path in (source, source.with_suffix(".pxd")))
-            if compiled.stat().st_mtime < newest:
+            sources = (source, source.with_suffix(".pxd"))
+            made = compiled.stat().st_mtime
+            if not all(path.exists() and path.stat().st_mtime <= made for path in sources):
                 pytest.exit(
                     f"{source.relative_to(ROOT)} changed since it was compiled: scripts/install dev", 4
                 )
