@@ -1,4 +1,4 @@
 cimport cython
 
-@cython.locals(end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t, start=Py_ssize_t, key=int, byte=int, shift=int, token="long long", completed="long long", value="long long")
+@cython.locals(end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t, start=Py_ssize_t, key=int, byte="long long", shift=int, token="long long", completed="long long", value="long long")
 cpdef long long next_token(bytes message, long long received)
