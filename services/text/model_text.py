@@ -37,6 +37,8 @@ _MODALITY_KEYS = {
 #: Characters up to which text is encoded on the event loop: about a millisecond. Longer text goes to a
 #: thread, so that no other stream waits for it.
 _INLINE_CHARACTERS = 4096
+#: How many times quicker text is encoded by words.
+_QUICKER = 5
 #: What a function adds to that, of characters in a prompt, as a rule.
 _FUNCTION_CHARACTERS = 512
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
@@ -104,8 +106,10 @@ class ModelText:
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. A long one does not stall the event loop."""
+        is_quick = self.tokenizer.encodes_words and text.isascii()
         return await _off_loop(
-            len(text), lambda: self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+            len(text) // _QUICKER if is_quick else len(text),
+            lambda: self.tokenizer.encode(text, add_special_tokens=add_special_tokens),
         )
 
     async def encode_chat(self, conversation: Conversation) -> tuple[Rendered, list[int]]:

@@ -11,6 +11,9 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel
 
+from services.text.byte_alphabet import BYTE_OF_CHARACTER
+from services.text.words import words_of
+
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 #: The word boundary mark of SentencePiece pieces.
 _SPACE_MARK = "\u2581"
@@ -38,9 +41,20 @@ class Tokenizer:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.size: int = len(hf)
+        self._words = words_of(self.backend, self._by_library)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. Special tokens written out in the text are recognised."""
+        if self._words is not None:
+            return self._words.encode(text, add_special_tokens=add_special_tokens)
+        return self._by_library(text, add_special_tokens=add_special_tokens)
+
+    @property
+    def encodes_words(self) -> bool:
+        """Whether text is encoded by a table of words, and not by the library alone."""
+        return self._words is not None
+
+    def _by_library(self, text: str, *, add_special_tokens: bool) -> list[int]:
         if len(text) <= _SHORT:
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         # In a batch, though of one: `encode` holds the GIL for as long as it takes, a batch releases it.
@@ -109,7 +123,7 @@ class Tokenizer:
         if piece is None:
             return b""
         if self._is_byte_level:
-            return bytes(_BYTE_OF_CHARACTER.get(character, 0x3F) for character in piece)
+            return bytes(BYTE_OF_CHARACTER.get(character, 0x3F) for character in piece)
         if match := _BYTE_PIECE.fullmatch(piece):
             return bytes([int(match[1], 16)])
         return piece.replace(_SPACE_MARK, " ").encode()
@@ -133,15 +147,3 @@ class PlainTexts(dict[int, str | None]):
         if 0 <= token_id < tokenizer.size:
             self[token_id] = text
         return text
-
-
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's spelling of bytes as printable characters, which byte-level vocabularies use: printable
-    Latin-1 bytes stand for themselves, the others for the characters from U+0100 on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    spelled = {chr(byte): byte for byte in printable}
-    return spelled | {chr(0x100 + index): byte for index, byte in enumerate(others)}
-
-
-_BYTE_OF_CHARACTER = _byte_of_character()
