@@ -118,6 +118,7 @@ def test_the_ids_are_the_librarys(name: str) -> None:
     @given(_TEXTS, st.booleans())
     @example("", True)
     @example("a" * 70_000, False)
+    @example(" b" + "a" * 50_000 + " c" * 10, True)
     @example(" x" * 40_000, True)
     def same(text: str, special: bool) -> None:
         expected = tokenizer.backend.encode(text, add_special_tokens=special).ids

@@ -17,8 +17,10 @@ from services.text.word_pattern import UnknownForm, normalizers
 #: Words that are kept, and their longest in characters: some 10 MB.
 _MAX_WORDS = 32_768
 _MAX_LENGTH = 48
-#: The longest text in characters: some 4 ms, in which no other thread runs. The library lets them.
+#: While text is cut, or a word encoded, no other thread runs. The library lets them: it has longer texts than
+#: this, in characters (some 2 ms), and all of a text with a longer word (1 ms).
 _MAX_TEXT = 65_536
+_MAX_WORD = 4096
 #: Added tokens that are looked for one by one.
 _MAX_ADDED = 4096
 
@@ -72,9 +74,11 @@ class Words:
         return self._added_later.encode(text, self._in_words)
 
     def _in_words(self, text: str) -> list[int]:
-        words: Iterable[str] = self._cut(text)
+        words = self._cut(text)
         for cut in self._cut_again:
-            words = chain.from_iterable(map(cut, words))
+            words = list(chain.from_iterable(map(cut, words)))
+        if len(text) > _MAX_WORD and max(map(len, words)) > _MAX_WORD:
+            return self._by_library(text, add_special_tokens=False)
         return list(chain.from_iterable(map(self._table.__getitem__, words)))
 
 
