@@ -36,7 +36,8 @@ _LONGEST = 30 * 24 * 3600.0
 _JSON = re.compile(r"(?:application/json|text/plain|[^/]+/[^/]+\+json)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+# Not frozen, which costs a microsecond more.
+@dataclass(slots=True)
 class RequestHead:
     """The headers of one request: `fields` all of them, `values` the last one of each name. `metadata` holds
     the request's id too."""
@@ -69,6 +70,8 @@ class RequestHead:
 
     def check_idempotency_key(self) -> None:
         """Raises HttpError 400 for a key that cannot be passed on: a request that lost it might run twice."""
+        if b"idempotency-key" not in self.values:
+            return
         keys = {value for name, value in self.fields if name == b"idempotency-key"}
         if len(keys) > 1:
             raise _bad_header("idempotency-key", "one key")
@@ -78,17 +81,13 @@ class RequestHead:
     def check_body(self) -> None:
         """Raises HttpError 415 for a body that is not JSON in UTF-8, or is compressed. A body that is known
         to be empty is neither."""
-        if self.values.get(b"content-length") == b"0":
+        values = self.values
+        if values.get(b"content-length") == b"0":
             return
-        kind, _, parameters = self.values.get(b"content-type", b"").decode("latin-1").partition(";")
-        if kind.strip() and _JSON.fullmatch(kind.strip()) is None:
-            raise _unsupported(f"content-type {kind.strip()!r}")
-        for parameter in parameters.split(";"):
-            name, _, value = parameter.strip().partition("=")
-            charset = value.strip().strip('"')
-            if name.strip().lower() == "charset" and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
-                raise _unsupported(f"charset {charset!r}")
-        coding = self.values.get(b"content-encoding", b"").decode("latin-1").strip()
+        content_type = values.get(b"content-type", b"application/json")
+        if content_type != b"application/json":
+            _check_content_type(content_type.decode("latin-1"))
+        coding = values.get(b"content-encoding", b"").decode("latin-1").strip()
         if coding.lower() not in ("", "identity"):
             raise _unsupported(f"content-encoding {coding!r}")
 
@@ -105,10 +104,22 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
         key = _FORWARDED.get(name)
         if key is not None and _PRINTABLE.fullmatch(value):
             metadata.append((key, value.decode("ascii")))
-    given = values.get(b"x-request-id", b"")
-    request_id = given.decode("ascii") if _ID.fullmatch(given) else os.urandom(16).hex()
+    given = values.get(b"x-request-id")
+    is_given = given is not None and _ID.fullmatch(given)
+    request_id = given.decode("ascii") if given is not None and is_given else os.urandom(16).hex()
     metadata.append((REQUEST_ID, request_id))
     return RequestHead(request_id, metadata, values, headers)
+
+
+def _check_content_type(content_type: str) -> None:
+    kind, _, parameters = content_type.partition(";")
+    if kind.strip() and _JSON.fullmatch(kind.strip()) is None:
+        raise _unsupported(f"content-type {kind.strip()!r}")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        charset = value.strip().strip('"')
+        if name.strip().lower() == "charset" and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise _unsupported(f"charset {charset!r}")
 
 
 def _bad_header(name: str, expected: str) -> HttpError:

@@ -29,7 +29,8 @@ class RpcFailed(Exception):
         self.metadata = metadata
 
 
-@dataclass(frozen=True)
+# Neither is frozen, which costs a microsecond more.
+@dataclass(slots=True)
 class Call:
     """A call to make. `timeout` is in seconds; None: no deadline. `sink` is a short way for a stream's
     responses, which a transport may pass on to the servicer."""
@@ -41,7 +42,7 @@ class Call:
     sink: MessageSink | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Reply:
     """A unary call's response, and its initial metadata."""
 

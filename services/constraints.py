@@ -27,6 +27,9 @@ Request = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletion
 
 #: Of all that the engine is to compile for one request, in bytes.
 _MAX_BYTES = 524_288
+#: Fields that give an answer its form, beside `response_format` and `choice`.
+_CHAT_FORMS = ("regex", "ebnf")
+_TEXT_FORMS = (*_CHAT_FORMS, "json_schema")
 _ANY_OBJECT: Structure = {"type": "object"}
 _NO_ARGUMENTS: Structure = {"type": "object", "properties": {}}
 
@@ -141,12 +144,14 @@ def _field(functions: Sequence[Function]) -> str:
 
 def _form(request: Request) -> _Form | None:
     """The one form that the request asks for."""
-    asked = [name for name in ("regex", "ebnf", "json_schema") if _has(request, name)]
+    names = _CHAT_FORMS if isinstance(request, chat_pb2.CreateChatCompletionRequest) else _TEXT_FORMS
+    asked = [name for name in names if request.HasField(name)]
     if request.choice:
         asked.append("choice")
-    kind = request.response_format.WhichOneof("format")
-    if kind in ("json_object", "json_schema", "structural_tag"):
-        asked.insert(0, "response_format")
+    if request.HasField("response_format"):
+        kind = request.response_format.WhichOneof("format")
+        if kind in ("json_object", "json_schema", "structural_tag"):
+            asked.insert(0, "response_format")
     if len(asked) > 1:
         raise invalid(asked[1], f"{' and '.join(asked)} may not be used together: an answer has one form")
     if not asked:
@@ -204,10 +209,6 @@ def _choice(texts: Sequence[str]) -> _Form:
 
 def _structural_tag(form: Structure) -> str:
     return orjson.dumps({"type": "structural_tag", "format": form}).decode()
-
-
-def _has(request: Request, name: str) -> bool:
-    return name in request.DESCRIPTOR.fields_by_name and request.HasField(name)
 
 
 def _not_empty(text: str, field: str) -> None:

@@ -5,8 +5,7 @@ checked requests, deadlines, and one mapping of errors to google.rpc.Status.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -49,13 +48,16 @@ class Guard:
     def _unary(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Message:
             try:
-                with self._admitted():
+                self._admit()
+                try:
                     _check(request)
                     deadline = _Deadline(self._seconds(context))
                     try:
                         return await deadline.wait(behaviour(request, context))
                     finally:
                         deadline.close()
+                finally:
+                    self._running -= 1
             except TimeoutError:
                 error = _deadline_exceeded()
             except ServiceError as raised:
@@ -69,7 +71,8 @@ class Guard:
     def _stream(self, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> AsyncIterator[Message]:
             try:
-                with self._admitted():
+                self._admit()
+                try:
                     _check(request)
                     messages = behaviour(request, context)
                     deadline = _Deadline(self._seconds(context))
@@ -80,6 +83,8 @@ class Guard:
                     finally:
                         deadline.close()
                         await messages.aclose()
+                finally:
+                    self._running -= 1
                 return
             except TimeoutError:
                 error = _deadline_exceeded()
@@ -91,8 +96,8 @@ class Guard:
 
         return call
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
+    def _admit(self) -> None:
+        """Count a call as running; whoever calls this counts it off."""
         if self._running >= self._max_concurrent:
             raise ServiceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -101,10 +106,6 @@ class Guard:
                 retry_after=1,
             )
         self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
 
     def _seconds(self, context: Any) -> float:
         remaining = context.time_remaining()

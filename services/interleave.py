@@ -10,10 +10,11 @@ import grpc
 
 from services.errors import ServiceError
 from services.piece_reader import Piece
+from services.stream import Stream
 
 
 async def interleave(
-    streams: Sequence[AsyncGenerator[Piece, None]], *, all_or_none: bool = False
+    streams: Sequence[Stream[Piece]], *, all_or_none: bool = False
 ) -> AsyncGenerator[tuple[int, Piece], None]:
     """Pieces of several continuations, each with its stream's index, as they come.
 
@@ -24,7 +25,7 @@ async def interleave(
     # Bounded, so that a slow reader slows the runtimes and not the memory.
     queue: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue(len(streams))
 
-    async def pump(index: int, stream: AsyncGenerator[Piece, None]) -> None:
+    async def pump(index: int, stream: Stream[Piece]) -> None:
         try:
             async for piece in stream:
                 await queue.put((index, piece))

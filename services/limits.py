@@ -28,26 +28,28 @@ def check_limits(message: Message) -> None:
 
 @cache
 def _message_check(descriptor: Descriptor) -> Check:
-    required: list[tuple[str, Check]] = []
+    required: list[tuple[int, Check]] = []
     checks: dict[int, tuple[str, Check]] = {}
     for field in descriptor.fields:
         limits = field.GetOptions().Extensions[_LIMITS]
         if limits.required:
-            required.append((field.name, _absence(field)))
+            required.append((field.number, _absence(field)))
         if _is_inline(field):
             checks[field.number] = ("", _inline_check(field))
         elif check := _field_check(field, limits):
             checks[field.number] = (_spelling(field), check)
 
     def run(message: Message, path: str) -> None:
-        present = set()
+        present = []
         for field, value in message.ListFields():
-            present.add(field.name)
-            entry = checks.get(field.number)
-            if entry:
-                entry[1](value, path + entry[0])
-        for name, absent in required:
-            if name not in present:
+            number = field.number
+            present.append(number)
+            entry = checks.get(number)
+            if entry is not None:
+                spelling, check = entry
+                check(value, path + spelling)
+        for number, absent in required:
+            if number not in present:
                 absent(message, path)
 
     return run

@@ -3,12 +3,14 @@
 Knows runtimes by their interface only.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence, Set
+from typing import Self
 
 import grpc
 
 from services.errors import ServiceError
 from services.runtimes.base import Delta, GenerateRequest, Runtime
+from services.stream import Stream
 
 
 class Replicas:
@@ -17,7 +19,8 @@ class Replicas:
     def __init__(self, model: str, runtimes: Sequence[Runtime]) -> None:
         self._model = model
         self.runtimes = runtimes
-        self._running = [0] * len(runtimes)
+        #: Generations under way, of each runtime.
+        self.running = [0] * len(runtimes)
         #: Generations under way that are not background work; and those of them with no delta yet.
         self.interactive = 0
         self.unstarted = 0
@@ -39,44 +42,20 @@ class Replicas:
         """Kinds of media that all of them take."""
         return frozenset.intersection(*(runtime.media for runtime in self.runtimes))
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        """Generate on the least busy serving runtime; closing the generator aborts the work.
+    def generate(self, request: GenerateRequest) -> Stream[Delta]:
+        """Generate on the least busy serving runtime; closing the stream aborts the work.
 
-        Where a runtime fails before its first delta, another one is asked. Raises ServiceError as
+        Where a runtime fails before its first delta, another one is asked. Iterating raises ServiceError as
         `Runtime.generate` does, and UNAVAILABLE where none serves.
         """
-        untried = set(range(len(self.runtimes)))
-        while True:
-            index = self._pick(untried)
-            untried.discard(index)
-            self._running[index] += 1
-            waited_for = not request.background
-            self.interactive += waited_for
-            self.unstarted += waited_for
-            deltas = self.runtimes[index].generate(request)
-            started = False
-            try:
-                async for delta in deltas:
-                    if not started:
-                        started = True
-                        self.unstarted -= waited_for
-                    yield delta
-                return
-            except ServiceError as error:
-                retry = error.code is grpc.StatusCode.UNAVAILABLE and not started
-                if not retry or not any(self.runtimes[i].serving for i in untried):
-                    raise
-            finally:
-                self._running[index] -= 1
-                self.interactive -= waited_for
-                self.unstarted -= waited_for and not started
-                await deltas.aclose()
+        return _Generation(self, request)
 
     async def waiting(self) -> int:
         """How many requests wait in the serving runtimes for others to end; see `Runtime.waiting`."""
         return sum([await runtime.waiting() for runtime in self.runtimes if runtime.serving])
 
-    def _pick(self, candidates: set[int]) -> int:
+    def pick(self, candidates: Set[int]) -> int:
+        """The runtime to ask next, by its index, of those."""
         serving = [index for index in candidates if self.runtimes[index].serving]
         if not serving:
             raise ServiceError(
@@ -86,4 +65,68 @@ class Replicas:
                 retry_after=1,
                 metadata={"model": self._model},
             )
-        return min(serving, key=self._running.__getitem__)
+        return min(serving, key=self.running.__getitem__)
+
+
+class _Generation:
+    """One generation: the deltas of the first runtime that begins it."""
+
+    __slots__ = ("_begun", "_deltas", "_index", "_is_waited_for", "_replicas", "_request", "_untried")
+
+    def __init__(self, replicas: Replicas, request: GenerateRequest) -> None:
+        self._replicas = replicas
+        self._request = request
+        self._is_waited_for = not request.background
+        self._untried = set(range(len(replicas.runtimes)))
+        self._index = -1
+        #: Of the runtime that was asked; None: none is, or its generation is over.
+        self._deltas: Stream[Delta] | None = None
+        self._begun = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._deltas is None:
+            if self._index >= 0:
+                raise StopAsyncIteration
+            self._ask()
+        while True:
+            assert self._deltas is not None
+            try:
+                delta = await anext(self._deltas)
+            except ServiceError as error:
+                await self.aclose()
+                retry = error.code is grpc.StatusCode.UNAVAILABLE and not self._begun
+                if not retry or not any(self._replicas.runtimes[index].serving for index in self._untried):
+                    raise
+                self._ask()
+            except BaseException:
+                await self.aclose()
+                raise
+            else:
+                if not self._begun:
+                    self._begun = True
+                    self._replicas.unstarted -= self._is_waited_for
+                return delta
+
+    async def aclose(self) -> None:
+        deltas, self._deltas = self._deltas, None
+        # Of one that was closed before it was asked for, nothing comes either.
+        self._index = max(self._index, 0)
+        if deltas is None:
+            return
+        replicas = self._replicas
+        replicas.running[self._index] -= 1
+        replicas.interactive -= self._is_waited_for
+        replicas.unstarted -= self._is_waited_for and not self._begun
+        await deltas.aclose()
+
+    def _ask(self) -> None:
+        replicas = self._replicas
+        self._index = index = replicas.pick(self._untried)
+        self._untried.discard(index)
+        replicas.running[index] += 1
+        replicas.interactive += self._is_waited_for
+        replicas.unstarted += self._is_waited_for
+        self._deltas = replicas.runtimes[index].generate(self._request)

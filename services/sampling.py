@@ -2,7 +2,7 @@
 model can tell (its context, its vocabulary) checked. The fields' own ranges were checked before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +12,7 @@ from services.catalog import ServedModel
 from services.errors import invalid
 from services.prompts import check_token_ids
 from services.runtimes.base import Constraint, SamplingParams
+from services.text.model_text import ModelText
 from services.text.stop_regex import compiled
 
 CompletionRequest = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
@@ -37,59 +38,35 @@ def sampling_params(
     """
     room = _room(model, prompts, max_tokens, limited_by)
     limit = room if max_tokens is None else max_tokens
-    if request.min_tokens > limit:
-        raise invalid(
-            "min_tokens", f"min_tokens is {request.min_tokens}: greater than {limited_by}, which is {limit}"
-        )
-    if request.min_tokens and constraint is not None:
-        # Where the form ends before, no token may follow: engines fail of that, some with all their requests.
-        raise invalid(
-            "min_tokens",
-            "min_tokens may not be used where the answer has a form"
-            + (f", which {constraint.field} gives it" if constraint.field else ""),
-        )
-    for index, string in enumerate(request.stop):
-        if not string:
-            raise invalid(f"stop[{index}]", f"stop[{index}] must not be empty")
-    for index, pattern in enumerate(request.stop_regex):
-        compiled(pattern, f"stop_regex[{index}]")
-    check_token_ids(request.stop_token_ids, model.text, "stop_token_ids")
-    check_token_ids(request.logit_bias, model.text, "logit_bias")
-
-    def value(name: str) -> Any:
-        if request.HasField(name):
-            return getattr(request, name)
-        return model.text.defaults.get(name, _DEFAULTS[name])
-
-    params = SamplingParams(
-        max_new_tokens=limit,
-        temperature=value("temperature"),
-        top_p=value("top_p"),
-        top_k=value("top_k") or -1,
-        min_p=value("min_p"),
-        frequency_penalty=value("frequency_penalty"),
-        presence_penalty=value("presence_penalty"),
-        repetition_penalty=value("repetition_penalty"),
-        min_new_tokens=request.min_tokens,
-        stop=tuple(request.stop),
-        stop_regex=tuple(request.stop_regex),
-        stop_token_ids=tuple(request.stop_token_ids),
-        no_stop_trim=request.no_stop_trim,
-        ignore_eos=request.ignore_eos,
-        skip_special_tokens=value("skip_special_tokens"),
-        constraint=constraint,
-        logit_bias=tuple(request.logit_bias.items()),
-        seed=request.seed if request.HasField("seed") else None,
-        priority=request.priority if request.HasField("priority") else None,
-        cache_salt=request.cache_salt or None,
-        extra_key=request.extra_key or None,
-    )
+    params = SamplingParams(limit, constraint=constraint, **model.text.defaults)
+    # What is not set costs nothing: there are many fields, of which most requests set a few.
+    for field, value in request.ListFields():
+        reader = _FIELDS.get(field.name)
+        if reader is not None:
+            name, read = reader
+            setattr(params, name, read(value, model.text) if read is not None else value)
+    if params.min_new_tokens:
+        _check_min_tokens(params, limited_by)
     for name in model.replicas.unsupported - _BEST_EFFORT:
         if getattr(params, name) != _DEFAULTS[name]:
             raise invalid(
                 name, f"{name} cannot be honoured by this model's runtimes", "UNSUPPORTED_PARAMETER"
             )
     return params
+
+
+def _check_min_tokens(params: SamplingParams, limited_by: str) -> None:
+    least, most = params.min_new_tokens, params.max_new_tokens
+    if least > most:
+        raise invalid("min_tokens", f"min_tokens is {least}: greater than {limited_by}, which is {most}")
+    if params.constraint is not None:
+        # Where the form ends before, no token may follow: engines fail of that, some with all their requests.
+        field = params.constraint.field
+        raise invalid(
+            "min_tokens",
+            "min_tokens may not be used where the answer has a form"
+            + (f", which {field} gives it" if field else ""),
+        )
 
 
 def ignored_fields(params: SamplingParams, model: ServedModel) -> list[str]:
@@ -114,3 +91,50 @@ def _room(
             prompt_tokens=str(longest),
         )
     return room
+
+
+def _stop(strings: Sequence[str], _: ModelText) -> tuple[str, ...]:
+    for index, string in enumerate(strings):
+        if not string:
+            raise invalid(f"stop[{index}]", f"stop[{index}] must not be empty")
+    return tuple(strings)
+
+
+def _stop_regex(patterns: Sequence[str], _: ModelText) -> tuple[str, ...]:
+    for index, pattern in enumerate(patterns):
+        compiled(pattern, f"stop_regex[{index}]")
+    return tuple(patterns)
+
+
+def _stop_token_ids(ids: Sequence[int], text: ModelText) -> tuple[int, ...]:
+    check_token_ids(ids, text, "stop_token_ids")
+    return tuple(ids)
+
+
+def _logit_bias(bias: Mapping[int, float], text: ModelText) -> tuple[tuple[int, float], ...]:
+    check_token_ids(bias, text, "logit_bias")
+    return tuple(bias.items())
+
+
+#: By the request's field: that of the parameters, and how it is read, where it is not taken as it is.
+_FIELDS: dict[str, tuple[str, Callable[[Any, ModelText], Any] | None]] = {
+    "temperature": ("temperature", None),
+    "top_p": ("top_p", None),
+    "top_k": ("top_k", lambda value, _: value or -1),
+    "min_p": ("min_p", None),
+    "frequency_penalty": ("frequency_penalty", None),
+    "presence_penalty": ("presence_penalty", None),
+    "repetition_penalty": ("repetition_penalty", None),
+    "min_tokens": ("min_new_tokens", None),
+    "stop": ("stop", _stop),
+    "stop_regex": ("stop_regex", _stop_regex),
+    "stop_token_ids": ("stop_token_ids", _stop_token_ids),
+    "no_stop_trim": ("no_stop_trim", None),
+    "ignore_eos": ("ignore_eos", None),
+    "skip_special_tokens": ("skip_special_tokens", None),
+    "logit_bias": ("logit_bias", _logit_bias),
+    "seed": ("seed", None),
+    "priority": ("priority", None),
+    "cache_salt": ("cache_salt", lambda value, _: value or None),
+    "extra_key": ("extra_key", lambda value, _: value or None),
+}

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from inferd.v1 import sampling_pb2
 
@@ -15,6 +15,7 @@ from services.piece_reader import Piece
 from services.piece_relay import PieceRelay
 from services.runtimes.base import GenerateRequest, Medium, SamplingParams
 from services.sampling import ignored_fields
+from services.stream import Stream
 
 FINISH_REASONS = {
     "stop": sampling_pb2.FINISH_REASON_STOP,
@@ -64,7 +65,7 @@ class Work:
         if notices:
             await context.send_initial_metadata(notices)
 
-    async def run(self) -> AsyncGenerator[tuple[int, Piece], None]:
+    def run(self) -> Stream[tuple[int, Piece]]:
         """The pieces of all continuations, as they come, each with its index; see `interleave`."""
         text, replicas = self.model.text, self.model.replicas
         requests = self._requests()
@@ -74,15 +75,12 @@ class Work:
             for request in requests
         ]
         if len(streams) == 1:
-            [stream] = streams
-            try:
-                async for piece in stream:
-                    self._count(0, piece)
-                    yield 0, piece
-            finally:
-                await stream.aclose()
-            return
-        pieces = interleave(streams, all_or_none=self.background)
+            return _Only(streams[0], self._count)
+        return self._counted(interleave(streams, all_or_none=self.background))
+
+    async def _counted(
+        self, pieces: AsyncGenerator[tuple[int, Piece], None]
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
         try:
             async for index, piece in pieces:
                 self._count(index, piece)
@@ -102,8 +100,12 @@ class Work:
     async def collect(self) -> list[list[Piece]]:
         """The pieces of each continuation, once all are complete."""
         collected: list[list[Piece]] = [[] for _ in range(len(self.prompts) * self.n)]
-        async for index, piece in self.run():
-            collected[index].append(piece)
+        pieces = self.run()
+        try:
+            async for index, piece in pieces:
+                collected[index].append(piece)
+        finally:
+            await pieces.aclose()
         return collected
 
     def usage(self, reasoning_tokens: int = 0) -> sampling_pb2.Usage:
@@ -150,6 +152,27 @@ class Work:
             for prompt in self.prompts
             for _ in range(self.n)
         ]
+
+
+class _Only:
+    """The pieces of one continuation alone, numbered 0. `count` is told of each."""
+
+    __slots__ = ("_count", "_pieces")
+
+    def __init__(self, pieces: Stream[Piece], count: Callable[[int, Piece], None]) -> None:
+        self._pieces = pieces
+        self._count = count
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, Piece]:
+        piece = await anext(self._pieces)
+        self._count(0, piece)
+        return 0, piece
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
 
 
 def matched_stop(piece: Piece) -> sampling_pb2.MatchedStop | None:
