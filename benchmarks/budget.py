@@ -33,7 +33,7 @@ from services.http2.client_call import ClientCall
 from services.http2.client_connection import ClientConnection
 from services.http2.connection import Connection
 from services.http2.server_call import ServerCall
-from services.http2.server_sink import ServerSink
+from services.http2.server_sink import ServerTexts
 from services.piece_relay import PieceRelay, TokenRelay
 from services.runtimes.short_way import ShortWay
 
@@ -43,18 +43,18 @@ _ROUNDS = 30
 #: Seconds between the steps of an engine, where the code is cold. (A turn of the loop follows each step:
 #: what is put off to its end is a token's too.)
 _PAUSE = 0.01
-#: A token's stages, in their order: what, whose function. Of a factory, what it makes is timed.
-_STAGES: list[tuple[str, Any, str, bool]] = [
-    ("HTTP/2 frames of the runtime", ClientConnection, "receive", False),
-    ("gRPC's message in its frame", ClientCall, "data", False),
-    ("which token is new", ShortWay, "take", False),
-    ("its text, or that it ends one", TokenRelay, "push_token", False),
-    ("count for the usage", PieceRelay, "push_text", False),
-    ("JSON text in its event", TextEvents, "send", False),
-    ("HTTP chunk", Exchange, "write", False),
-    ("protobuf encode", ServerSink, "text", True),
-    ("gRPC's message out", ServerCall, "send_now", False),
-    ("HTTP/2 frame out", Connection, "send_now", False),
+#: A token's stages, in their order: what, whose function.
+_STAGES: list[tuple[str, Any, str]] = [
+    ("HTTP/2 frames of the runtime", ClientConnection, "receive"),
+    ("gRPC's message in its frame", ClientCall, "data"),
+    ("which token is new", ShortWay, "take"),
+    ("its text, or that it ends one", TokenRelay, "push_token"),
+    ("count for the usage", PieceRelay, "push_text"),
+    ("JSON text in its event", TextEvents, "send"),
+    ("HTTP chunk", Exchange, "write_parts"),
+    ("protobuf encode", ServerTexts, "send"),
+    ("gRPC's message out", ServerCall, "send_now"),
+    ("HTTP/2 frame out", Connection, "send_now"),
 ]
 #: A request's parts, by the beginning of a file's path in the project or the packages; the first that fits.
 _PARTS = [
@@ -192,15 +192,11 @@ def _part(file: str) -> str:
 def _install(watch: Stopwatch) -> Callable[[], None]:
     """Put clocks around the stages; what takes them off."""
     kept = []
-    for name, owner, attribute, is_factory in _STAGES:
+    for name, owner, attribute in _STAGES:
         # Those who change the path change the list above.
         function = vars(owner)[attribute]
         kept.append((owner, attribute, function))
-
-        def factory(*arguments: Any, _make: Any = function, _name: str = name) -> Any:
-            return watch.timed(_name, _make(*arguments))
-
-        setattr(owner, attribute, factory if is_factory else watch.timed(name, function))
+        setattr(owner, attribute, watch.timed(name, function))
 
     def remove() -> None:
         for owner, attribute, function in kept:

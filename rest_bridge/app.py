@@ -80,8 +80,6 @@ class _Direct:
         self._paths = paths
         self._others = others
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["raw_path"] in self._paths:
-            await self._bridge(scope, receive, send)
-        else:
-            await self._others(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_ours = scope["type"] == "http" and scope["raw_path"] in self._paths
+        return (self._bridge if is_ours else self._others)(scope, receive, send)

@@ -146,7 +146,7 @@ class Bridge:
     async def _unary(self, call: Call, exchange: Exchange | None, receive: Receive) -> Reply:
         task = asyncio.current_task()
         assert task is not None
-        async with Departure(exchange, receive, task.cancel) as departure:
+        with Departure(exchange, receive, task.cancel) as departure:
             try:
                 return await self._transport.unary(call)
             except asyncio.CancelledError:
@@ -171,23 +171,22 @@ class Bridge:
             await response.start_events(metadata_headers(stream.metadata))
             await response.write(sse.KEEP_ALIVE)
 
-        async with (
-            MessageReader(
-                stream,
-                on_idle=keep_alive,
-                idle_seconds=self._keep_alive_seconds,
-                was_busy=sink.was_used if sink is not None else lambda: False,
-            ) as messages,
-            Departure(exchange, receive, lambda: messages.abandon(ClientGone())),
-        ):
-            # Nothing is sent before there is something to send: an early error gets its HTTP status.
-            message = await messages.next()
-            event = answer.encode(message) if message is not None else b""
-            await response.start_events(metadata_headers(stream.metadata))
-            while message is not None:
-                await response.write(event)
+        messages = MessageReader(
+            stream,
+            on_idle=keep_alive,
+            idle_seconds=self._keep_alive_seconds,
+            was_busy=sink.was_used if sink is not None else lambda: False,
+        )
+        async with messages:
+            with Departure(exchange, receive, lambda: messages.abandon(ClientGone())):
+                # Nothing is sent before there is something to send: an early error gets its HTTP status.
                 message = await messages.next()
                 event = answer.encode(message) if message is not None else b""
+                await response.start_events(metadata_headers(stream.metadata))
+                while message is not None:
+                    await response.write(event)
+                    message = await messages.next()
+                    event = answer.encode(message) if message is not None else b""
         await response.end(answer.done)
 
 

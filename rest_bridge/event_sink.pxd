@@ -1,6 +1,9 @@
 from rest_bridge.exchange cimport Exchange
+from services.text_sender cimport TextSender
 
-cdef class TextEvents:
+cdef class TextEvents(TextSender):
     cdef Exchange _exchange
     cdef bytes _before, _after
     cdef public bint sent
+
+    cpdef bint send(self, str text) except *

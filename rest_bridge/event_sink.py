@@ -7,9 +7,10 @@ import orjson
 from google.protobuf.message import Message
 
 from rest_bridge.exchange import Exchange
+from services.text_sender import TextSender
 
 
-class TextEvents:
+class TextEvents(TextSender):
     """Events that differ in one text only: what stands before its JSON, and after it. `sent` is set where one
     was."""
 
@@ -22,7 +23,7 @@ class TextEvents:
         self.sent = False
 
     def send(self, text: str) -> bool:
-        if not self._exchange.write(self._before + orjson.dumps(text) + self._after):
+        if not self._exchange.write_parts(self._before, orjson.dumps(text), self._after):
             return False
         self.sent = True
         return True
@@ -43,13 +44,13 @@ class EventSink:
         self._sent = True
         return True
 
-    def text(self, message: Message, place: Message, field: str) -> Callable[[str], bool]:
+    def text(self, message: Message, place: Message, field: str) -> TextSender:
         # No text of the message's own is this one.
         mark = secrets.token_hex(16)
         setattr(place, field, mark)
         before, after = self._encode(message).split(orjson.dumps(mark))
         self._texts = TextEvents(self._exchange, before, after)
-        return self._texts.send
+        return self._texts
 
     def was_used(self) -> bool:
         """Whether it sent anything since this was asked last."""

@@ -1,10 +1,16 @@
 cimport cython
 
+from services.writes cimport JoinedTransport
+
+cdef list _HEADS
+
 cdef class Exchange:
-    cdef object _cycle, _transport
+    cdef object _cycle
+    cdef JoinedTransport _transport
     cdef bint _is_open
     cdef public bint is_paused
     cdef public object on_gone
 
-    @cython.locals(size=Py_ssize_t, head=bytes)
     cpdef bint write(self, bytes data) except *
+    @cython.locals(size=Py_ssize_t, head=bytes)
+    cpdef bint write_parts(self, bytes before, bytes data, bytes after) except *

@@ -73,11 +73,15 @@ class Exchange:
     def write(self, data: bytes) -> bool:
         """Write a part of the body, after headers that left its length open. False: there is no room, or no
         such response."""
+        return self.write_parts(b"", data, b"")
+
+    def write_parts(self, before: bytes, data: bytes, after: bytes) -> bool:
+        """`write` what these are together."""
         if self.is_paused or not (self._is_open or self._look()):
             return False
-        size = len(data)
-        head = _HEADS[size] if size < len(_HEADS) else b"%x\r\n" % size
-        self._transport.write(head + data + b"\r\n")
+        size = len(before) + len(data) + len(after)
+        head = _HEADS[size] if size < 1024 else b"%x\r\n" % size
+        self._transport.write(b"".join((head, before, data, after, b"\r\n")))
         return True
 
     def close(self) -> None:

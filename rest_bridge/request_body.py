@@ -78,14 +78,14 @@ class Departure:
         self._task: asyncio.Task[None] | None = None
         self.happened = False
 
-    async def __aenter__(self) -> "Departure":
+    def __enter__(self) -> "Departure":
         if self._exchange is None or self._exchange.is_gone:
             self._task = asyncio.get_running_loop().create_task(self._watch())
         else:
             self._exchange.watch(self._gone)
         return self
 
-    async def __aexit__(self, *_: Any) -> None:
+    def __exit__(self, *_: Any) -> None:
         if self._exchange is not None:
             self._exchange.on_gone = None
         if self._task is not None:

@@ -25,6 +25,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                interface="asgi3",
                 http=HttpProtocol,
                 ws="none",
                 lifespan="off",

@@ -4,7 +4,7 @@ Nothing is checked, retried or logged here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from services.in_process import Aborted, InProcessContext, Metadata
+from services.in_process import InProcessContext, Metadata
 from services.message_sink import MessageSink
 from services.methods import Methods
 
@@ -62,7 +62,7 @@ class MessageStream(Protocol):
 
     def __aiter__(self) -> Self: ...
 
-    async def __anext__(self) -> Message: ...
+    def __anext__(self) -> Awaitable[Message]: ...
 
     async def aclose(self) -> None: ...
 
@@ -86,15 +86,12 @@ class InProcess:
         self._methods = methods
 
     async def unary(self, call: Call) -> Reply:
-        context = InProcessContext(call.metadata, call.timeout)
-        try:
-            message = await self._handler(call.method).unary_unary(call.request, context)
-        except Aborted as error:
-            raise RpcFailed(error.status, context.initial_metadata) from None
+        context = InProcessContext(RpcFailed, call.metadata, call.timeout)
+        message = await self._handler(call.method).unary_unary(call.request, context)
         return Reply(message, context.initial_metadata)
 
     def stream(self, call: Call) -> MessageStream:
-        context = InProcessContext(call.metadata, call.timeout, call.sink)
+        context = InProcessContext(RpcFailed, call.metadata, call.timeout, call.sink)
         return _InProcessStream(self._handler(call.method).unary_stream(call.request, context), context)
 
     def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler:
@@ -116,11 +113,8 @@ class _InProcessStream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message:
-        try:
-            return await anext(self._messages)
-        except Aborted as error:
-            raise RpcFailed(error.status, self.metadata) from None
+    def __anext__(self) -> Awaitable[Message]:
+        return anext(self._messages)
 
     async def aclose(self) -> None:
         await self._messages.aclose()

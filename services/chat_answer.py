@@ -1,6 +1,6 @@
 """One chat completion, ready to run: its chunks as they are generated, and the whole of it."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from inferd.v1 import chat_pb2 as pb
@@ -15,6 +15,7 @@ from services.text.function import Function
 from services.text.output.events import Event
 from services.text.output.formats import OutputFormat
 from services.text.output.parser import OutputParser
+from services.text_sender import TextSender
 from services.work import Work, matched_stop, new_id
 
 
@@ -137,7 +138,7 @@ class ChatAnswer:
         """Whether the chunks differ in their text only."""
         return not (self.form or self.keep or self._continuous or self._token_ids or self.work.logprobs)
 
-    def _text_sender(self, sink: MessageSink) -> Callable[[str], bool]:
+    def _text_sender(self, sink: MessageSink) -> TextSender:
         """What sends chunks of plain content."""
         choice = pb.ChatChunkChoice(delta=pb.ChatDelta(content=""))
         chunk = pb.ChatCompletionChunk(

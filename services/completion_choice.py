@@ -25,15 +25,18 @@ class ChoiceWriter:
     def choice(self, index: int, pieces: Sequence[Piece]) -> pb.CompletionChoice:
         """The choice of these pieces, which go on from those before."""
         last = pieces[-1]
-        choice = pb.CompletionChoice(
-            index=index,
-            text=self._echoed + "".join([piece.text for piece in pieces]),
-            logprobs=self._logprobs.write(pieces) if self._logprobs else None,
-            finish_reason=FINISH_REASONS[last.finish],
-            matched_stop=matched_stop(last),
-            prompt_token_ids=self._prompt,
-            error=last.error.to_status() if last.error else None,
-        )
+        text = last.text if len(pieces) == 1 else "".join([piece.text for piece in pieces])
+        choice = pb.CompletionChoice(index=index, text=self._echoed + text)
+        if last.finish is not None:
+            choice.finish_reason = FINISH_REASONS[last.finish]
+            if (matched := matched_stop(last)) is not None:
+                choice.matched_stop.CopyFrom(matched)
+            if last.error is not None:
+                choice.error.CopyFrom(last.error.to_status())
+        if self._logprobs is not None:
+            choice.logprobs.CopyFrom(self._logprobs.write(pieces))
+        if self._prompt is not None:
+            choice.prompt_token_ids.extend(self._prompt)
         self._echoed, self._prompt = "", None
         if self._with_tokens:
             for piece in pieces:

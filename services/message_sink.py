@@ -4,10 +4,11 @@ and the task that the stream's other messages come by.
 A token costs a third of what it does on the long way, which what ends a stream or finds no room always goes.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
+
+from services.text_sender import TextSender
 
 
 class MessageSink(Protocol):
@@ -17,7 +18,7 @@ class MessageSink(Protocol):
         """Send it. False: there is no room now, and it is to be yielded."""
         ...
 
-    def text(self, message: Message, place: Message, field: str) -> Callable[[str], bool]:
+    def text(self, message: Message, place: Message, field: str) -> TextSender:
         """What sends `message` with another text in the string `field` of `place`, which is a part of it.
 
         The message is the sink's from now on.

@@ -1,10 +1,22 @@
+cimport cython
+
 from services.piece_reader cimport PieceReader
+from services.runtimes.relay cimport Relay
+from services.text_sender cimport TextSender
 
 cdef class PieceRelay:
     cdef public long long completion_tokens
-    cdef public object send, send_text
+    cdef public object send
+    cdef public TextSender send_text
 
-cdef class TokenRelay:
-    cdef object _push_text
+    @cython.locals(sender=TextSender)
+    cpdef bint push_text(self, str text) except *
+
+cdef class TokenRelay(Relay):
+    cdef object _push
     cdef PieceReader _reader
-    cdef readonly object push
+    cdef PieceRelay _relay
+
+    cpdef bint push(self, object delta) except *
+    @cython.locals(text=str)
+    cpdef bint push_token(self, object token_id) except *

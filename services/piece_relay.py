@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from services.piece_reader import Piece, PieceReader
 from services.runtimes.base import Delta
+from services.runtimes.relay import Relay
+from services.text_sender import TextSender
 
 
 class PieceRelay:
@@ -18,7 +20,7 @@ class PieceRelay:
         #: Take a piece, …
         self.send: Callable[[Piece], bool] | None = None
         #: … or, where nothing else of it matters, its text.
-        self.send_text: Callable[[str], bool] | None = None
+        self.send_text: TextSender | None = None
 
     def push(self, piece: Piece) -> bool:
         """Pass a piece on."""
@@ -28,7 +30,7 @@ class PieceRelay:
         # Before it is sent: it may tell of the usage.
         self.completion_tokens += count
         if self.send_text is not None:
-            taken = not piece.text or self.send_text(piece.text)
+            taken = not piece.text or self.send_text.send(piece.text)
         else:
             taken = self.send is not None and self.send(piece)
         if not taken:
@@ -37,27 +39,31 @@ class PieceRelay:
 
     def push_text(self, text: str) -> bool:
         """Pass the text of one token on."""
-        send = self.send_text
-        if send is None or not send(text):
+        sender = self.send_text
+        if sender is None or not sender.send(text):
             return False
         self.completion_tokens += 1
         return True
 
 
-class TokenRelay:
-    """A runtime's relay (`services.runtimes.base.Relay`): `push` passes on pieces that `reader` makes."""
+class TokenRelay(Relay):
+    """The relay of pieces that `reader` makes, where it does not do without; `push` passes on those."""
 
-    __slots__ = ("_push_text", "_reader", "push")
+    __slots__ = ("_push", "_reader", "_relay")
 
     def __init__(self, reader: PieceReader, push: Callable[[Delta], bool], relay: PieceRelay) -> None:
         self._reader = reader
-        self._push_text = relay.push_text
-        self.push = push
+        self._relay = relay
+        self._push = push
+
+    def push(self, delta: Delta) -> bool:
+        """Pass on what is made of a delta."""
+        return self._push(delta)
 
     def push_token(self, token_id: int) -> bool:
         """Pass one token on, where its text is all there is to say of it."""
         text = self._reader.text_of(token_id)
-        if text is None or not self._push_text(text):
+        if text is None or not self._relay.push_text(text):
             return False
         self._reader.passed()
         return True

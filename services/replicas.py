@@ -19,6 +19,8 @@ class Replicas:
     def __init__(self, model: str, runtimes: Sequence[Runtime]) -> None:
         self._model = model
         self.runtimes = runtimes
+        #: Names of `SamplingParams` fields that some of them cannot honour.
+        self.unsupported: frozenset[str] = frozenset().union(*(runtime.unsupported for runtime in runtimes))
         #: Generations under way, of each runtime.
         self.running = [0] * len(runtimes)
         #: Generations under way that are not background work; and those of them with no delta yet.
@@ -29,13 +31,6 @@ class Replicas:
     def serving(self) -> bool:
         """Whether any of them takes requests."""
         return any(runtime.serving for runtime in self.runtimes)
-
-    @property
-    def unsupported(self) -> frozenset[str]:
-        """Names of `SamplingParams` fields that some of them cannot honour."""
-        if len(self.runtimes) == 1:
-            return self.runtimes[0].unsupported
-        return frozenset().union(*(runtime.unsupported for runtime in self.runtimes))
 
     @property
     def media(self) -> frozenset[str]:
@@ -57,6 +52,8 @@ class Replicas:
     def pick(self, candidates: Set[int]) -> int:
         """The runtime to ask next, by its index, of those."""
         serving = [index for index in candidates if self.runtimes[index].serving]
+        if len(serving) == 1:
+            return serving[0]
         if not serving:
             raise ServiceError(
                 grpc.StatusCode.UNAVAILABLE,

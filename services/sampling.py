@@ -71,9 +71,8 @@ def _check_min_tokens(params: SamplingParams, limited_by: str) -> None:
 
 def ignored_fields(params: SamplingParams, model: ServedModel) -> list[str]:
     """Best-effort fields that the request sets and this model's runtimes ignore."""
-    return sorted(
-        name for name in model.replicas.unsupported & _BEST_EFFORT if getattr(params, name) is not None
-    )
+    names = model.replicas.unsupported & _BEST_EFFORT
+    return [name for name in sorted(names) if getattr(params, name) is not None]
 
 
 def _room(

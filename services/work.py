@@ -16,6 +16,7 @@ from services.piece_relay import PieceRelay
 from services.runtimes.base import GenerateRequest, Medium, SamplingParams
 from services.sampling import ignored_fields
 from services.stream import Stream
+from services.text_sender import TextSender
 
 FINISH_REASONS = {
     "stop": sampling_pb2.FINISH_REASON_STOP,
@@ -93,9 +94,9 @@ class Work:
         comes by `run`, and so do the last one, and all where there are several continuations."""
         self._relay.send = send
 
-    def shorten_texts(self, send: Callable[[str], bool]) -> None:
+    def shorten_texts(self, sender: TextSender) -> None:
         """`shorten`, where nothing but the texts of the pieces matters."""
-        self._relay.send_text = send
+        self._relay.send_text = sender
 
     async def collect(self) -> list[list[Piece]]:
         """The pieces of each continuation, once all are complete."""
@@ -112,16 +113,16 @@ class Work:
         """Tokens read, and written so far; `reasoning_tokens` of these were reasoning."""
         told = self._prompt_tokens
         completion_tokens = self._relay.completion_tokens
-        prompt_tokens = sum(told.get(index, len(prompt)) for index, prompt in enumerate(self.prompts))
-        return sampling_pb2.Usage(
+        prompt_tokens = sum([told.get(index, len(prompt)) for index, prompt in enumerate(self.prompts)])
+        usage = sampling_pb2.Usage(
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             total_tokens=prompt_tokens + completion_tokens,
-            prompt_tokens_details=sampling_pb2.PromptTokensDetails(
-                cached_tokens=sum(self._cached_tokens.values())
-            ),
-            completion_tokens_details=sampling_pb2.CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
         )
+        # Set, though it be to 0: the details are there.
+        usage.prompt_tokens_details.cached_tokens = sum(self._cached_tokens.values())
+        usage.completion_tokens_details.reasoning_tokens = reasoning_tokens
+        return usage
 
     def _count(self, index: int, piece: Piece) -> None:
         self._relay.completion_tokens += len(piece.token_ids)

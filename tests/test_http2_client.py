@@ -16,7 +16,7 @@ from raw_http2 import PATIENCE
 
 from services.http2 import connection as http2_connection
 from services.http2.channel import CALLS_PER_CONNECTION, Channel
-from services.http2.client_call import CallFailed, ClientCall
+from services.http2.client_call import CallFailed, ClientCall, Taker
 from services.http2.client_connection import CONNECTION_WINDOW, STREAM_WINDOW, ClientConnection
 from services.http2.frames import (
     ACK,
@@ -56,6 +56,14 @@ async def drained(call: ClientCall) -> list[bytes]:
     while read := await within(call.read()):
         messages += read
     return messages
+
+
+class Taking(Taker):
+    def __init__(self, take: Callable[[bytes], bool]) -> None:
+        self._take = take
+
+    def take(self, message: bytes) -> bool:
+        return self._take(message)
 
 
 async def fails(awaitable: Awaitable[object]) -> CallFailed:
@@ -1029,7 +1037,7 @@ async def test_what_is_taken_is_not_read():
 
     async with talking(talk) as channel:
         call = await channel.start("/t.T/Any", b"")
-        call.take = lambda message: taken.append(message) or True
+        call.taker = Taking(lambda message: taken.append(message) or True)
         await within(read_on.wait())
         # Nobody waited for it: it is to be read.
         read = await within(call.read())
@@ -1052,7 +1060,7 @@ async def test_what_is_refused_is_read_in_order():
     parts = [data(frame(b"%d" % number)) for number in range(10)]
     async with talking(answering(head(), *parts, trailers(), pause=True)) as channel:
         call = await channel.start("/t.T/Any", b"")
-        call.take = take
+        call.taker = Taking(take)
         while messages := await within(call.read()):
             read += messages
             order += messages
@@ -1080,7 +1088,7 @@ async def test_what_a_taker_raises_is_the_readers():
 
     async with talking(talk) as channel:
         broken, well = [await channel.start("/t.T/Any", b"") for _ in range(2)]
-        broken.take = take
+        broken.taker = Taking(take)
         with pytest.raises(Broken):
             await drained(broken)
         with pytest.raises(Broken):
@@ -1122,7 +1130,9 @@ async def received(pieces: list[bytes], takes: bool) -> tuple[list[list[bytes]],
     async def read(index: int) -> None:
         call = calls[index]
         if takes:
-            call.take = lambda message: len(message) % 2 == 0 and (got[index].append(message) or True)
+            call.taker = Taking(
+                lambda message: len(message) % 2 == 0 and (got[index].append(message) or True)
+            )
         try:
             while messages := await call.read():
                 got[index] += messages

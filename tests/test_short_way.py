@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ from services import chat, completion
 from services.http2.framing import MessageSplitter
 from services.message_sink import MessageSink, message_sink
 from services.runtimes.simulated import Fault, echo, fixed, logprob_of
+from services.text_sender import TextSender
 
 TEXT = "Paris é 🙂 你好 and a STOP here, then 🙂🙂 more, é"
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello world"}]}
@@ -111,13 +112,21 @@ class Counting:
         return self._count(self._sink.send(message))
 
     def text(self, message: Any, place: Any, field: str) -> Any:
-        send = self._sink.text(message, place, field)
-        return lambda text: self._count(send(text))
+        sender = self._sink.text(message, place, field)
+        return CountingTexts(lambda text: self._count(sender.send(text)))
 
     def _count(self, took: bool) -> bool:
         self._ways.taken += took
         self._ways.refused += not took
         return took
+
+
+class CountingTexts(TextSender):
+    def __init__(self, send: Callable[[str], bool]) -> None:
+        self._send = send
+
+    def send(self, text: str) -> bool:
+        return self._send(text)
 
 
 class Ways:

@@ -1,7 +1,7 @@
 """One call that we make: its messages are read as they come, and it ends with a status."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import grpc
@@ -48,6 +48,9 @@ _ACKNOWLEDGE = 32 << 10
 #: Messages that are read at once: what is made of them may become one message, or one event, of a client's.
 _TOGETHER = 128
 
+#: Bytes before a message.
+_PREFIX = PREFIX
+
 
 class CallFailed(Exception):
     """A call ended other than OK."""
@@ -71,6 +74,17 @@ class Stream(Protocol):
         ...
 
 
+class Taker:
+    """To be subclassed."""
+
+    __slots__ = ()
+
+    def take(self, message: bytes) -> bool:
+        """Take a message that came while `ClientCall.read` waits for one, in its place; False: it is to be
+        read."""
+        raise NotImplementedError
+
+
 class ClientCall:
     """Made by `Channel.start`. To be cancelled in the end, unless `read` said that it ended."""
 
@@ -85,7 +99,7 @@ class ClientCall:
         "_splitter",
         "_stream",
         "_waiter",
-        "take",
+        "taker",
     )
 
     def __init__(self, stream: Stream, max_message_bytes: int) -> None:
@@ -100,8 +114,7 @@ class ClientCall:
         self._headers: Headers = ()
         self._ended = False
         self._error: Exception | None = None
-        #: Takes a message that came while `read` waits for one, in its place; False: it is to be read.
-        self.take: Callable[[bytes], bool] | None = None
+        self.taker: Taker | None = None
 
     async def read(self) -> list[bytes]:
         """The next messages that have come, one at least; empty at the end of a call that succeeded. Raises
@@ -140,12 +153,16 @@ class ClientCall:
         """Bytes of its messages."""
         size = len(data)
         self._size += size
-        if not self._is_cut and size >= PREFIX and int.from_bytes(data[:PREFIX], "big") == size - PREFIX:
+        is_whole = False
+        if size >= _PREFIX and not (self._is_cut or data[0]):
+            is_whole = (data[1] << 24 | data[2] << 16 | data[3] << 8 | data[4]) == size - _PREFIX
+        if is_whole:
             # One message, whole and uncompressed: most frames.
-            message = data[PREFIX:]
-            if self.take is not None and self._waiter is not None and not self._messages:
+            message = data[_PREFIX:]
+            taker = self.taker
+            if taker is not None and self._waiter is not None and not self._messages:
                 try:
-                    if self.take(message):
+                    if taker.take(message):
                         if self._size >= _ACKNOWLEDGE:
                             self._stream.acknowledge(self._size)
                             self._size = 0

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
+from services.text_sender import TextSender
+
 
 class Call(Protocol):
     """A call that answers by a stream."""
@@ -14,17 +16,27 @@ class Call(Protocol):
         ...
 
 
+class ServerTexts(TextSender):
+    """Messages that differ in `field` of `place`, a part of `message`, only."""
+
+    __slots__ = ("_field", "_message", "_place", "_send")
+
+    def __init__(self, send: Callable[[Message], bool], message: Message, place: Message, field: str) -> None:
+        self._send = send
+        self._message = message
+        self._place = place
+        self._field = field
+
+    def send(self, text: str) -> bool:
+        setattr(self._place, self._field, text)
+        return self._send(self._message)
+
+
 class ServerSink:
     """See `MessageSink`."""
 
     def __init__(self, call: Call) -> None:
         self.send = call.send_now
 
-    def text(self, message: Message, place: Message, field: str) -> Callable[[str], bool]:
-        send = self.send
-
-        def send_text(text: str) -> bool:
-            setattr(place, field, text)
-            return send(message)
-
-        return send_text
+    def text(self, message: Message, place: Message, field: str) -> TextSender:
+        return ServerTexts(self.send, message, place, field)

@@ -6,7 +6,10 @@ Knows nothing of text, models' names or the wire.
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from services.runtimes.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +132,6 @@ class Delta:
     finish: Finish | None = None
     cached_tokens: int = 0
     prompt_tokens: int | None = None
-
-
-class Relay(Protocol):
-    """May be offered what comes while `generate` is waited for, but not the last delta. What it refuses
-    (False) comes by `generate`."""
-
-    def push(self, delta: Delta) -> bool:
-        """Take a delta."""
-        ...
-
-    def push_token(self, token_id: int) -> bool:
-        """Take one token, of which there is nothing else to tell: what `push` does, in less time. What it
-        refuses may be offered to `push`."""
-        ...
 
 
 def joined(deltas: Sequence[Delta]) -> Delta:

@@ -1,3 +1,5 @@
+from services.runtimes.chunk_wire cimport next_token
+
 cdef class ResponseReader:
     cdef bint _logprobs, _prompt_logprobs, _scored
     cdef public long long received

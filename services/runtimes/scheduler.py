@@ -183,7 +183,7 @@ class SchedulerRuntime:
         try:
             call.rpc = rpc = await self._channel.start(_GENERATE, message.SerializeToString())
             short = ShortWay(request.relay, reader, call) if request.relay is not None else None
-            rpc.take = short.take if short is not None else None
+            rpc.taker = short
             while messages := await rpc.read():
                 call.heard = time.monotonic()
                 if short is not None and (refused := short.refused()) is not None:

@@ -1,12 +1,15 @@
 cimport cython
 
+from services.http2.client_call cimport Taker
+from services.runtimes.relay cimport Relay
 from services.runtimes.response_reader cimport ResponseReader
 
 cdef class Call:
     cdef public object rpc, heard, dropped
 
-cdef class ShortWay:
-    cdef object _push, _push_token, _refused
+cdef class ShortWay(Taker):
+    cdef object _refused
+    cdef Relay _relay
     cdef ResponseReader _reader
     cdef Call _call
 

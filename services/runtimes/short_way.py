@@ -1,11 +1,12 @@
 """The short way of a generation's responses: to the relay, from where they came off the wire."""
 
-import time
+from time import monotonic
 
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
-from services.http2.client_call import ClientCall
-from services.runtimes.base import Delta, Relay
+from services.http2.client_call import ClientCall, Taker
+from services.runtimes.base import Delta
+from services.runtimes.relay import Relay
 from services.runtimes.response_reader import ResponseReader
 
 
@@ -17,7 +18,7 @@ class Call:
     def __init__(self) -> None:
         #: None until it was sent.
         self.rpc: ClientCall | None = None
-        self.heard = time.monotonic()
+        self.heard = monotonic()
         self.dropped = False
 
     def drop(self) -> None:
@@ -27,14 +28,13 @@ class Call:
             self.rpc.cancel()
 
 
-class ShortWay:
+class ShortWay(Taker):
     """Gives what the messages of a call bring to the relay. `reader` reads the others of its messages too."""
 
-    __slots__ = ("_call", "_push", "_push_token", "_reader", "_refused")
+    __slots__ = ("_call", "_reader", "_refused", "_relay")
 
     def __init__(self, relay: Relay, reader: ResponseReader, call: Call) -> None:
-        self._push = relay.push
-        self._push_token = relay.push_token
+        self._relay = relay
         self._reader = reader
         self._call = call
         self._refused: Delta | None = None
@@ -44,8 +44,8 @@ class ShortWay:
         reader = self._reader
         token_id = reader.next_token(message)
         if token_id >= 0:
-            self._call.heard = time.monotonic()
-            if self._push_token(token_id):
+            self._call.heard = monotonic()
+            if self._relay.push_token(token_id):
                 reader.received += 1
                 return True
             delta: Delta | None = reader.delta_of(token_id)
@@ -53,9 +53,9 @@ class ShortWay:
             response = pb.GenerateResponse.FromString(message)
             if not response.HasField("chunk"):
                 return False
-            self._call.heard = time.monotonic()
+            self._call.heard = monotonic()
             delta = reader.read_chunk(response.chunk)
-        if delta is None or self._push(delta):
+        if delta is None or self._relay.push(delta):
             return True
         self._refused = delta
         return False

@@ -1,0 +1,2 @@
+cdef class TextSender:
+    cpdef bint send(self, str text) except *
