@@ -66,7 +66,12 @@ _PARTS = [
     ("scheduler protocol", ("services/runtimes/", "services/replicas")),
     (
         "template and tokenizer",
-        ("services/text/template", "services/text/tokenizer", "services/text/model_text"),
+        (
+            "services/text/template",
+            "services/text/tokenizer",
+            "services/text/model_text",
+            "services/text/word",
+        ),
     ),
     ("text of the answer", ("services/text/", "services/generation", "services/answer_reader")),
     ("RPC: checks, sampling, answer", ("services/",)),
