@@ -1,11 +1,18 @@
 """uvicorn's HTTP/1.1 protocol, with what it leaves open: bounds of a request's head, in bytes and time; an
-upgrade that is ignored; requests in a pipeline that learn of the connection's loss."""
+upgrade that is ignored; requests in a pipeline that learn of the connection's loss.
+
+What it does for each request is done again here, without what is never asked for (web sockets, a limit of
+connections): half the work. So it goes by uvicorn's own attributes, and by one minor version of it.
+"""
 
 import asyncio
 import re
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
+from httptools import parse_url
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rest_bridge.errors import HttpError, from_http
@@ -28,10 +35,20 @@ class HttpProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
     _exchange: Exchange | None = None
+    #: When the last response was complete (the loop's time); None: a request is under way.
+    _idle_since: float | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(joined(transport, self.loop))  # type: ignore[arg-type]
         self._time_head()
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+        }
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -45,28 +62,122 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._head_timer is None:
             self._time_head()
 
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
-        super().on_headers_complete()
+        parser = self.parser
+        version = parser.get_http_version()
+        url = parse_url(self.url)
+        path = url.path.decode("ascii")
+        before = self.cycle
+        self.cycle = cycle = RequestResponseCycle(
+            scope={
+                **self._scope,  # type: ignore[typeddict-item]
+                "http_version": version,
+                "method": parser.get_method().decode("ascii"),
+                "path": self.root_path + (unquote(path) if "%" in path else path),
+                "raw_path": self.root_path.encode("ascii") + url.path,
+                "query_string": url.query or b"",
+                "headers": self.headers,
+                "state": self.app_state.copy(),
+            },
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            # Requests in a pipeline are answered one by one.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self._in_head = True
         self._head_bytes = 0
-        super().on_message_complete()
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "this is no valid HTTP/1.1 request")
 
+    # Requests, from their start to their end.
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         self._exchange = exchange = Exchange(cycle)
-        extensions: dict[str, Any] = {EXCHANGE: exchange}
-        cycle.scope["extensions"] = extensions
-        super()._start_asgi_task(cycle, app)
+        cycle.scope["extensions"] = {EXCHANGE: exchange}  # type: ignore[dict-item]
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def on_response_complete(self) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        # One timer for many requests: it looks how long there has been none.
+        if self.timeout_keep_alive_task is None:
+            self._time_idle(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _time_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self._time_idle(rest)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         # uvicorn tells only the newest request of a connection: a client that pipelines a second one, and
         # leaves, would have the first one run to its end for nobody.
         running = self._running
@@ -78,11 +189,6 @@ class HttpProtocol(HttpToolsProtocol):
                 if self._exchange.on_gone is not None:
                     self._exchange.on_gone()
         super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        if self._exchange is not None:
-            self._exchange.close()
-        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
