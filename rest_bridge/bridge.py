@@ -28,6 +28,7 @@ from rest_bridge.response import Response, metadata_headers
 from rest_bridge.router import Match, Router
 from rest_bridge.routes import Route
 from rest_bridge.transport import Call, Reply, RpcFailed, Transport
+from services.alarms import Alarms
 from services.errors import ServiceError
 
 log = logging.getLogger("inferd.rest")
@@ -77,7 +78,7 @@ class Bridge:
         self._router = Router(services)
         self._transport = transport
         self._max_body_bytes = max_body_bytes
-        self._keep_alive_seconds = keep_alive_seconds
+        self._alarms = Alarms(keep_alive_seconds)
         self._endpoints = {route: _compile(route) for route in self._router.routes}
 
     @property
@@ -174,7 +175,7 @@ class Bridge:
         messages = MessageReader(
             stream,
             on_idle=keep_alive,
-            idle_seconds=self._keep_alive_seconds,
+            alarms=self._alarms,
             was_busy=sink.was_used if sink is not None else lambda: False,
         )
         async with messages:

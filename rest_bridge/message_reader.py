@@ -1,7 +1,7 @@
 """Reads a stream of messages one by one, in the task that writes them: a wait for the next one can be given
 up, and one that lasts is told.
 
-One timer a stream; no task, and nothing a message. Knows neither HTTP nor RPCs.
+No task, and nothing a message. Knows neither HTTP nor RPCs.
 """
 
 import asyncio
@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, Self
 
 from google.protobuf.message import Message
+
+from services.alarms import Alarms
 
 
 class _Source(Protocol):
@@ -20,8 +22,8 @@ class _Source(Protocol):
 class MessageReader:
     """To be made and used by one task. The source is closed on leaving the context.
 
-    `on_idle` is called after every `idle_seconds` in which `next` waited; what it does is done before `next`
-    returns. `was_busy` tells whether messages went another way since it was asked last.
+    `on_idle` is called each time that `next` has waited for the seconds of `alarms`; what it does is done
+    before `next` returns. `was_busy` tells whether messages went another way since it was asked last.
     """
 
     def __init__(
@@ -29,27 +31,32 @@ class MessageReader:
         source: _Source,
         *,
         on_idle: Callable[[], Awaitable[None]],
-        idle_seconds: float,
+        alarms: Alarms,
         was_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._messages = aiter(source)
         self._on_idle = on_idle
         self._was_busy = was_busy
-        self._idle_seconds = idle_seconds
+        self._alarms = alarms
+        self._idle_seconds = alarms.seconds
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._is_waiting = False
         self._abandoned: Exception | None = None
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(idle_seconds, self._on_timer)
+        alarms.set(self._look)
+        #: Where it is to be looked again sooner than an alarm would.
+        self._timer: asyncio.TimerHandle | None = None
         self._idling: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        self._timer.cancel()
+        self._alarms.cancel(self._look)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._idling is not None:
             self._idling.cancel()
         await self._source.aclose()
@@ -80,7 +87,8 @@ class MessageReader:
             self._idling = None
         return message
 
-    def _on_timer(self) -> None:
+    def _look(self) -> None:
+        """Whether it has been quiet for long."""
         now = self._loop.time()
         if self._was_busy():
             self._last = now
@@ -89,5 +97,7 @@ class MessageReader:
             self._idling = asyncio.ensure_future(self._on_idle())
             self._last, quiet = now, 0.0
         # Where it is not read, its reader's own writing keeps the connection alive.
-        wait = self._idle_seconds - quiet if quiet < self._idle_seconds else self._idle_seconds
-        self._timer = self._loop.call_later(wait, self._on_timer)
+        if 0 < quiet < self._idle_seconds:
+            self._timer = self._loop.call_later(self._idle_seconds - quiet, self._look)
+        else:
+            self._alarms.set(self._look)

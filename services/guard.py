@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from services.alarms import Alarms
 from services.errors import ServiceError
 from services.limits import check_limits
 
@@ -30,6 +31,7 @@ class Guard:
     def __init__(self, max_concurrent: int, max_seconds: float) -> None:
         self._max_concurrent = max_concurrent
         self._max_seconds = max_seconds
+        self._limit = Alarms(max_seconds)
         self._running = 0
 
     def wrap(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -51,7 +53,7 @@ class Guard:
                 self._admit()
                 try:
                     _check(request)
-                    deadline = _Deadline(self._seconds(context))
+                    deadline = _Deadline(self._limit, self._remaining(context))
                     try:
                         return await deadline.wait(behaviour(request, context))
                     finally:
@@ -75,7 +77,7 @@ class Guard:
                 try:
                     _check(request)
                     messages = behaviour(request, context)
-                    deadline = _Deadline(self._seconds(context))
+                    deadline = _Deadline(self._limit, self._remaining(context))
                     try:
                         while (message := await deadline.wait(anext(messages, None))) is not None:
                             yield message
@@ -107,20 +109,27 @@ class Guard:
             )
         self._running += 1
 
-    def _seconds(self, context: Any) -> float:
-        remaining = context.time_remaining()
-        return self._max_seconds if remaining is None else min(remaining, self._max_seconds)
+    def _remaining(self, context: Any) -> float | None:
+        """Seconds to the client's own deadline, where that is before ours."""
+        remaining: float | None = context.time_remaining()
+        return None if remaining is None or remaining >= self._max_seconds else remaining
 
 
 class _Deadline:
     """Ends the wait for a call's answer, or for a stream's next message, at a fixed time.
 
-    One timer a call, where asyncio.timeout around each message would be one a message. It cancels the
+    One timer at most, where asyncio.timeout around each message would be one a message. It cancels the
     task only while that waits: never while the reader of a stream has the control.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+    def __init__(self, limit: Alarms, seconds: float | None) -> None:
+        """In `seconds`; None: when `limit` is over."""
+        self._limit = limit
+        self._timer: asyncio.TimerHandle | None = None
+        if seconds is None:
+            limit.set(self._expire)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         self._waiting: asyncio.Task[Any] | None = None
         self._expired = False
 
@@ -148,7 +157,10 @@ class _Deadline:
             self._waiting = None
 
     def close(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        else:
+            self._limit.cancel(self._expire)
 
 
 class _Malformed:
