@@ -68,36 +68,41 @@ class Replicas:
 class _Generation:
     """One generation: the deltas of the first runtime that begins it."""
 
-    __slots__ = ("_begun", "_deltas", "_index", "_is_waited_for", "_replicas", "_request", "_untried")
+    __slots__ = (
+        "_begun",
+        "_deltas",
+        "_index",
+        "_is_over",
+        "_is_waited_for",
+        "_replicas",
+        "_request",
+        "_untried",
+    )
 
     def __init__(self, replicas: Replicas, request: GenerateRequest) -> None:
         self._replicas = replicas
         self._request = request
         self._is_waited_for = not request.background
         self._untried = set(range(len(replicas.runtimes)))
-        self._index = -1
-        #: Of the runtime that was asked; None: none is, or its generation is over.
-        self._deltas: Stream[Delta] | None = None
         self._begun = False
+        self._is_over = False
+        #: The runtime that was asked, and what it gives; None: none is being asked.
+        self._index = 0
+        self._deltas: Stream[Delta] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Delta:
-        if self._deltas is None:
-            if self._index >= 0:
-                raise StopAsyncIteration
-            self._ask()
-        while True:
-            assert self._deltas is not None
+        while not self._is_over:
             try:
-                delta = await anext(self._deltas)
+                delta = await anext(self._deltas or self._ask())
             except ServiceError as error:
-                await self.aclose()
+                await self._leave()
                 retry = error.code is grpc.StatusCode.UNAVAILABLE and not self._begun
                 if not retry or not any(self._replicas.runtimes[index].serving for index in self._untried):
+                    self._is_over = True
                     raise
-                self._ask()
             except BaseException:
                 await self.aclose()
                 raise
@@ -106,11 +111,26 @@ class _Generation:
                     self._begun = True
                     self._replicas.unstarted -= self._is_waited_for
                 return delta
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
+        self._is_over = True
+        await self._leave()
+
+    def _ask(self) -> Stream[Delta]:
+        """Ask a runtime that was not asked before."""
+        replicas = self._replicas
+        self._index = index = replicas.pick(self._untried)
+        self._untried.discard(index)
+        replicas.running[index] += 1
+        replicas.interactive += self._is_waited_for
+        replicas.unstarted += self._is_waited_for
+        self._deltas = deltas = replicas.runtimes[index].generate(self._request)
+        return deltas
+
+    async def _leave(self) -> None:
+        """End what is asked of a runtime, where one is."""
         deltas, self._deltas = self._deltas, None
-        # Of one that was closed before it was asked for, nothing comes either.
-        self._index = max(self._index, 0)
         if deltas is None:
             return
         replicas = self._replicas
@@ -118,12 +138,3 @@ class _Generation:
         replicas.interactive -= self._is_waited_for
         replicas.unstarted -= self._is_waited_for and not self._begun
         await deltas.aclose()
-
-    def _ask(self) -> None:
-        replicas = self._replicas
-        self._index = index = replicas.pick(self._untried)
-        self._untried.discard(index)
-        replicas.running[index] += 1
-        replicas.interactive += self._is_waited_for
-        replicas.unstarted += self._is_waited_for
-        self._deltas = replicas.runtimes[index].generate(self._request)
