@@ -101,7 +101,9 @@ async def test_logprobs_agree_with_a_scored_prompt(runtime: Runtime) -> None:
 
 async def test_prompt_logprobs_come_with_the_first_delta(runtime: Runtime) -> None:
     deltas = await generate(runtime, max_new_tokens=2, prompt_logprobs=True)
-    assert [delta.prompt_logprobs is not None for delta in deltas][:2] == [True, False]
+    # Both tokens may come as one.
+    first, *others = [delta.prompt_logprobs is not None for delta in deltas]
+    assert first and not any(others)
     assert not any(delta.logprobs for delta in deltas)
 
 
