@@ -30,7 +30,6 @@ class Guard:
 
     def __init__(self, max_concurrent: int, max_seconds: float) -> None:
         self._max_concurrent = max_concurrent
-        self._max_seconds = max_seconds
         self._limit = Alarms(max_seconds)
         self._running = 0
 
@@ -50,16 +49,12 @@ class Guard:
     def _unary(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Message:
             try:
-                self._admit()
+                deadline = self._admit(context)
                 try:
                     _check(request)
-                    deadline = _Deadline(self._limit, self._remaining(context))
-                    try:
-                        return await deadline.wait(behaviour(request, context))
-                    finally:
-                        deadline.close()
+                    return await deadline.wait(behaviour(request, context))
                 finally:
-                    self._running -= 1
+                    self._release(deadline)
             except TimeoutError:
                 error = _deadline_exceeded()
             except ServiceError as raised:
@@ -73,20 +68,18 @@ class Guard:
     def _stream(self, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> AsyncIterator[Message]:
             try:
-                self._admit()
+                deadline = self._admit(context)
                 try:
                     _check(request)
                     messages = behaviour(request, context)
-                    deadline = _Deadline(self._limit, self._remaining(context))
                     try:
                         while (message := await deadline.wait(anext(messages, None))) is not None:
                             yield message
                             deadline.check()
                     finally:
-                        deadline.close()
                         await messages.aclose()
                 finally:
-                    self._running -= 1
+                    self._release(deadline)
                 return
             except TimeoutError:
                 error = _deadline_exceeded()
@@ -98,8 +91,8 @@ class Guard:
 
         return call
 
-    def _admit(self) -> None:
-        """Count a call as running; whoever calls this counts it off."""
+    def _admit(self, context: Any) -> "_Deadline":
+        """Count a call as running, and start its time. To be released. Raises RESOURCE_EXHAUSTED."""
         if self._running >= self._max_concurrent:
             raise ServiceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -108,11 +101,13 @@ class Guard:
                 retry_after=1,
             )
         self._running += 1
+        remaining = context.time_remaining()
+        is_sooner = remaining is not None and remaining < self._limit.seconds
+        return _Deadline(self._limit, remaining if is_sooner else None)
 
-    def _remaining(self, context: Any) -> float | None:
-        """Seconds to the client's own deadline, where that is before ours."""
-        remaining: float | None = context.time_remaining()
-        return None if remaining is None or remaining >= self._max_seconds else remaining
+    def _release(self, deadline: "_Deadline") -> None:
+        deadline.close()
+        self._running -= 1
 
 
 class _Deadline:
