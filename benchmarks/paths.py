@@ -181,7 +181,9 @@ class Front:
 
     def http(self) -> HttpProtocol:
         """A connection of an HTTP client."""
-        return HttpProtocol(self._http.config, self._state, {})
+        make: Any = self._http.config.http_protocol_class
+        protocol: HttpProtocol = make(self._http.config, self._state, {})
+        return protocol
 
     def grpc(self, target: str) -> ServerConnection:
         """A connection of a gRPC client, with the method that it calls."""

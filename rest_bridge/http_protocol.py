@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 protocol, with what it leaves open: bounds of a request's head, in bytes and time; an
 upgrade that is ignored; requests in a pipeline that learn of the connection's loss.
 
-What it does for each request is done again here, without what is never asked for (web sockets, a limit of
-connections): half the work. So it goes by uvicorn's own attributes, and by one minor version of it.
+A request's start and end are done again here, without what is never asked for (web sockets, a limit of
+connections) and without a timer of their own. So it goes by uvicorn's attributes, and by one minor version.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from httptools import parse_url
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rest_bridge.errors import HttpError, from_http
 from rest_bridge.exchange import EXCHANGE, Exchange
+from services.alarms import Alarms
 from services.writes import joined
 
 #: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
@@ -35,8 +35,11 @@ class HttpProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
     _exchange: Exchange | None = None
-    #: When the last response was complete (the loop's time); None: a request is under way.
-    _idle_since: float | None = None
+
+    def __init__(self, *arguments: Any, idle: Alarms, **settings: Any) -> None:
+        """`idle` closes connections on which no request comes after a response; the rest is uvicorn's."""
+        super().__init__(*arguments, **settings)
+        self._idle = idle
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(joined(transport, self.loop))  # type: ignore[arg-type]
@@ -68,12 +71,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -112,22 +109,10 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
-    def on_body(self, body: bytes) -> None:
-        cycle = self.cycle
-        if cycle.response_complete:
-            return
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        cycle.message_event.set()
-
     def on_message_complete(self) -> None:
         self._in_head = True
         self._head_bytes = 0
-        cycle = self.cycle
-        if not cycle.response_complete:
-            cycle.more_body = False
-            cycle.message_event.set()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "this is no valid HTTP/1.1 request")
@@ -138,9 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = cycle
         self._exchange = exchange = Exchange(cycle)
         cycle.scope["extensions"] = {EXCHANGE: exchange}  # type: ignore[dict-item]
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         if self._exchange is not None:
@@ -151,33 +134,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        # One timer for many requests: it looks how long there has been none.
-        if self.timeout_keep_alive_task is None:
-            self._time_idle(self.timeout_keep_alive)
+        else:
+            self._idle.set(self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
-
-    def _time_idle(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None or self.transport.is_closing():
-            return
-        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if rest > 0:
-            self._time_idle(rest)
-        else:
-            self.transport.close()
+        self._idle.cancel(self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._unset_keepalive_if_required()
         # uvicorn tells only the newest request of a connection: a client that pipelines a second one, and
         # leaves, would have the first one run to its end for nobody.
         running = self._running

@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from rest_bridge.http_protocol import HttpProtocol
+from services.alarms import Alarms
 
 _BACKLOG = 2048
 
@@ -26,7 +28,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 interface="asgi3",
-                http=HttpProtocol,
+                http=partial(HttpProtocol, idle=Alarms(keep_alive_seconds)),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
