@@ -45,6 +45,8 @@ def sampling_params(
         if reader is not None:
             name, read = reader
             setattr(params, name, read(value, model.text) if read is not None else value)
+    # 0 is all of them, which is -1 to SGLang.
+    params.top_k = params.top_k or -1
     if params.min_new_tokens:
         _check_min_tokens(params, limited_by)
     for name in model.replicas.unsupported - _BEST_EFFORT:
@@ -119,7 +121,7 @@ def _logit_bias(bias: Mapping[int, float], text: ModelText) -> tuple[tuple[int, 
 _FIELDS: dict[str, tuple[str, Callable[[Any, ModelText], Any] | None]] = {
     "temperature": ("temperature", None),
     "top_p": ("top_p", None),
-    "top_k": ("top_k", lambda value, _: value or -1),
+    "top_k": ("top_k", None),
     "min_p": ("min_p", None),
     "frequency_penalty": ("frequency_penalty", None),
     "presence_penalty": ("presence_penalty", None),

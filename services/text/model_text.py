@@ -94,7 +94,7 @@ class ModelText:
             template=_template(hf, chat_template),
             context_length=_context_length(config),
             vocabulary=min(tokenizer.size, config.get("vocab_size", tokenizer.size)),
-            defaults=_sampling_defaults(generation),
+            defaults={name: generation[name] for name in _DEFAULTED if generation.get(name) is not None},
             ends=_ends(hf.eos_token_id, config.get("eos_token_id"), generation.get("eos_token_id")),
             modalities=modalities,
         )
@@ -137,13 +137,6 @@ def _json_file(path: str | Path, name: str) -> dict[str, Any]:
     found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
     document = orjson.loads(Path(found).read_bytes()) if found else {}
     return document if isinstance(document, dict) else {}
-
-
-def _sampling_defaults(generation: Mapping[str, Any]) -> dict[str, float]:
-    defaults = {name: generation[name] for name in _DEFAULTED if generation.get(name) is not None}
-    if defaults.get("top_k") == 0:  # all of them, which is -1 to SGLang
-        del defaults["top_k"]
-    return defaults
 
 
 def _template(hf: Any, path: str | Path | None) -> ChatTemplate:
