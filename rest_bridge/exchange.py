@@ -80,7 +80,7 @@ class Exchange:
         if self.is_paused or not (self._is_open or self._look()):
             return False
         size = len(before) + len(data) + len(after)
-        head = _HEADS[size] if size < 1024 else b"%x\r\n" % size
+        head = _HEADS[size] if size < len(_HEADS) else b"%x\r\n" % size
         self._transport.write(b"".join((head, before, data, after, b"\r\n")))
         return True
 

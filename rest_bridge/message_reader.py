@@ -39,7 +39,6 @@ class MessageReader:
         self._on_idle = on_idle
         self._was_busy = was_busy
         self._alarms = alarms
-        self._idle_seconds = alarms.seconds
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._is_waiting = False
@@ -93,11 +92,11 @@ class MessageReader:
         if self._was_busy():
             self._last = now
         quiet = now - self._last
-        if self._is_waiting and quiet >= self._idle_seconds:
+        if self._is_waiting and quiet >= self._alarms.seconds:
             self._idling = asyncio.ensure_future(self._on_idle())
             self._last, quiet = now, 0.0
         # Where it is not read, its reader's own writing keeps the connection alive.
-        if 0 < quiet < self._idle_seconds:
-            self._timer = self._loop.call_later(self._idle_seconds - quiet, self._look)
+        if 0 < quiet < self._alarms.seconds:
+            self._timer = self._loop.call_later(self._alarms.seconds - quiet, self._look)
         else:
             self._alarms.set(self._look)

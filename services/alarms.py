@@ -17,7 +17,7 @@ class Alarms:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, callback: _Callback) -> None:
-        """Call it once, in `seconds`."""
+        """Call it once, in `seconds`. It is not to raise."""
         loop = asyncio.get_running_loop()
         self._due[callback] = loop.time() + self.seconds
         if self._timer is None:

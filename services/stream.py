@@ -1,7 +1,6 @@
 """What is iterated over and has to be closed: asynchronous generators, and classes that stand for one.
 
-Several of them lie one upon the other in each generation. Of a class, an item costs a coroutine; of a
-generator, its own machinery: three times that for the one item of a whole answer.
+Several of them lie one upon the other in each generation. Of a class, an item costs a coroutine and no more.
 """
 
 from collections.abc import AsyncIterator, Awaitable

@@ -48,7 +48,7 @@ _ACKNOWLEDGE = 32 << 10
 #: Messages that are read at once: what is made of them may become one message, or one event, of a client's.
 _TOGETHER = 128
 
-#: Bytes before a message.
+#: A number of C's, where this is compiled.
 _PREFIX = PREFIX
 
 
@@ -75,7 +75,7 @@ class Stream(Protocol):
 
 
 class Taker:
-    """To be subclassed."""
+    """Is offered a call's messages as they come off the wire. To be subclassed."""
 
     __slots__ = ()
 
