@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from rest_bridge.http_protocol import HttpProtocol
 from services.alarms import Alarms
+from services.patience import happened
 
 _BACKLOG = 2048
 
@@ -50,8 +51,7 @@ class HttpServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Keep the time that headers tell; uvicorn's own wakes up ten times a second, to look for a stop."""
         while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 1.0)
+            await happened(self._stopping, 1.0)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

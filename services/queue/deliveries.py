@@ -11,6 +11,7 @@ from inferd.v1 import queue_pb2 as pb
 
 from services.config import WebhookConfig
 from services.errors import ServiceError, invalid
+from services.patience import happened
 from services.public_address import AddressNotAllowed, check_url
 from services.queue.database import Database, Transaction
 from services.queue.loop import forever
@@ -147,8 +148,7 @@ class Deliveries:
             await self._sender.close()
 
     async def _post_due(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._patience)
+        await happened(self._wake, self._patience)
         self._wake.clear()
         room = _AT_ONCE - len(self._posting)
         if room <= 0:

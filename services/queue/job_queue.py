@@ -1,7 +1,6 @@
 """The queue of one process: its database, what it runs, and those who wait."""
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from services.catalog import Catalog
 from services.config import QueueConfig
 from services.errors import ServiceError
+from services.patience import happened
 from services.queue import sweep
 from services.queue.batch import Batcher
 from services.queue.claims import MOST_LOST, take_back
@@ -34,8 +34,9 @@ log = logging.getLogger("inferd.queue")
 
 #: Seconds that a start waits for the database at most.
 _START = 5.0
-#: Seconds between sweeps; and between those that remove what was kept long enough.
-_SWEEP, _PURGE = 1.0, 30.0
+#: Seconds between sweeps, and at most where every job has ended; and between those that remove what was kept
+#: long enough.
+_SWEEP, _IDLE_SWEEP, _PURGE = 1.0, 5.0, 30.0
 
 
 class JobQueue:
@@ -67,6 +68,9 @@ class JobQueue:
         self._deliveries = Deliveries(self._database, config.webhooks, encode)
         self._submissions: Batcher[Submission, Submitted] = Batcher(self._submit)
         self._watching = Watching(self._database, self._runner, self._news)
+        #: Set while there may be jobs that have yet to end.
+        self._any_left = asyncio.Event()
+        self._any_left.set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def _make_database(self, url: str, worker: str) -> Database:
@@ -105,8 +109,7 @@ class JobQueue:
         self._tell(False)
         tried = asyncio.Event()
         self._tasks.append(asyncio.create_task(self._work(tried), name="queue"))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(tried.wait(), _START)
+        await happened(tried, _START)
 
     async def close(self, grace: float) -> None:
         """Start nothing more; let what runs end within `grace` seconds; leave the rest for others."""
@@ -170,6 +173,7 @@ class JobQueue:
 
     def _changed(self) -> None:
         """Another process has changed something: perhaps what we run, what we wait for, what we may run."""
+        self._any_left.set()
         self._news.touch()
         self._runner.wake()
         self._runner.reconcile_soon()
@@ -179,12 +183,21 @@ class JobQueue:
         self._deliveries.wake()
 
     async def _sweep(self) -> None:
+        await happened(self._any_left, _IDLE_SWEEP)
+        self._any_left.clear()
         # After an outage others are as alive as we are, and have yet to say so.
         lost = attempts_lost(MOST_LOST) if time.monotonic() - self._broken > self._lease else None
-        taken, ended = await self._database.write(sweep.sweep, self._worker, lost, expired(), self._ttl)
-        if taken:
+        any_left = True
+        try:
+            swept = await self._database.write(sweep.sweep, self._worker, lost, expired(), self._ttl)
+            any_left = swept.any_left
+        finally:
+            if any_left:
+                self._any_left.set()
+        if swept.taken:
             self._runner.wake()
             self._news.touch()
+        ended = swept.expired
         self._ended(*ended)
         while sweep.is_full(len(ended)):
             ended = await self._database.write(sweep.expire, expired(), self._ttl)
@@ -213,6 +226,7 @@ class JobQueue:
 
     async def _submit(self, submissions: list[Submission]) -> list[Submitted | ServiceError]:
         results = await self._database.write(submit, submissions, self._caps)
+        self._any_left.set()
         self._runner.wake()
         self._news.touch()
         return results

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from services.patience import happened
 from services.queue.database import Database
 from services.queue.loop import forever
 from services.queue.reading import positions, standings
@@ -33,12 +34,9 @@ class Subscription:
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait for news; False where there was none in that time."""
-        try:
-            await asyncio.wait_for(self._news.wait(), seconds)
-        except TimeoutError:
-            return False
+        told = await happened(self._news, seconds)
         self._news.clear()
-        return True
+        return told
 
     def tell(self) -> None:
         """Something has happened."""
@@ -86,8 +84,7 @@ class News:
 
     async def _look(self) -> None:
         patience = _POSITIONS if any(one.with_position for one in self._subscriptions) else _POLL
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._touched.wait(), patience)
+        await happened(self._touched, patience)
         self._touched.clear()
         waiting = list(self._subscriptions)
         if not waiting:

@@ -9,6 +9,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from services.patience import happened
 from services.queue.database import Transaction, unavailable
 from services.queue.migrate import migrate
 
@@ -124,8 +125,7 @@ class PostgresDatabase:
         await connection.add_listener(_CHANNEL, received)
         on_change()
         while not ended.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), 10)
+            await happened(ended, 10)
             # A peer that went without a word is noticed by this.
             await connection.execute("SELECT 1")
 

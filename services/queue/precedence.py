@@ -47,6 +47,14 @@ class Precedence:
         """How many interactive calls of each model are under way."""
         return {model.id: model.replicas.interactive for model in self._catalog}
 
+    def holds_back(self, running: Mapping[str, int]) -> bool:
+        """Whether interactive calls leave no more room for jobs of some model, where `running` do."""
+        return any(
+            model.replicas.interactive
+            and model.replicas.interactive + running.get(model.id, 0) >= self._limit_of(model.id)
+            for model in self._catalog
+        )
+
     async def look(self, running: Mapping[str, int]) -> tuple[dict[str, int], bool]:
         """How many jobs of each model are to give way; and whether there is more room than before."""
         giving: dict[str, int] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from services.catalog import Catalog
 from services.config import QueueConfig
 from services.errors import ServiceError
+from services.patience import happened
 from services.queue import claims
 from services.queue.batch import Batcher
 from services.queue.database import Database, Transaction
@@ -20,9 +21,9 @@ from services.queue.precedence import LOOK, Precedence
 from services.queue.run import LocalRun, failed, generate, timed_out, unexpected
 
 #: Seconds between looks for jobs that nobody told of.
-_POLL = 2.0
+_POLL = 5.0
 #: Seconds between looks at interactive calls, while they hold jobs back.
-_GLANCE = 0.05
+_GLANCE = 0.1
 #: Seconds in which word of changes gathers, so that many cost one look.
 _GATHER = 0.01
 #: Seconds between stores of the chunks that others watch.
@@ -125,11 +126,11 @@ class Runner:
         """Wait until there may be something to claim; the room for it."""
         before = self._precedence.interactive()
         while True:
-            # Calls that somebody waits for hold jobs back: their end makes room, and nobody tells of it.
             wait = self._next_look - time.monotonic()
-            glance = min(wait, _GLANCE) if any(before.values()) else wait
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, glance))
+            if self._precedence.holds_back(self._running()):
+                # The end of a call makes room, and nobody tells of it.
+                wait = min(wait, _GLANCE)
+            await happened(self._wake, max(0.0, wait))
             now = self._precedence.interactive()
             fewer = any(now.get(model, 0) < count for model, count in before.items())
             before = now

@@ -6,7 +6,6 @@ on the disk (synchronous FULL) when it returns.
 
 import asyncio
 import fcntl
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -19,16 +18,10 @@ from sqlalchemy.pool import StaticPool
 
 from services.queue.database import Transaction, unavailable
 from services.queue.migrate import migrate
+from services.queue.write_watch import WriteWatch
 
 T = TypeVar("T")
 
-#: How often the log is looked at for another process's commit: at its length and time, which costs 5 µs, or
-#: 100 of an idle process: seldom, once so many looks in a row saw none.
-_LOOK_SECONDS, _IDLE_LOOK_SECONDS = 0.05, 0.25
-_IDLE_AFTER = 100
-#: How often the database is asked, which costs 300 µs: a commit within the tick of the file system's clock
-#: that the last look was in leaves no trace.
-_POLL_SECONDS = 1.0
 #: How long a transaction waits for another process's to end.
 _BUSY_SECONDS = 10
 
@@ -68,22 +61,15 @@ class SqliteDatabase:
         return await self._reader.run(work, *arguments)
 
     async def listen(self, on_change: Callable[[], None]) -> None:
-        log = f"{self._path}-wal"
-        known = seen = None
-        asked = 0.0
-        quiet = 0
-        while True:
-            written = _written(log)
-            quiet = 0 if written != seen else quiet + 1
-            if written != seen or time.monotonic() - asked >= _POLL_SECONDS:
-                seen, asked = written, time.monotonic()
+        known = None
+        with WriteWatch(Path(f"{self._path}-wal")) as watch:
+            while True:
                 # Of the writing connection, this changes with others' commits only.
                 version = await self._writer.data_version()
-                if version != known:
-                    if known is not None:
-                        on_change()
-                    known = version
-            await asyncio.sleep(_LOOK_SECONDS if quiet < _IDLE_AFTER else _IDLE_LOOK_SECONDS)
+                if known is not None and version != known:
+                    on_change()
+                known = version
+                await watch.wait()
 
     async def close(self) -> None:
         await self._writer.close()
@@ -133,15 +119,6 @@ class _Connection:
             return int(connection.cursor().execute("PRAGMA data_version").fetchone()[0])
         finally:
             connection.close()
-
-
-def _written(log: str) -> tuple[int, int] | None:
-    """The length and time of what was last written to a file; None where there is none."""
-    try:
-        found = os.stat(log)  # noqa: PTH116  (a Path's own takes five times as long)
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def _set_up(connection: sqlite3.Connection, _: Any) -> None:

@@ -1,11 +1,13 @@
 """What happens to jobs by the passing of time: leases run out, jobs expire, results are purged."""
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from services.queue.claims import take_back
 from services.queue.database import Transaction
 from services.queue.endings import end_jobs, remove
-from services.queue.schema import IS_RUNNING, IS_UNENDED, D, DeliveryState, J, State, chunks
+from services.queue.schema import IS_RUNNING, IS_UNENDED, IS_WAITING, D, DeliveryState, J, State, chunks
 
 #: What one transaction takes, so that none is long.
 _MOST = 500
@@ -19,6 +21,7 @@ _EXPIRED = (
     .order_by(J.expires)
     .limit(_MOST)
 )
+_ANY_LEFT = sa.select(sa.exists().where(IS_WAITING) | sa.exists().where(IS_RUNNING))
 _UNPOSTED = (
     sa.select(D.seq).where(D.seq == J.seq, D.state == DeliveryState.PENDING).correlate(J.seq.table).exists()
 )
@@ -36,12 +39,23 @@ _READ = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many jobs were taken back, the numbers of those that expired, and whether any job has yet to end:
+    nothing can happen to the others."""
+
+    taken: int
+    expired: list[int]
+    any_left: bool
+
+
 def sweep(
     transaction: Transaction, worker: str, lost_error: bytes | None, expired_error: bytes, ttl: int
-) -> tuple[int, list[int]]:
+) -> Swept:
     """What is looked for all the time: what `lost` does, but where `lost_error` is None, and `expire`."""
     taken = lost(transaction, worker, lost_error, ttl) if lost_error is not None else 0
-    return taken, expire(transaction, expired_error, ttl)
+    expired = expire(transaction, expired_error, ttl)
+    return Swept(taken, expired, bool(transaction.scalar(_ANY_LEFT)))
 
 
 def lost(transaction: Transaction, worker: str, error: bytes, ttl: int) -> int:

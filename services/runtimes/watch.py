@@ -4,11 +4,12 @@ How it is asked is its adapter's; a call is whatever can be dropped.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+from services.patience import happened
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,7 @@ class Watch:
             if failed >= GONE_CHECKS:
                 self._drop_silent_calls()
             wait = self._serving_interval if self.serving and not failed else CHECK_INTERVAL
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), wait)
+            if await happened(self._look, wait):
                 # What goes, goes in steps: the next look is not at once.
                 self._look.clear()
                 await asyncio.sleep(_AFTER_LOOK)
