@@ -128,6 +128,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._exchange is not None:
             self._exchange.close()
+        if self._running is not None:
+            # It knows the cycle: they would wait for the garbage collector together.
+            self._running.scope.pop("extensions", None)
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return

@@ -58,7 +58,8 @@ class Guard:
             except TimeoutError:
                 error = _deadline_exceeded()
             except ServiceError as raised:
-                error = raised
+                # Else its traceback knows this frame, which knows it.
+                error = raised.with_traceback(None)
             except Exception:
                 error = _unexpected(context)
             return await _abort(context, error)
@@ -84,7 +85,8 @@ class Guard:
             except TimeoutError:
                 error = _deadline_exceeded()
             except ServiceError as raised:
-                error = raised
+                # Else its traceback knows this frame, which knows it.
+                error = raised.with_traceback(None)
             except Exception:
                 error = _unexpected(context)
             await _abort(context, error)

@@ -45,6 +45,11 @@ class PieceRelay:
         self.completion_tokens += 1
         return True
 
+    def close(self) -> None:
+        """Pass on nothing more. Those who took it know whom this serves: all would wait for the garbage
+        collector together."""
+        self.send = self.send_text = None
+
 
 class TokenRelay(Relay):
     """The relay of pieces that `reader` makes, where it does not do without; `push` passes on those."""

@@ -76,7 +76,7 @@ class Work:
             for request in requests
         ]
         if len(streams) == 1:
-            return _Only(streams[0], self._count)
+            return _Only(streams[0], self._count, self._relay)
         return self._counted(interleave(streams, all_or_none=self.background))
 
     async def _counted(
@@ -156,13 +156,14 @@ class Work:
 
 
 class _Only:
-    """The pieces of one continuation alone, numbered 0. `count` is told of each."""
+    """The pieces of one continuation alone, numbered 0. `count` is told of each; `relay` ends with them."""
 
-    __slots__ = ("_count", "_pieces")
+    __slots__ = ("_count", "_pieces", "_relay")
 
-    def __init__(self, pieces: Stream[Piece], count: Callable[[int, Piece], None]) -> None:
+    def __init__(self, pieces: Stream[Piece], count: Callable[[int, Piece], None], relay: PieceRelay) -> None:
         self._pieces = pieces
         self._count = count
+        self._relay = relay
 
     def __aiter__(self) -> Self:
         return self
@@ -173,6 +174,7 @@ class _Only:
         return 0, piece
 
     async def aclose(self) -> None:
+        self._relay.close()
         await self._pieces.aclose()
 
 

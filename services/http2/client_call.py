@@ -143,6 +143,8 @@ class ClientCall:
 
     def cancel(self) -> None:
         """End the call, if it has not ended. A reader gets CANCELLED."""
+        # Mostly it knows the call: they would wait for the garbage collector together.
+        self.taker = None
         if not self._ended:
             self._stream.reset()
             self.fail(grpc.StatusCode.CANCELLED, "the call was cancelled")
