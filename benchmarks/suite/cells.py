@@ -21,11 +21,10 @@ class Cell:
 PACE = {1: 500.0, 8: 250.0, 32: 100.0, 128: 50.0, 256: 40.0, 512: 20.0, 1000: 10.0}
 
 
-def stream(streams: int, seconds: float, *, grpc: bool = False) -> Cell:
+def stream(streams: int, seconds: float, *, grpc: bool = False, chat: bool = False) -> Cell:
     """Streams of 100 tokens, at their pace."""
-    kind = "gRPC" if grpc else "REST"
-    asked = Asked(streams, PACE[streams], seconds, grpc=grpc)
-    return Cell(f"{kind} stream, {streams}", asked, "token", for_slow=streams <= 32)
+    asked = Asked(streams, PACE[streams], seconds, grpc=grpc, chat=chat)
+    return Cell(f"{_kind(grpc, chat)} stream, {streams}", asked, "token", for_slow=streams <= 32)
 
 
 def saturation(seconds: float, *, grpc: bool = False, streams: int = 256) -> Cell:
@@ -34,12 +33,19 @@ def saturation(seconds: float, *, grpc: bool = False, streams: int = 256) -> Cel
     return Cell(name, Asked(streams, 0, seconds, grpc=grpc), "token")
 
 
-def unary(seconds: float, *, grpc: bool = False, prompt_tokens: int = 20, at_once: int = 32) -> Cell:
+def unary(
+    seconds: float, *, grpc: bool = False, chat: bool = False, prompt_tokens: int = 20, at_once: int = 32
+) -> Cell:
     """Whole answers of 10 tokens, at 100 tokens a second."""
-    kind = "gRPC" if grpc else "REST"
     prompt = f", prompt of {prompt_tokens}" if prompt_tokens > 20 else ""
-    asked = Asked(at_once, 100, seconds, streamed=False, tokens=10, prompt_tokens=prompt_tokens, grpc=grpc)
-    return Cell(f"{kind} unary, {at_once}{prompt}", asked, "request")
+    asked = Asked(
+        at_once, 100, seconds, streamed=False, tokens=10, prompt_tokens=prompt_tokens, grpc=grpc, chat=chat
+    )
+    return Cell(f"{_kind(grpc, chat)} unary, {at_once}{prompt}", asked, "request")
+
+
+def _kind(grpc: bool, chat: bool) -> str:
+    return ("gRPC" if grpc else "REST") + (" chat" if chat else "")
 
 
 def main_cells(quick: bool) -> list[Cell]:
@@ -51,6 +57,8 @@ def main_cells(quick: bool) -> list[Cell]:
         stream(256, short),
         saturation(short),
         unary(short),
+        stream(32, short, chat=True),
+        unary(short, chat=True),
         stream(1, long, grpc=True),
         stream(32, short, grpc=True),
         stream(256, short, grpc=True),

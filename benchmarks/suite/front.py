@@ -40,6 +40,8 @@ class Asked:
     tokens: int = 100
     prompt_tokens: int = 20
     grpc: bool = False
+    #: The prompt as the user's message of a conversation.
+    chat: bool = False
     #: Stop after that many answers; 0: when the time is over.
     requests: int = 0
     #: The same prompt each time, for an engine that caches what it has read.
@@ -97,6 +99,8 @@ class Front:
     #: How it takes the prompt, and at which paths: whole, streamed.
     prompt: Callable[[str], object] = lambda text: text
     paths: tuple[str, str] = ("/v1/completions", "/v1/completions")
+    #: Where conversations go; "": it takes none.
+    chat_path: str = "/v1/chat/completions"
     #: What stands before the count of tokens at the end of an answer, and what ends a stream.
     usage: str = '"completion_tokens":'
     done: str = "data: [DONE]"
@@ -115,13 +119,19 @@ class Front:
             return self.engine()
         return [(self.upstream or shared).pid]
 
+    def takes(self, asked: Asked) -> bool:
+        """Whether it can be asked that."""
+        return bool((self.grpc_port or not asked.grpc) and (self.chat_path or not asked.chat))
+
     def job(self, asked: Asked) -> Job:
         """The load's work: the same request for all fronts, in the form that this one takes."""
         if asked.grpc:
             return _grpc_job(self.grpc_port, asked)
+        text = asked.prompt
+        asks = {"messages": _conversation(text)} if asked.chat else {"prompt": self.prompt(text)}
         body = {
             "model": self.model(asked.rate),
-            "prompt": self.prompt(asked.prompt),
+            **asks,
             "max_tokens": asked.tokens,
             "user": f"user-{NUMBER}" if asked.same_prompt else "user",
             **self.body,
@@ -130,8 +140,17 @@ class Front:
         if asked.streamed:
             body |= self.streaming
             ends.append(self.done)
-        request = json.dumps(body).encode()
-        return _job(asked, self.rest_port, self.paths[asked.streamed], request, ends, first='"text"')
+        path = self.chat_path if asked.chat else self.paths[asked.streamed]
+        # Where a conversation's first token is cannot be told: the chunk with the role looks like it.
+        first = "" if asked.chat else '"text"'
+        return _job(asked, self.rest_port, path, json.dumps(body).encode(), ends, first=first)
+
+
+def _conversation(text: str) -> list[dict[str, str]]:
+    return [
+        {"role": "system", "content": "You answer letters about the sea."},
+        {"role": "user", "content": text},
+    ]
 
 
 def _job(

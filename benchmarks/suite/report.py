@@ -121,7 +121,7 @@ def _divided(ours: dict[int, float], theirs: _Figures) -> list[float]:
 
 def _first_token(results: dict[str, Any], cells: dict[str, dict[str, _Figures]]) -> str:
     direct = _by_cell(results["direct"])
-    names = [cell for cell in cells if " stream, " in cell]
+    names = [cell for cell in cells if " stream, " in cell and cell.replace("gRPC", "REST") in direct]
     if not names or not direct:
         return ""
     rows = []

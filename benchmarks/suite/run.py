@@ -154,10 +154,10 @@ def _main_table(options: Options, bench: Bench, fronts: list[Front], results: Re
     for repeat in range(options.repeats):
         for cell in options.cells:
             results.units[cell.name] = cell.unit
-            if cell.asked.rate and cell.asked.streamed and not cell.asked.grpc:
+            if cell.asked.rate and cell.asked.streamed and not (cell.asked.grpc or cell.asked.chat):
                 results.direct.append(bench.direct(cell, repeat))
             for front in fronts:
-                if (cell.asked.grpc and not front.grpc_port) or (front.slow and not cell.for_slow):
+                if not front.takes(cell.asked) or (front.slow and not cell.for_slow):
                     continue
                 figures = bench.measure(front, cell, repeat)
                 results.figures.append(figures)

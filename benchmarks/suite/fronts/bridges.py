@@ -62,6 +62,7 @@ def start_envoy(context: Context) -> Front:
         prompt=lambda text: [{"text": text}],
         # It knows no stream behind a path of the REST API: the RPC's own is asked.
         paths=("/v1/completions", "/inferd.v1.CompletionService/StreamCompletion"),
+        chat_path="",
         usage='"completionTokens":',
         done="",
         streaming={"stream_options": {"include_usage": True}},
