@@ -458,6 +458,13 @@ def _paths(plain: Any, parsed: Any) -> list[CallKind]:
             "REST unary", text, body(_UNARY_TOKENS, stream=False, prompt=PROMPT), usage, is_streamed=False
         ),
         CallKind(
+            "REST chat unary",
+            chat,
+            body(_UNARY_TOKENS, stream=False, messages=messages),
+            usage,
+            is_streamed=False,
+        ),
+        CallKind(
             "gRPC unary",
             _GRPC_PATH + "CreateCompletion",
             rpc(_UNARY_TOKENS),

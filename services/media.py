@@ -64,6 +64,8 @@ class MediaReader:
 
         Raises ServiceError INVALID_ARGUMENT naming a part that cannot be fetched, or is no image.
         """
+        if not found:
+            return ()
         remote = {image.url: image for image in reversed(found) if isinstance(image, RemoteImage)}
         fetched: dict[str, str] = {}
         slots = asyncio.Semaphore(_AT_ONCE)

@@ -17,6 +17,7 @@ from services.errors import ServiceError, invalid
 from services.text.function import Function
 from services.text.template_form import MessageForm, template_tree
 from services.text.template_messages import template_messages
+from services.text.template_program import TemplateProgram
 from services.text.tokenizer import TokenizerError
 
 #: Openings that are kept, and how long the variables that they depend on may be, in characters.
@@ -62,7 +63,7 @@ class ChatTemplate:
             except jinja2.TemplateSyntaxError as error:
                 raise TokenizerError(f"the chat template's line {error.lineno}: {error.message}") from error
             hf.chat_template = override
-        self._hf = hf
+        self._program = TemplateProgram(hf)
         self._openings: dict[tuple[str, bool, str], str] = {}
         template = hf.chat_template
         #: The template's text; of several named ones (such as tool_use), all of them; "" where there is none.
@@ -70,7 +71,7 @@ class ChatTemplate:
         self._form = MessageForm.of(
             self.source,
             hf.get_added_vocab(),
-            lambda messages: self._hf.apply_chat_template(messages, tokenize=False),
+            self._program.render,
         )
 
     def render(self, conversation: Conversation) -> Rendered:
@@ -159,15 +160,12 @@ class ChatTemplate:
     def _rendered(
         self, conversation: Conversation, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
     ) -> str:
-        rendered: str = self._hf.apply_chat_template(
+        return self._program.render(
             messages,
-            # Where there are several templates, tool_use is picked for tools, and default without.
-            tools=tools or None,
-            tokenize=False,
+            tools,
+            conversation.variables,
             add_generation_prompt=conversation.generation_prompt,
-            **conversation.variables,
         )
-        return rendered
 
 
 def _refusal(field: str, reason: str) -> ServiceError:

@@ -42,9 +42,13 @@ class _Writer:
             raise invalid(f"{path}.role", f"{path}.role is no role that is known")
         if role == "developer" and not self._form.developer:
             role = "system"
-        if role != "assistant":
+        # Nothing but role and content, as most messages are.
+        is_plain = len(message.ListFields()) == 2 and len(message.content) > 0
+        if role != "assistant" and not is_plain:
             _check_not_assistant(message, path)
         written: dict[str, Any] = {"role": role, "content": self._content(message, role, path)}
+        if is_plain and message.role != pb.ROLE_FUNCTION:
+            return written
         if message.HasField("name"):
             written["name"] = message.name
         if message.role == pb.ROLE_FUNCTION:
@@ -59,13 +63,16 @@ class _Writer:
         return written
 
     def _content(self, message: pb.Message, role: str, path: str) -> Any:
-        parts = [self._part(part, role, f"{path}.content[{i}]") for i, part in enumerate(message.content)]
+        # Of developers as of systems, whose messages they are to most templates.
+        form = self._form.parts["system" if role == "developer" else role]
+        content = message.content
+        if len(content) == 1 and form != "always" and content[0].WhichOneof("part") == "text":
+            return content[0].text
+        parts = [self._part(part, role, f"{path}.content[{i}]") for i, part in enumerate(content)]
         if not parts:
             parts = [{"type": "text", "text": _text_of_none(message, path)}]
         if any(part["type"] != "text" for part in parts):
             return parts
-        # Of developers as of systems, whose messages they are to most templates.
-        form = self._form.parts["system" if role == "developer" else role]
         if form == "always" or (form == "several" and len(parts) > 1):
             return parts
         # As SGLang's own server joins them.

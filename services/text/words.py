@@ -96,10 +96,11 @@ class _AddedTokens:
         if self._cut is None:
             return between(text)
         first, *others = self._cut(text)
-        ids = between(first)
+        ids = between(first) if first else []
         for index in range(0, len(others), 2):
             ids.append(self._ids[others[index]])
-            ids += between(others[index + 1])
+            if rest := others[index + 1]:
+                ids += between(rest)
         return ids
 
 
