@@ -17,7 +17,7 @@ from services.text.output.parser import OutputParser
 from services.work import FINISH_REASONS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnswerOptions:
     """How answers are told.
 
@@ -68,9 +68,8 @@ class AnswerReader:
             return sampling_pb2.FINISH_REASON_TOOL_CALLS
         return FINISH_REASONS[piece.finish]
 
-    def delta(self, events: Iterable[Event]) -> pb.ChatDelta:
+    def write_delta(self, delta: pb.ChatDelta, events: Iterable[Event]) -> None:
         """What is new, as a stream tells it."""
-        delta = pb.ChatDelta()
         for event in events:
             match event:
                 case Content(text):
@@ -86,11 +85,13 @@ class AnswerReader:
                     call.function.arguments = ""
                 case CallArguments(index, text):
                     self._call_delta(delta, index).arguments += text
-        return delta
 
-    def message(self, events: Sequence[Event]) -> pb.AssistantMessage:
+    def write_message(self, message: pb.AssistantMessage, events: Sequence[Event]) -> None:
         """The whole answer, of all its events."""
-        message = pb.AssistantMessage(role=message_pb2.ROLE_ASSISTANT)
+        message.role = message_pb2.ROLE_ASSISTANT
+        if self._parser is None:
+            message.content = "".join([event.text for event in events if isinstance(event, Content)])
+            return
         content = "".join(event.text for event in events if isinstance(event, Content))
         reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
         calls = {
@@ -114,7 +115,6 @@ class AnswerReader:
             message.function_call.CopyFrom(calls[0].function)
         else:
             message.tool_calls.extend(calls.values())
-        return message
 
     def _told(self, events: Sequence[Event], *, last: bool) -> list[Event]:
         """The events as they are told: calls with an id, reasoning where and when it is wanted."""

@@ -94,23 +94,23 @@ class ChatAnswer:
         finally:
             await pieces.aclose()
         if request.stream_options.include_usage:
-            yield pb.ChatCompletionChunk(
-                id=self.id, created=work.created, model=request.model, usage=self._usage()
-            )
+            last = self._new_chunk()
+            self._write_usage(last.usage)
+            yield last
 
     def completion(self) -> pb.ChatCompletion:
         """The whole answer, once it was generated (of one that was streamed, where its pieces were kept)."""
-        return pb.ChatCompletion(
-            id=self.id,
-            created=self.work.created,
-            model=self.request.model,
-            choices=[self._choice(index) for index in range(self.work.n)],
-            usage=self._usage(),
-            prompt_token_ids=self.work.prompts[0] if self._token_ids else (),
-        )
+        completion = pb.ChatCompletion(id=self.id, created=self.work.created, model=self.request.model)
+        # Filled in where they are: a message that is given to another one is copied.
+        for index in range(self.work.n):
+            self._write_choice(completion.choices.add(), index)
+        self._write_usage(completion.usage)
+        if self._token_ids:
+            completion.prompt_token_ids.extend(self.work.prompts[0])
+        return completion
 
-    def _usage(self) -> sampling_pb2.Usage:
-        return self.work.usage(sum(reader.reasoning_tokens for reader in self._readers))
+    def _write_usage(self, usage: sampling_pb2.Usage) -> None:
+        self.work.write_usage(usage, sum([reader.reasoning_tokens for reader in self._readers]))
 
     def _keep(self, index: int, piece: Piece, events: list[Event]) -> None:
         self._pieces[index].append(piece)
@@ -122,16 +122,23 @@ class ChatAnswer:
         events = self._readers[index].read(piece)
         if self.keep:
             self._keep(index, piece, events)
-        choice = self._chunk_choice(index, piece, events, first=index not in self._begun)
-        if choice is None:
+        first = index not in self._begun
+        logprobs = chat_logprobs([piece.logprobs], self.work.model.text.tokenizer) if piece.logprobs else None
+        if not (events or first or logprobs or piece.finish or self._token_ids):
             return None
         self._begun.add(index)
-        chunk = pb.ChatCompletionChunk(
-            id=self.id, created=self.work.created, model=self.request.model, choices=[choice]
-        )
+        chunk = self._new_chunk()
+        choice = chunk.choices.add(index=index, logprobs=logprobs)
+        self._write_delta(choice.delta, index, piece, events, first=first)
+        self._write_end(choice, index, piece)
+        if self._token_ids:
+            choice.token_ids.extend(piece.token_ids)
         if self._continuous:
-            chunk.usage.CopyFrom(self._usage())
+            self._write_usage(chunk.usage)
         return chunk
+
+    def _new_chunk(self) -> pb.ChatCompletionChunk:
+        return pb.ChatCompletionChunk(id=self.id, created=self.work.created, model=self.request.model)
 
     @property
     def _is_plain(self) -> bool:
@@ -140,50 +147,43 @@ class ChatAnswer:
 
     def _text_sender(self, sink: MessageSink) -> TextSender:
         """What sends chunks of plain content."""
-        choice = pb.ChatChunkChoice(delta=pb.ChatDelta(content=""))
-        chunk = pb.ChatCompletionChunk(
-            id=self.id, created=self.work.created, model=self.request.model, choices=[choice]
-        )
-        return sink.text(chunk, chunk.choices[0].delta, "content")
+        chunk = self._new_chunk()
+        return sink.text(chunk, chunk.choices.add().delta, "content")
 
-    def _chunk_choice(
-        self, index: int, piece: Piece, events: list[Event], *, first: bool
-    ) -> pb.ChatChunkChoice | None:
-        """What a piece adds to a stream; None where that is nothing yet."""
-        reader = self._readers[index]
-        logprobs = chat_logprobs([piece.logprobs], self.work.model.text.tokenizer) if piece.logprobs else None
-        if not (events or first or logprobs or piece.finish or self._token_ids):
-            return None
-        plain = self.form is None
-        delta = pb.ChatDelta(content=piece.text or None) if plain else reader.delta(events)
+    def _write_delta(
+        self, delta: pb.ChatDelta, index: int, piece: Piece, events: list[Event], *, first: bool
+    ) -> None:
+        """What a piece adds to a stream."""
+        # It is there, though it be empty.
+        delta.SetInParent()
+        if self.form is not None:
+            self._readers[index].write_delta(delta, events)
+        elif piece.text:
+            delta.content = piece.text
         if first:
             delta.role = message_pb2.ROLE_ASSISTANT
             if not events:
                 delta.content = ""
-        choice = pb.ChatChunkChoice(index=index, delta=delta, logprobs=logprobs)
-        if self._token_ids:
-            choice.token_ids.extend(piece.token_ids)
-        if piece.finish:
-            choice.finish_reason = reader.finish_reason(piece)
-            matched = matched_stop(piece)
-            if matched is not None:
-                choice.matched_stop.CopyFrom(matched)
-            if piece.error is not None:
-                choice.error.CopyFrom(piece.error.to_status())
-        return choice
 
-    def _choice(self, index: int) -> pb.ChatChoice:
-        pieces, reader = self._pieces[index], self._readers[index]
-        last = pieces[-1]
-        choice = pb.ChatChoice(
-            index=index,
-            message=reader.message(self._events[index]),
-            logprobs=chat_logprobs([piece.logprobs for piece in pieces], self.work.model.text.tokenizer),
-            finish_reason=reader.finish_reason(last),
-            matched_stop=matched_stop(last),
-            error=last.error.to_status() if last.error else None,
-        )
+    def _write_end(self, choice: pb.ChatChunkChoice | pb.ChatChoice, index: int, last: Piece) -> None:
+        """Why the answer ended, where it did with this piece."""
+        if not last.finish:
+            return
+        choice.finish_reason = self._readers[index].finish_reason(last)
+        matched = matched_stop(last)
+        if matched is not None:
+            choice.matched_stop.CopyFrom(matched)
+        if last.error is not None:
+            choice.error.CopyFrom(last.error.to_status())
+
+    def _write_choice(self, choice: pb.ChatChoice, index: int) -> None:
+        pieces = self._pieces[index]
+        choice.index = index
+        self._readers[index].write_message(choice.message, self._events[index])
+        logprobs = chat_logprobs([piece.logprobs for piece in pieces], self.work.model.text.tokenizer)
+        if logprobs is not None:
+            choice.logprobs.CopyFrom(logprobs)
+        self._write_end(choice, index, pieces[-1])
         if self._token_ids:
             for piece in pieces:
                 choice.token_ids.extend(piece.token_ids)
-        return choice

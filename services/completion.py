@@ -37,16 +37,12 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         collected = await work.collect()
         if work.n > n:
             collected = best(collected, work.n, n)
-        return pb.Completion(
-            id=new_id("cmpl"),
-            created=work.created,
-            model=request.model,
-            choices=[
-                writer.choice(index, pieces)
-                for index, (writer, pieces) in enumerate(zip(_writers(request, work), collected, strict=True))
-            ],
-            usage=work.usage(),
-        )
+        completion = pb.Completion(id=new_id("cmpl"), created=work.created, model=request.model)
+        # Filled in where they are: a message that is given to another one is copied.
+        for index, (writer, pieces) in enumerate(zip(_writers(request, work), collected, strict=True)):
+            writer.write(completion.choices.add(), index, pieces)
+        work.write_usage(completion.usage)
+        return completion
 
     async def StreamCompletion(
         self, request: pb.CreateCompletionRequest, context: Any
@@ -59,13 +55,11 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
 
         def chunk(numbered: tuple[int, Piece]) -> pb.CompletionChunk:
             index, piece = numbered
-            return pb.CompletionChunk(
-                id=completion_id,
-                created=work.created,
-                model=request.model,
-                choices=[writers[index].choice(index, [piece])],
-                usage=work.usage() if continuous else None,
-            )
+            chunk = pb.CompletionChunk(id=completion_id, created=work.created, model=request.model)
+            writers[index].write(chunk.choices.add(), index, [piece])
+            if continuous:
+                work.write_usage(chunk.usage)
+            return chunk
 
         chunks: Stage[tuple[int, Piece], pb.CompletionChunk] = Stage(chunk)
         sink = message_sink(context)
@@ -86,9 +80,9 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         finally:
             await pieces.aclose()
         if request.stream_options.include_usage:
-            yield pb.CompletionChunk(
-                id=completion_id, created=work.created, model=request.model, usage=work.usage()
-            )
+            last = pb.CompletionChunk(id=completion_id, created=work.created, model=request.model)
+            work.write_usage(last.usage)
+            yield last
 
     async def _prepare(self, request: pb.CreateCompletionRequest, *, stream: bool) -> Work:
         model = self._catalog.find(request.model, request.lora_path or None)

@@ -22,11 +22,12 @@ class ChoiceWriter:
         self._with_tokens = prompt is not None
         self._prompt = prompt
 
-    def choice(self, index: int, pieces: Sequence[Piece]) -> pb.CompletionChoice:
-        """The choice of these pieces, which go on from those before."""
+    def write(self, choice: pb.CompletionChoice, index: int, pieces: Sequence[Piece]) -> None:
+        """Fill in the choice of these pieces, which go on from those before."""
         last = pieces[-1]
         text = last.text if len(pieces) == 1 else "".join([piece.text for piece in pieces])
-        choice = pb.CompletionChoice(index=index, text=self._echoed + text)
+        choice.index = index
+        choice.text = self._echoed + text
         if last.finish is not None:
             choice.finish_reason = FINISH_REASONS[last.finish]
             if (matched := matched_stop(last)) is not None:
@@ -41,4 +42,3 @@ class ChoiceWriter:
         if self._with_tokens:
             for piece in pieces:
                 choice.token_ids.extend(piece.token_ids)
-        return choice

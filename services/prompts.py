@@ -13,13 +13,13 @@ from services.runtimes.base import Medium
 from services.template_variables import template_variables
 from services.text.model_text import ModelText
 from services.text.template import Conversation
-from services.tool_choice import Tools
+from services.tool_choice import NO_TOOLS, Tools
 
 #: Characters of a prompt given as tokens that are looked at for what it has of the answer already.
 _END = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """A prompt: its tokens; `end`, the text at its end that belongs to the answer already, such as what opens
     its reasoning; and its media, in order."""
@@ -66,7 +66,7 @@ async def completion_tokens(
 ) -> list[list[int]]:
     """The prompts of a text completion; where there are none, its messages, rendered: text alone."""
     if not prompts:
-        prompt = await chat_prompt(text, tokenize_pb2.CountTokensRequest(messages=messages), Tools())
+        prompt = await chat_prompt(text, tokenize_pb2.CountTokensRequest(messages=messages), NO_TOOLS)
         return [list(prompt.token_ids)]
     return [await _tokens(text, prompt, index) for index, prompt in enumerate(prompts)]
 

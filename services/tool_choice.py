@@ -49,6 +49,9 @@ class Tools:
     legacy: bool = False
 
 
+NO_TOOLS = Tools()
+
+
 def tools_of(request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest) -> Tools:
     """The tools of a request and its choice among them.
 
@@ -98,7 +101,7 @@ def _by_mode(shown: Sequence[Function], allowed: Sequence[Function], mode: Mode 
     if mode == "required" and not shown:
         raise invalid(field, f"{field} is required, and the request has no tools")
     if mode == "none" or not shown:
-        return Tools()
+        return NO_TOOLS
     return Tools(tuple(shown), tuple(allowed), Choice(mode))
 
 

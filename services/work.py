@@ -109,20 +109,17 @@ class Work:
             await pieces.aclose()
         return collected
 
-    def usage(self, reasoning_tokens: int = 0) -> sampling_pb2.Usage:
+    def write_usage(self, usage: sampling_pb2.Usage, reasoning_tokens: int = 0) -> None:
         """Tokens read, and written so far; `reasoning_tokens` of these were reasoning."""
         told = self._prompt_tokens
         completion_tokens = self._relay.completion_tokens
         prompt_tokens = sum([told.get(index, len(prompt)) for index, prompt in enumerate(self.prompts)])
-        usage = sampling_pb2.Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=prompt_tokens + completion_tokens,
-        )
+        usage.prompt_tokens = prompt_tokens
+        usage.completion_tokens = completion_tokens
+        usage.total_tokens = prompt_tokens + completion_tokens
         # Set, though it be to 0: the details are there.
         usage.prompt_tokens_details.cached_tokens = sum(self._cached_tokens.values())
         usage.completion_tokens_details.reasoning_tokens = reasoning_tokens
-        return usage
 
     def _count(self, index: int, piece: Piece) -> None:
         self._relay.completion_tokens += len(piece.token_ids)

@@ -107,10 +107,13 @@ class ModelText:
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. A long one does not stall the event loop."""
         is_quick = self.tokenizer.encodes_words and text.isascii()
-        return await _off_loop(
-            len(text) // _QUICKER if is_quick else len(text),
-            lambda: self.tokenizer.encode(text, add_special_tokens=add_special_tokens),
-        )
+
+        def encode() -> list[int]:
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+        if len(text) <= _INLINE_CHARACTERS * (_QUICKER if is_quick else 1):
+            return encode()
+        return await _in_thread(encode)
 
     async def encode_chat(self, conversation: Conversation) -> tuple[Rendered, list[int]]:
         """A conversation, rendered, and its token ids; raises as `ChatTemplate.render` does."""
@@ -120,13 +123,13 @@ class ModelText:
             # The template writes the special tokens itself.
             return rendered, self.tokenizer.encode(rendered.text, add_special_tokens=False)
 
-        size = sum(message.ByteSize() for message in conversation.messages)
-        return await _off_loop(size + len(conversation.functions) * _FUNCTION_CHARACTERS, encode)
+        size = sum([message.ByteSize() for message in conversation.messages])
+        if size + len(conversation.functions) * _FUNCTION_CHARACTERS <= _INLINE_CHARACTERS:
+            return encode()
+        return await _in_thread(encode)
 
 
-async def _off_loop(size: int, encode: Callable[[], _Encoded]) -> _Encoded:
-    if size <= _INLINE_CHARACTERS:
-        return encode()
+async def _in_thread(encode: Callable[[], _Encoded]) -> _Encoded:
     return await asyncio.get_running_loop().run_in_executor(_threads, encode)
 
 

@@ -25,7 +25,8 @@ _MOST_OPENINGS = 256
 _LONGEST_KEY = 512
 
 
-@dataclass(frozen=True)
+# Neither this nor what is rendered is frozen: that costs a microsecond a request.
+@dataclass(slots=True)
 class Conversation:
     """What a template renders: messages, the functions that are shown, and further variables.
 
@@ -40,7 +41,7 @@ class Conversation:
     continue_final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rendered:
     """A prompt's text. `begun` is what it has of the answer already, at its end: what opens the assistant's
     message, or what there is of the one that is gone on with. It has no text of other messages, which may

@@ -33,8 +33,11 @@ class TemplateProgram:
             "add_generation_prompt": add_generation_prompt,
         }
         _check_documents(values["documents"])
-        # Shared: the environment's own are among them. To merge them is most of what a short prompt takes.
-        return "".join(template.root_render_func(template.new_context(values, shared=True)))
+        # As `Template.render` does, but the environment's own values are merged in before: that takes longer
+        # than a short prompt.
+        environment = template.environment
+        context = environment.context_class(environment, values, template.name, template.blocks)
+        return "".join(template.root_render_func(context))
 
     def _compile(self, with_tools: bool) -> tuple[jinja2.Template, dict[str, Any]]:
         from transformers.utils.chat_template_utils import _compile_jinja_template
