@@ -1,12 +1,12 @@
 """Messages written as server-sent events at once, where the HTTP server has a way to do so."""
 
-import secrets
 from collections.abc import Callable
 
 import orjson
 from google.protobuf.message import Message
 
 from rest_bridge.exchange import Exchange
+from services.random_id import random_id
 from services.text_sender import TextSender
 
 
@@ -46,7 +46,7 @@ class EventSink:
 
     def text(self, message: Message, place: Message, field: str) -> TextSender:
         # No text of the message's own is this one.
-        mark = secrets.token_hex(16)
+        mark = random_id()
         setattr(place, field, mark)
         before, after = self._encode(message).split(orjson.dumps(mark))
         self._texts = TextEvents(self._exchange, before, after)

@@ -2,13 +2,13 @@
 deadline, and whether the body is JSON. Headers not named here go no further.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rest_bridge import prefer
 from rest_bridge.errors import HttpError
+from services.random_id import random_id
 
 REQUEST_ID = "x-request-id"
 
@@ -106,7 +106,7 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
             metadata.append((key, value.decode("ascii")))
     given = values.get(b"x-request-id")
     is_given = given is not None and _ID.fullmatch(given)
-    request_id = given.decode("ascii") if given is not None and is_given else os.urandom(16).hex()
+    request_id = given.decode("ascii") if given is not None and is_given else random_id()
     metadata.append((REQUEST_ID, request_id))
     return RequestHead(request_id, metadata, values, headers)
 

@@ -4,7 +4,6 @@ checked requests, deadlines, and one mapping of errors to google.rpc.Status.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from grpc_status import rpc_status
 from services.alarms import Alarms
 from services.errors import ServiceError
 from services.limits import check_limits
+from services.random_id import random_id
 
 log = logging.getLogger("inferd.rpc")
 
@@ -209,7 +209,7 @@ def _request_id(context: Any) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID:
             return str(value)
-    return secrets.token_hex(16)
+    return random_id()
 
 
 async def _abort(context: Any, error: ServiceError) -> Any:

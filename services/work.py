@@ -1,6 +1,5 @@
 """One completion request, ready to run: what chat and text completion have in common."""
 
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from services.generation import generate
 from services.interleave import interleave
 from services.piece_reader import Piece
 from services.piece_relay import PieceRelay
+from services.random_id import random_id
 from services.runtimes.base import GenerateRequest, Medium, SamplingParams
 from services.sampling import ignored_fields
 from services.stream import Stream
@@ -110,7 +110,7 @@ class Work:
         return collected
 
     def write_usage(self, usage: sampling_pb2.Usage, reasoning_tokens: int = 0) -> None:
-        """Tokens read, and written so far; `reasoning_tokens` of these were reasoning."""
+        """Fill in the tokens read, and written so far; `reasoning_tokens` of these were reasoning."""
         told = self._prompt_tokens
         completion_tokens = self._relay.completion_tokens
         prompt_tokens = sum([told.get(index, len(prompt)) for index, prompt in enumerate(self.prompts)])
@@ -186,4 +186,4 @@ def matched_stop(piece: Piece) -> sampling_pb2.MatchedStop | None:
 
 def new_id(prefix: str) -> str:
     """An id such as "chatcmpl-" and 32 hexadecimal digits."""
-    return f"{prefix}-{os.urandom(16).hex()}"
+    return f"{prefix}-{random_id()}"

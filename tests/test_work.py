@@ -79,9 +79,12 @@ async def test_usage_counts_what_the_runtime_says_it_read_and_saves_nothing_twic
 
     replicas = Scripted(answer)
     work = Work(model_of(small_text, replicas), [[3, 4], [6, 7, 8]], SamplingParams(4), n=2, stream=False)
-    assert work.usage().total_tokens == 5
+    before, after = sampling_pb2.Usage(), sampling_pb2.Usage()
+    work.write_usage(before)
+    assert before.total_tokens == 5
     await work.collect()
-    assert work.usage(reasoning_tokens=3) == sampling_pb2.Usage(
+    work.write_usage(after, reasoning_tokens=3)
+    assert after == sampling_pb2.Usage(
         prompt_tokens=103,
         completion_tokens=8,
         total_tokens=111,

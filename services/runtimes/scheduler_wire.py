@@ -5,7 +5,6 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 """
 
 import logging
-import os
 
 import grpc
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
@@ -13,6 +12,7 @@ from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from services.errors import ServiceError
 from services.http2.client_call import CallFailed
 from services.http2.framing import Metadata
+from services.random_id import random_id
 from services.runtimes.base import Constraint, GenerateRequest, SamplingParams
 from services.runtimes.engine_errors import (
     aborted,
@@ -47,7 +47,7 @@ def to_message(request: GenerateRequest) -> pb.GenerateRequest:
     because it aborts by prefix.
     """
     message = pb.GenerateRequest(
-        request_id=os.urandom(16).hex(),
+        request_id=random_id(),
         return_logprob=request.logprobs or request.prompt_logprobs,
         # Where logprobs of the prompt begin; -1 is after it. They cost the prefix cache.
         logprob_start_len=0 if request.prompt_logprobs else -1,
