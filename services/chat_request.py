@@ -63,7 +63,7 @@ async def prepare_chat(
 def _check(request: pb.CreateChatCompletionRequest) -> None:
     if request.top_logprobs and not request.logprobs:
         raise invalid("top_logprobs", "top_logprobs needs logprobs to be true")
-    for index, modality in enumerate(request.modalities):
+    for index, modality in enumerate(request.modalities[:]):
         if modality != "text":
             field = f"modalities[{index}]"
             raise invalid(field, f"{field}: only text is served, not {modality!r}", "UNSUPPORTED_PARAMETER")

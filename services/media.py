@@ -41,7 +41,7 @@ class MediaReader:
         self._kinds = kinds
         self._fetcher = fetcher
 
-    def check(self, messages: Iterable[pb.Message]) -> list[Medium | RemoteImage]:
+    def check(self, messages: Sequence[pb.Message]) -> list[Medium | RemoteImage]:
         """The media, in order; those that are given by a URL are not fetched yet.
 
         Raises ServiceError INVALID_ARGUMENT naming a part that cannot be taken.
@@ -145,7 +145,7 @@ class MediaReader:
         return file
 
 
-def refuse_media(messages: Iterable[pb.Message]) -> None:
+def refuse_media(messages: Sequence[pb.Message]) -> None:
     """Raise INVALID_ARGUMENT for messages that have media: they are for chat completions alone."""
     for _, _, field in _media_parts(messages):
         raise invalid(
@@ -179,10 +179,10 @@ _PLURALS: dict[Literal["image", "audio"], str] = {"image": "images", "audio": "r
 
 
 def _media_parts(
-    messages: Iterable[pb.Message],
+    messages: Sequence[pb.Message],
 ) -> Iterable[tuple[Literal["image", "audio"], pb.ContentPart, str]]:
-    for at, message in enumerate(messages):
-        for index, part in enumerate(message.content):
+    for at, message in enumerate(messages[:]):
+        for index, part in enumerate(message.content[:]):
             match part.WhichOneof("part"):
                 case "image_url":
                     yield "image", part, f"messages[{at}].content[{index}].image_url"

@@ -68,7 +68,7 @@ async def completion_tokens(
     if not prompts:
         prompt = await chat_prompt(text, tokenize_pb2.CountTokensRequest(messages=messages), NO_TOOLS)
         return [list(prompt.token_ids)]
-    return [await _tokens(text, prompt, index) for index, prompt in enumerate(prompts)]
+    return [await _tokens(text, prompt, index) for index, prompt in enumerate(prompts[:])]
 
 
 async def _tokens(text: ModelText, prompt: prompt_pb2.Prompt, index: int) -> list[int]:

@@ -61,7 +61,7 @@ def tools_of(request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountT
     if not (request.functions or request.HasField("function_call")):
         given = [
             (_function_of(tool, f"tools[{i}]"), f"tools[{i}].function")
-            for i, tool in enumerate(request.tools)
+            for i, tool in enumerate(request.tools[:])
         ]
         return _chosen(_functions(given), request.tool_choice)
     if request.tools or request.HasField("tool_choice"):

@@ -123,7 +123,7 @@ class ModelText:
             # The template writes the special tokens itself.
             return rendered, self.tokenizer.encode(rendered.text, add_special_tokens=False)
 
-        size = sum([message.ByteSize() for message in conversation.messages])
+        size = sum([message.ByteSize() for message in conversation.messages[:]])
         if size + len(conversation.functions) * _FUNCTION_CHARACTERS <= _INLINE_CHARACTERS:
             return encode()
         return await _in_thread(encode)

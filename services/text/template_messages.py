@@ -5,7 +5,7 @@ What a template's own form is, it is told; it renders nothing.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import orjson
@@ -25,10 +25,10 @@ _ROLE_NAMES = {
 _NINE_CHARACTERS = re.compile(r"[a-zA-Z0-9]{9}")
 
 
-def template_messages(messages: Iterable[pb.Message], form: MessageForm) -> list[dict[str, Any]]:
+def template_messages(messages: Sequence[pb.Message], form: MessageForm) -> list[dict[str, Any]]:
     """The messages in a template's form. Raises ServiceError INVALID_ARGUMENT naming what is no message."""
     writer = _Writer(form)
-    return [writer.message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    return [writer.message(message, f"messages[{index}]") for index, message in enumerate(messages[:])]
 
 
 class _Writer:
