@@ -135,6 +135,24 @@ def test_a_full_table_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tokenizer.encode(text, add_special_tokens=False) == tokenizer.backend.encode(text).ids[1:-1]
 
 
+def test_what_is_kept_is_the_same_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = _backend(_CUTS["gpt2"])
+    turns = [f"<|im_start|>Größe {turn}, it's\n<|im_end|>it's {turn}" for turn in range(50)]
+    chats = ["".join(turns[:end]) for end in range(50)] * 2
+    expected = [backend.encode(chat, add_special_tokens=False).ids for chat in chats]
+    for most in (2_000_000, 100, 0):
+        monkeypatch.setattr(words_module, "_MAX_KEPT", most)
+        tokenizer = _tokenizer(backend)
+        for chat, ids in zip(chats, expected, strict=True):
+            found = tokenizer.encode(chat, add_special_tokens=False)
+            assert found == ids
+            # The caller's own.
+            found.clear()
+        words = tokenizer._words
+        assert words is not None
+        assert sum(map(len, words._kept)) <= most + 100
+
+
 def _changed(**parts: object) -> Tokenizer:
     backend = _backend(_bytes(use_regex=True))
     for name, part in parts.items():

@@ -124,9 +124,14 @@ class ModelText:
             return rendered, self.tokenizer.encode(rendered.text, add_special_tokens=False)
 
         size = sum([message.ByteSize() for message in conversation.messages[:]])
-        if size + len(conversation.functions) * _FUNCTION_CHARACTERS <= _INLINE_CHARACTERS:
-            return encode()
-        return await _in_thread(encode)
+        size += len(conversation.functions) * _FUNCTION_CHARACTERS
+        if size > _INLINE_CHARACTERS and not (
+            size <= _INLINE_CHARACTERS * _QUICKER
+            and self.tokenizer.encodes_words
+            and all(part.text.isascii() for message in conversation.messages for part in message.content)
+        ):
+            return await _in_thread(encode)
+        return encode()
 
 
 async def _in_thread(encode: Callable[[], _Encoded]) -> _Encoded:

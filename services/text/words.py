@@ -21,6 +21,8 @@ _MAX_LENGTH = 48
 #: this, in characters (some 2 ms), and all of a text with a longer word (1 ms).
 _MAX_TEXT = 65_536
 _MAX_WORD = 4096
+#: Characters of texts between added tokens whose ids are kept: with the ids, some 10 MB.
+_MAX_KEPT = 2_000_000
 #: Added tokens that are looked for one by one.
 _MAX_ADDED = 4096
 
@@ -49,7 +51,10 @@ def words_of(backend: Backend, by_library: Encode) -> "Words | None":
 
 
 class Words:
-    """Encodes by the table what is ASCII, and by the library what is not, between the added tokens."""
+    """Encodes by the table what is ASCII, and by the library what is not, between the added tokens.
+
+    What is between them is kept: a chat's earlier messages, and system prompts, come again with each request.
+    """
 
     def __init__(self, backend: Backend, by_library: Encode) -> None:
         """Raises UnknownForm."""
@@ -62,14 +67,29 @@ class Words:
         self._by_library = by_library
         self._before, self._after = _around(by_library)
         self._added, self._added_later = _added_tokens(backend)
+        self._kept: dict[str, Sequence[int]] = {}
+        self._kept_characters = 0
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text; added tokens written out in it are recognised."""
         ids = self._added.encode(text, self._between)
         return self._before + ids + self._after if add_special_tokens else ids
 
-    def _between(self, text: str) -> list[int]:
-        if len(text) > _MAX_TEXT or not text.isascii():
+    def _between(self, text: str) -> Sequence[int]:
+        ids = self._kept.get(text)
+        if ids is None:
+            if len(text) > _MAX_TEXT:
+                return self._by_library(text, add_special_tokens=False)
+            ids = tuple(self._encode(text))
+            if self._kept_characters > _MAX_KEPT:
+                self._kept.clear()
+                self._kept_characters = 0
+            self._kept[text] = ids
+            self._kept_characters += len(text)
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        if not text.isascii():
             return self._by_library(text, add_special_tokens=False)
         return self._added_later.encode(text, self._in_words)
 
@@ -91,12 +111,12 @@ class _AddedTokens:
         longest = sorted(ids, key=len, reverse=True)
         self._cut = re.compile(f"({'|'.join(map(re.escape, longest))})").split if ids else None
 
-    def encode(self, text: str, between: Callable[[str], list[int]]) -> list[int]:
+    def encode(self, text: str, between: Callable[[str], Sequence[int]]) -> list[int]:
         """Token ids of a text, where `between` encodes what is between them."""
         if self._cut is None:
-            return between(text)
+            return list(between(text))
         first, *others = self._cut(text)
-        ids = between(first) if first else []
+        ids = list(between(first)) if first else []
         for index in range(0, len(others), 2):
             ids.append(self._ids[others[index]])
             if rest := others[index + 1]:
