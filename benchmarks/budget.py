@@ -347,7 +347,7 @@ async def tables(front: Front) -> str:
     """The page's tables."""
     where = f"{platform.machine()}, Python {platform.python_version()}"
     lines = [f"{datetime.now(UTC):%Y-%m-%d}, {where}; µs of CPU.", "", _interpreted_stages()]
-    for name in ("REST text stream", "REST chat stream", "REST unary", "gRPC unary"):
+    for name in ("REST text stream", "REST chat stream", "REST unary", "REST chat unary", "gRPC unary"):
         total, parts = await _parts(front, name)
         lines += [f"A request, {name}, its tokens apart, 8 at once:", "", "| part | µs |", "|---|---|"]
         order = [*(part for part, _ in _PARTS), _REST]
