@@ -129,7 +129,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._exchange is not None:
             self._exchange.close()
         if self._running is not None:
-            # It knows the cycle: they would wait for the garbage collector together.
+            # The exchange among them knows the cycle: both would wait for the garbage collector.
             self._running.scope.pop("extensions", None)
         self.server_state.total_requests += 1
         if self.transport.is_closing():

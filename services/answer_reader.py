@@ -89,10 +89,10 @@ class AnswerReader:
     def write_message(self, message: pb.AssistantMessage, events: Sequence[Event]) -> None:
         """The whole answer, of all its events."""
         message.role = message_pb2.ROLE_ASSISTANT
+        content = "".join([event.text for event in events if isinstance(event, Content)])
         if self._parser is None:
-            message.content = "".join([event.text for event in events if isinstance(event, Content)])
+            message.content = content
             return
-        content = "".join(event.text for event in events if isinstance(event, Content))
         reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
         calls = {
             event.index: message_pb2.ToolCall(

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import grpc
 import pytest
@@ -56,6 +56,16 @@ def garbage() -> Iterator[Callable[[], Counter[str]]]:
     gc.garbage.clear()
 
 
+async def leaves_nothing(ask: Callable[[], Awaitable[None]], garbage: Callable[[], Counter[str]]) -> None:
+    """Ask three times, after a first time that may leave what stays."""
+    await ask()
+    garbage()
+    for _ in range(3):
+        await ask()
+    await asyncio.sleep(0.05)
+    assert garbage() == {}
+
+
 @pytest.mark.parametrize("transport", ["in process"], indirect=True)
 @pytest.mark.parametrize("name", BY_REST)
 async def test_a_request_of_a_kept_connection(inferd: Inferd, garbage, name: str) -> None:
@@ -74,12 +84,7 @@ async def test_a_request_of_a_kept_connection(inferd: Inferd, garbage, name: str
             length = answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
             await reader.readexactly(int(length))
 
-    await ask()
-    garbage()
-    for _ in range(3):
-        await ask()
-    await asyncio.sleep(0.05)
-    assert garbage() == {}
+    await leaves_nothing(ask, garbage)
     writer.close()
     await writer.wait_closed()
     await asyncio.sleep(0.05)
@@ -111,9 +116,4 @@ async def test_a_call(inferd: Inferd, garbage, name: str) -> None:
                 else:
                     await call(request)
 
-        await ask()
-        garbage()
-        for _ in range(3):
-            await ask()
-        await asyncio.sleep(0.05)
-        assert garbage() == {}
+        await leaves_nothing(ask, garbage)

@@ -4,7 +4,7 @@ Reads configuration files only, never weights.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +106,11 @@ class ModelText:
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text. A long one does not stall the event loop."""
-        is_quick = self.tokenizer.encodes_words and text.isascii()
 
         def encode() -> list[int]:
             return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
-        if len(text) <= _INLINE_CHARACTERS * (_QUICKER if is_quick else 1):
-            return encode()
-        return await _in_thread(encode)
+        return encode() if self._is_short(len(text), (text,)) else await _in_thread(encode)
 
     async def encode_chat(self, conversation: Conversation) -> tuple[Rendered, list[int]]:
         """A conversation, rendered, and its token ids; raises as `ChatTemplate.render` does."""
@@ -125,13 +122,15 @@ class ModelText:
 
         size = sum([message.ByteSize() for message in conversation.messages[:]])
         size += len(conversation.functions) * _FUNCTION_CHARACTERS
-        if size > _INLINE_CHARACTERS and not (
-            size <= _INLINE_CHARACTERS * _QUICKER
-            and self.tokenizer.encodes_words
-            and all(part.text.isascii() for message in conversation.messages for part in message.content)
-        ):
-            return await _in_thread(encode)
-        return encode()
+        texts = (part.text for message in conversation.messages for part in message.content)
+        return encode() if self._is_short(size, texts) else await _in_thread(encode)
+
+    def _is_short(self, size: int, texts: Iterable[str]) -> bool:
+        """Whether a prompt of so many characters, with these texts, is encoded on the event loop."""
+        if size <= _INLINE_CHARACTERS:
+            return True
+        is_quick = size <= _INLINE_CHARACTERS * _QUICKER and self.tokenizer.encodes_words
+        return is_quick and all(map(str.isascii, texts))
 
 
 async def _in_thread(encode: Callable[[], _Encoded]) -> _Encoded:

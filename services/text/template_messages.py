@@ -42,13 +42,12 @@ class _Writer:
             raise invalid(f"{path}.role", f"{path}.role is no role that is known")
         if role == "developer" and not self._form.developer:
             role = "system"
-        # Nothing but role and content, as most messages are.
-        is_plain = len(message.ListFields()) == 2 and len(message.content) > 0
-        if role != "assistant" and not is_plain:
+        if len(message.ListFields()) == 2 and message.content and message.role != pb.ROLE_FUNCTION:
+            # Nothing but role and content, as most messages are.
+            return {"role": role, "content": self._content(message, role, path)}
+        if role != "assistant":
             _check_not_assistant(message, path)
         written: dict[str, Any] = {"role": role, "content": self._content(message, role, path)}
-        if is_plain and message.role != pb.ROLE_FUNCTION:
-            return written
         if message.HasField("name"):
             written["name"] = message.name
         if message.role == pb.ROLE_FUNCTION:

@@ -51,6 +51,7 @@ class TemplateProgram:
 
 
 def _check_documents(documents: Any) -> None:
+    """As transformers does."""
     if documents is not None and not (
         isinstance(documents, list) and all(isinstance(document, dict) for document in documents)
     ):

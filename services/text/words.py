@@ -67,29 +67,16 @@ class Words:
         self._by_library = by_library
         self._before, self._after = _around(by_library)
         self._added, self._added_later = _added_tokens(backend)
-        self._kept: dict[str, Sequence[int]] = {}
-        self._kept_characters = 0
+        self._kept = _Kept(self._encode)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text; added tokens written out in it are recognised."""
-        ids = self._added.encode(text, self._between)
+        ids = self._added.encode(text, self._kept.__getitem__)
         return self._before + ids + self._after if add_special_tokens else ids
 
-    def _between(self, text: str) -> Sequence[int]:
-        ids = self._kept.get(text)
-        if ids is None:
-            if len(text) > _MAX_TEXT:
-                return self._by_library(text, add_special_tokens=False)
-            ids = tuple(self._encode(text))
-            if self._kept_characters > _MAX_KEPT:
-                self._kept.clear()
-                self._kept_characters = 0
-            self._kept[text] = ids
-            self._kept_characters += len(text)
-        return ids
-
     def _encode(self, text: str) -> list[int]:
-        if not text.isascii():
+        """Of what is between added tokens."""
+        if len(text) > _MAX_TEXT or not text.isascii():
             return self._by_library(text, add_special_tokens=False)
         return self._added_later.encode(text, self._in_words)
 
@@ -121,6 +108,25 @@ class _AddedTokens:
             ids.append(self._ids[others[index]])
             if rest := others[index + 1]:
                 ids += between(rest)
+        return ids
+
+
+class _Kept(dict[str, Sequence[int]]):
+    """The token ids of texts, kept as they are asked for."""
+
+    def __init__(self, encode: Callable[[str], list[int]]) -> None:
+        super().__init__()
+        self._encode = encode
+        self._characters = 0
+
+    def __missing__(self, text: str) -> Sequence[int]:
+        ids = tuple(self._encode(text))
+        if len(text) <= _MAX_TEXT:
+            if self._characters > _MAX_KEPT:
+                self.clear()
+                self._characters = 0
+            self[text] = ids
+            self._characters += len(text)
         return ids
 
 
