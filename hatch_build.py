@@ -1,16 +1,20 @@
 """Compiles the token path when inferd is installed: the modules that have a declaration file (.pxd) beside
-them, by Cython. They are plain Python all the same, and run as such where there is no C compiler or Python.h.
+them, by Cython. They are plain Python all the same, and run as such if there is no C compiler or no Python.h.
 """
 
+import contextlib
+import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_PACKAGES = ("services", "rest_bridge")
+#: The folder of the import name `inferd`, whose links lead to the sources.
+_PACKAGES = Path("python")
 _DIRECTIVES = {
     "language_level": 3,
     # Types are those of the .pxd files: an annotation would refuse subclasses.
@@ -26,19 +30,18 @@ class TokenPath(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
-        root = Path(self.root)
-        for package in _PACKAGES:
-            for old in (root / package).rglob("*.so"):
-                old.unlink()
-        with tempfile.TemporaryDirectory() as folder:
+        root = Path(self.root) / _PACKAGES
+        for old in _files(root, ".so"):
+            old.unlink()
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(root):
             try:
-                built = _compile(root, Path(folder))
+                built = _compile(Path(folder))
             except _failures() as error:
                 print(f"inferd: the token path is not compiled: {error}", file=sys.stderr)
                 return
             for path in built:
                 shutil.copy(path, root / path.relative_to(Path(folder) / "lib"))
-        build_data["artifacts"] += [f"{package}/**/*.so" for package in _PACKAGES]
+        build_data["artifacts"] += [f"{_PACKAGES}/**/*.so"]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
@@ -49,15 +52,28 @@ def _failures() -> tuple[type[Exception], ...]:
     return errors.CCompilerError, errors.ExecError, errors.PlatformError
 
 
-def _compile(root: Path, folder: Path) -> list[Path]:
-    """The compiled modules, in a tree below `folder`/lib."""
+def _files(root: Path, suffix: str) -> Iterator[Path]:
+    """The files of that suffix below `root`, links to folders followed."""
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            if name.endswith(suffix):
+                yield Path(folder, name)
+
+
+def _compile(folder: Path) -> list[Path]:
+    """The compiled modules of the working directory's packages, in a tree below `folder`/lib."""
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 
-    sources = [path.with_suffix(".py") for package in _PACKAGES for path in (root / package).rglob("*.pxd")]
-    names = sorted(str(path.relative_to(root)) for path in sources)
-    extensions = [Extension(name[:-3].replace("/", "."), [name]) for name in names]
-    modules = cythonize(extensions, build_dir=str(folder / "c"), compiler_directives=_DIRECTIVES, quiet=True)
+    names = sorted(str(path.with_suffix("")) for path in _files(Path(), ".pxd"))
+    extensions = [Extension(name.replace("/", "."), [f"{name}.py"]) for name in names]
+    modules = cythonize(
+        extensions,
+        build_dir=str(folder / "c"),
+        compiler_directives=_DIRECTIVES,
+        quiet=True,
+        include_path=["."],
+    )
     for module in modules:
         # Debugging symbols are ten times the code.
         module.extra_compile_args = ["-O2", "-g0"]

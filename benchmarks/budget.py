@@ -25,17 +25,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inferd.rest_bridge.event_sink import TextEvents
+from inferd.rest_bridge.exchange import Exchange
+from inferd.services.generation.piece_relay import PieceRelay, TokenRelay
+from inferd.services.net.http2.client_call import ClientCall
+from inferd.services.net.http2.client_connection import ClientConnection
+from inferd.services.net.http2.connection import Connection
+from inferd.services.net.http2.server_call import ServerCall
+from inferd.services.net.http2.server_sink import ServerTexts
+from inferd.services.runtimes.short_way import ShortWay
+
 from benchmarks import paths
 from benchmarks.paths import Calls, Front, Turn
-from rest_bridge.event_sink import TextEvents
-from rest_bridge.exchange import Exchange
-from services.http2.client_call import ClientCall
-from services.http2.client_connection import ClientConnection
-from services.http2.connection import Connection
-from services.http2.server_call import ServerCall
-from services.http2.server_sink import ServerTexts
-from services.piece_relay import PieceRelay, TokenRelay
-from services.runtimes.short_way import ShortWay
 
 PAGE = Path(__file__).parents[1] / "docs" / "budget.md"
 _BEGIN, _END = "<!-- budget:begin -->\n", "<!-- budget:end -->"

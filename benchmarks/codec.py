@@ -10,11 +10,10 @@ from typing import Any
 import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from inferd.rest_bridge.decode import Decoder
+from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.json_body import parse
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, prompt_pb2, sampling_pb2
-
-from rest_bridge.decode import Decoder
-from rest_bridge.encode import Encoder
-from rest_bridge.json_body import parse
 
 TEXT = "Tell me, in a sentence or two, what a token is and why a model reads tokens and not letters. " * 2
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-_PACKAGES = ("services", "rest_bridge")
+_PACKAGES = ("inferd.services", "inferd.rest_bridge")
 
 
 class _Sources(importlib.machinery.PathFinder):
@@ -17,7 +17,7 @@ class _Sources(importlib.machinery.PathFinder):
     def find_spec(
         cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if path is None or fullname.partition(".")[0] not in _PACKAGES:
+        if path is None or not fullname.startswith(_PACKAGES):
             return None
         loader = (importlib.machinery.SourceFileLoader, importlib.machinery.SOURCE_SUFFIXES)
         for folder in path:
@@ -27,6 +27,6 @@ class _Sources(importlib.machinery.PathFinder):
         return None
 
 
-if any(name.partition(".")[0] in _PACKAGES for name in sys.modules):
+if any(name.startswith(_PACKAGES) for name in sys.modules):
     raise ImportError("inferd is imported already")
 sys.meta_path.insert(0, _Sources)

@@ -17,19 +17,18 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import uvloop
+from inferd.services.api.chat_request import prepare_chat
+from inferd.services.config import MediaConfig, ModelConfig, QueueConfig, RuntimeConfig
+from inferd.services.fleet.catalog import Catalog, ServedModel
+from inferd.services.fleet.replicas import Replicas
+from inferd.services.prompt.media import MediaReader
+from inferd.services.prompt.media_fetch import MediaFetcher
+from inferd.services.queue.job_queue import JobQueue
+from inferd.services.queue.submission import Submission
+from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, RuntimeInfo
+from inferd.services.text.model_text import ModelText
+from inferd.services.text.output.choose import choose_format
 from inferd.v1 import chat_pb2, message_pb2
-
-from services.catalog import Catalog, ServedModel
-from services.chat_request import prepare_chat
-from services.config import MediaConfig, ModelConfig, QueueConfig, RuntimeConfig
-from services.media import MediaReader
-from services.media_fetch import MediaFetcher
-from services.queue.job_queue import JobQueue
-from services.queue.submission import Submission
-from services.replicas import Replicas
-from services.runtimes.base import Delta, Finish, GenerateRequest, RuntimeInfo
-from services.text.model_text import ModelText
-from services.text.output.choose import choose_format
 
 #: Jobs of one measurement, each of about 2 kB; and how many clients bring them at once.
 JOBS, CLIENTS = 2000, 16

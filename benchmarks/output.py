@@ -8,9 +8,9 @@ import json
 import re
 import time
 
-from services.text.function import Function
-from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
-from services.text.output.parser import OutputParser
+from inferd.services.text.function import Function
+from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.parser import OutputParser
 
 TEXT = "A token is a piece of a word, and a model reads one after the other, 1 < 2 and so on. " * 20
 ARGUMENTS = {"city": TEXT, "days": 3, "places": [{"name": "Bern", "at": [46.9, 7.4]}] * 20}

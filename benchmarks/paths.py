@@ -16,6 +16,22 @@ from typing import Any, Protocol
 import hpack
 import uvloop
 from google.protobuf.message import Message
+from inferd.rest_bridge.app import create_app
+from inferd.rest_bridge.bridge import Bridge
+from inferd.rest_bridge.docs import docs_routes
+from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.http_protocol import HttpProtocol
+from inferd.rest_bridge.http_server import HttpServer
+from inferd.rest_bridge.openapi import document
+from inferd.rest_bridge.transport import InProcess
+from inferd.services.app.contract import QUEUED_JOB, SERVICES
+from inferd.services.app.grpc_services import create_methods
+from inferd.services.app.load_models import build_catalog
+from inferd.services.calls.methods import Methods
+from inferd.services.config import Config
+from inferd.services.net.http2.method import Method, method_of
+from inferd.services.net.http2.server_connection import ServerConnection
+from inferd.services.queue.job_queue import JobQueue
 from inferd.v1 import completion_pb2, prompt_pb2
 from tokenizers import Tokenizer
 from uvicorn.server import ServerState
@@ -25,22 +41,6 @@ from benchmarks.suite.answer import Answer
 from benchmarks.suite.model import tokenizer_folder
 from benchmarks.suite.runtime import Connection as EngineConnection
 from benchmarks.suite.runtime import Runtime as Engine
-from rest_bridge.app import create_app
-from rest_bridge.bridge import Bridge
-from rest_bridge.docs import docs_routes
-from rest_bridge.encode import Encoder
-from rest_bridge.http_protocol import HttpProtocol
-from rest_bridge.openapi import document
-from rest_bridge.server import HttpServer
-from rest_bridge.transport import InProcess
-from services.assembly import build_catalog
-from services.config import Config
-from services.contract import QUEUED_JOB, SERVICES
-from services.http2.method import Method, method_of
-from services.http2.server_connection import ServerConnection
-from services.methods import Methods
-from services.queue.job_queue import JobQueue
-from services.server import create_methods
 
 _FOLDER = Path(__file__).parents[1] / ".cache" / "bench" / "model"
 PROMPT = "The quick brown fox jumps over the lazy dog, and then it does so again."

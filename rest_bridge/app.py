@@ -4,13 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from inferd.rest_bridge.bridge import Bridge
+from inferd.rest_bridge.errors import HttpError, from_http
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from rest_bridge.bridge import Bridge
-from rest_bridge.errors import HttpError, from_http
 
 
 def create_app(

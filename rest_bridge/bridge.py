@@ -11,25 +11,24 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from inferd.rest_bridge import errors, query, sse
+from inferd.rest_bridge.decode import Decoder
+from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.errors import ErrorResponse, Headers, HttpError
+from inferd.rest_bridge.event_sink import EventSink
+from inferd.rest_bridge.events import event_encoder
+from inferd.rest_bridge.exchange import EXCHANGE, Exchange
+from inferd.rest_bridge.json_body import flag, parse
+from inferd.rest_bridge.message_reader import MessageReader
+from inferd.rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
+from inferd.rest_bridge.request_head import RequestHead, read_head
+from inferd.rest_bridge.response import Response, metadata_headers
+from inferd.rest_bridge.router import Match, Router
+from inferd.rest_bridge.routes import Route
+from inferd.rest_bridge.transport import Call, Reply, RpcFailed, Transport
+from inferd.services.errors import ServiceError
+from inferd.services.net.timeouts import Alarms
 from starlette.types import Receive, Scope, Send
-
-from rest_bridge import errors, query, sse
-from rest_bridge.decode import Decoder
-from rest_bridge.encode import Encoder
-from rest_bridge.errors import ErrorResponse, Headers, HttpError
-from rest_bridge.event_sink import EventSink
-from rest_bridge.events import event_encoder
-from rest_bridge.exchange import EXCHANGE, Exchange
-from rest_bridge.json_body import flag, parse
-from rest_bridge.message_reader import MessageReader
-from rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
-from rest_bridge.request_head import RequestHead, read_head
-from rest_bridge.response import Response, metadata_headers
-from rest_bridge.router import Match, Router
-from rest_bridge.routes import Route
-from rest_bridge.transport import Call, Reply, RpcFailed, Transport
-from services.alarms import Alarms
-from services.errors import ServiceError
 
 log = logging.getLogger("inferd.rest")
 

@@ -11,11 +11,10 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
-from rest_bridge import well_known
-from rest_bridge.json_body import bad_body
-from rest_bridge.json_faults import Mismatch, expected, required, shown, spoken, unknown_word
-from rest_bridge.json_scalars import (
+from inferd.rest_bridge import well_known
+from inferd.rest_bridge.json_body import bad_body
+from inferd.rest_bridge.json_faults import Mismatch, expected, required, shown, spoken, unknown_word
+from inferd.rest_bridge.json_scalars import (
     BITS,
     Convert,
     base64_bytes,
@@ -30,7 +29,7 @@ from rest_bridge.json_scalars import (
     string,
     word,
 )
-from rest_bridge.spelling import (
+from inferd.rest_bridge.spelling import (
     FieldSpelling,
     MessageSpelling,
     SpellingError,

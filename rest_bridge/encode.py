@@ -14,9 +14,8 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-
-from rest_bridge.errors import error_object
-from rest_bridge.spelling import FieldSpelling, MessageSpelling, enum_spelling, message_spelling
+from inferd.rest_bridge.errors import error_object
+from inferd.rest_bridge.spelling import FieldSpelling, MessageSpelling, enum_spelling, message_spelling
 
 #: Turns a field's value into what orjson writes. None: it is that already.
 _Convert = Callable[[Any], Any] | None

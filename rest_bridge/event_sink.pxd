@@ -1,5 +1,5 @@
-from rest_bridge.exchange cimport Exchange
-from services.text_sender cimport TextSender
+from inferd.rest_bridge.exchange cimport Exchange
+from inferd.services.net.text_sender cimport TextSender
 
 cdef class TextEvents(TextSender):
     cdef Exchange _exchange

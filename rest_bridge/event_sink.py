@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import orjson
 from google.protobuf.message import Message
-
-from rest_bridge.exchange import Exchange
-from services.random_id import random_id
-from services.text_sender import TextSender
+from inferd.rest_bridge.exchange import Exchange
+from inferd.services.net.random_id import random_id
+from inferd.services.net.text_sender import TextSender
 
 
 class TextEvents(TextSender):

@@ -5,11 +5,10 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-
-from rest_bridge import sse
-from rest_bridge.encode import Encoder
-from rest_bridge.spelling import FieldSpelling, message_spelling
-from rest_bridge.transport import RpcFailed
+from inferd.rest_bridge import sse
+from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.spelling import FieldSpelling, message_spelling
+from inferd.rest_bridge.transport import RpcFailed
 
 
 def event_encoder(message: Descriptor) -> Callable[[Message], bytes]:

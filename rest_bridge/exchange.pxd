@@ -1,6 +1,6 @@
 cimport cython
 
-from services.writes cimport JoinedTransport
+from inferd.services.net.batched_writes cimport JoinedTransport
 
 cdef list _HEADS
 

@@ -3,10 +3,9 @@ the event loop for. Where there is none, or it says no, ASGI does it."""
 
 from collections.abc import Callable
 
+from inferd.rest_bridge.errors import Headers
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
-
-from rest_bridge.errors import Headers
 
 #: The name of an `Exchange`, among ASGI's extensions.
 EXCHANGE = "inferd.exchange"

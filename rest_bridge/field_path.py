@@ -12,10 +12,9 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-
-from rest_bridge import well_known
-from rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
-from services.errors import invalid
+from inferd.rest_bridge import well_known
+from inferd.rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
+from inferd.services.errors import invalid
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _BITS = {

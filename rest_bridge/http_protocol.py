@@ -12,12 +12,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from httptools import parse_url
+from inferd.rest_bridge.errors import HttpError, from_http
+from inferd.rest_bridge.exchange import EXCHANGE, Exchange
+from inferd.services.net.batched_writes import joined
+from inferd.services.net.timeouts import Alarms
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-
-from rest_bridge.errors import HttpError, from_http
-from rest_bridge.exchange import EXCHANGE, Exchange
-from services.alarms import Alarms
-from services.writes import joined
 
 #: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
 _HEAD_BYTES = 65536

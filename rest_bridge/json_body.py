@@ -4,10 +4,9 @@ from typing import Any
 
 import grpc
 import orjson
-
-from rest_bridge.json_faults import Mismatch, kind
-from rest_bridge.json_scalars import boolean
-from services.errors import ServiceError
+from inferd.rest_bridge.json_faults import Mismatch, kind
+from inferd.rest_bridge.json_scalars import boolean
+from inferd.services.errors import ServiceError
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rest_bridge.spelling import NUMBER, Kinds
-from services.errors import ServiceError, invalid
+from inferd.rest_bridge.spelling import NUMBER, Kinds
+from inferd.services.errors import ServiceError, invalid
 
 _SPOKEN = {
     str: "a string",

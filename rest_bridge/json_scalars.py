@@ -8,8 +8,7 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from inferd.options.v1 import options_pb2
-
-from rest_bridge.json_faults import Mismatch, expected, shown, unknown_word
+from inferd.rest_bridge.json_faults import Mismatch, expected, shown, unknown_word
 
 #: Turns a JSON value into what a message's constructor takes (a nested message is a dict), or raises
 #: Mismatch.

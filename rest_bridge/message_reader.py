@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, Self
 
 from google.protobuf.message import Message
-
-from services.alarms import Alarms
+from inferd.services.net.timeouts import Alarms
 
 
 class _Source(Protocol):

@@ -11,13 +11,12 @@ from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inferd.options.v1 import options_pb2
-
-from rest_bridge import comments as proto_comments
-from rest_bridge.openapi_responses import Responses, selection
-from rest_bridge.path_template import Wildcard
-from rest_bridge.routes import Route, compile_routes
-from rest_bridge.schema import Json, Schemas
-from rest_bridge.spelling import FieldSpelling, flattened, message_spelling
+from inferd.rest_bridge import comments as proto_comments
+from inferd.rest_bridge.openapi_responses import Responses, selection
+from inferd.rest_bridge.openapi_schema import Json, Schemas
+from inferd.rest_bridge.path_template import Wildcard
+from inferd.rest_bridge.routes import Route, compile_routes
+from inferd.rest_bridge.spelling import FieldSpelling, flattened, message_spelling
 
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _EXAMPLE: Any = options_pb2.example

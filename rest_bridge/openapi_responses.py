@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
-
-from rest_bridge.events import comment_fields, error_fields
-from rest_bridge.routes import Route, StreamingRule
-from rest_bridge.schema import ERROR_OBJECT, Json, Schemas
-from rest_bridge.spelling import message_spelling
+from inferd.rest_bridge.events import comment_fields, error_fields
+from inferd.rest_bridge.openapi_schema import ERROR_OBJECT, Json, Schemas
+from inferd.rest_bridge.routes import Route, StreamingRule
+from inferd.rest_bridge.spelling import message_spelling
 
 # What each error status says. Those of a body are only for operations that take one.
 _ERRORS: Mapping[int, str] = {

@@ -10,9 +10,8 @@ from urllib.parse import parse_qsl
 import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-
-from rest_bridge.field_path import FieldPath, FieldPathError, resolve
-from services.errors import ServiceError, invalid
+from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve
+from inferd.services.errors import ServiceError, invalid
 
 #: The names and texts of a query's parameters, in their order.
 Parameters = Sequence[tuple[str, str]]

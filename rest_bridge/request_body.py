@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from inferd.rest_bridge.errors import HttpError
+from inferd.rest_bridge.exchange import Exchange
 from starlette.types import Receive
-
-from rest_bridge.errors import HttpError
-from rest_bridge.exchange import Exchange
 
 # How long what is left of a refused body is read, and dropped, so that a client that sends it all before it
 # reads anything comes to read the answer. Closing at once would reset the connection under the answer.

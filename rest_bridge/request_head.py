@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rest_bridge import prefer
-from rest_bridge.errors import HttpError
-from services.random_id import random_id
+from inferd.rest_bridge import prefer
+from inferd.rest_bridge.errors import HttpError
+from inferd.services.net.random_id import random_id
 
 REQUEST_ID = "x-request-id"
 

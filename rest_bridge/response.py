@@ -2,12 +2,11 @@
 
 import re
 
+from inferd.rest_bridge import sse
+from inferd.rest_bridge.errors import ErrorResponse, Headers
+from inferd.rest_bridge.exchange import Exchange
+from inferd.services.calls.in_process import Metadata
 from starlette.types import Send
-
-from rest_bridge import sse
-from rest_bridge.errors import ErrorResponse, Headers
-from rest_bridge.exchange import Exchange
-from services.in_process import Metadata
 
 _PASSED_ON = "x-inferd-"
 # What is safe as an HTTP header's value.

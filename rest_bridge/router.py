@@ -11,10 +11,9 @@ from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.descriptor import ServiceDescriptor
-
-from rest_bridge.errors import HttpError
-from rest_bridge.path_template import Wildcard
-from rest_bridge.routes import Route, RouteError, compile_routes
+from inferd.rest_bridge.errors import HttpError
+from inferd.rest_bridge.path_template import Wildcard
+from inferd.rest_bridge.routes import Route, RouteError, compile_routes
 
 #: A literal; or, in a tuple, a template's verb, so that no segment of a path can be taken for one.
 _Key = str | tuple[str]

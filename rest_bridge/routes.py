@@ -11,11 +11,9 @@ from typing import Any
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inferd.options.v1 import options_pb2
-
-from rest_bridge import path_template
-from rest_bridge.field_path import FieldPath, FieldPathError, resolve
-from rest_bridge.path_template import PathTemplate, TemplateError
-from rest_bridge.pending import (
+from inferd.rest_bridge import path_template
+from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve
+from inferd.rest_bridge.long_running import (
     Location,
     Pending,
     PendingError,
@@ -24,7 +22,8 @@ from rest_bridge.pending import (
     pending_of,
     preferred_wait_of,
 )
-from rest_bridge.spelling import flattened, message_spelling
+from inferd.rest_bridge.path_template import PathTemplate, TemplateError
+from inferd.rest_bridge.spelling import flattened, message_spelling
 
 #: Options of a unary method that has an HTTP rule.
 _OF_UNARY: tuple[Any, ...] = (

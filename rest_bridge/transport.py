@@ -14,10 +14,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
-
-from services.in_process import InProcessContext, Metadata
-from services.message_sink import MessageSink
-from services.methods import Methods
+from inferd.services.calls.in_process import InProcessContext, Metadata
+from inferd.services.calls.methods import Methods
+from inferd.services.net.message_sink import MessageSink
 
 
 class RpcFailed(Exception):

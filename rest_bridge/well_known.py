@@ -11,9 +11,8 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
-from rest_bridge.json_faults import Mismatch, expected, shown
-from rest_bridge.json_scalars import Convert
+from inferd.rest_bridge.json_faults import Mismatch, expected, shown
+from inferd.rest_bridge.json_scalars import Convert
 
 _FORMS = {
     "google.protobuf.Timestamp": 'a time such as "2026-11-23T18:00:00Z", or Unix seconds',

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor
 from inferd.options.v1 import options_pb2
+from inferd.rest_bridge import comments
+from inferd.rest_bridge.spelling import message_spelling
 from inferd.v1 import chat_pb2, completion_pb2
-
-from rest_bridge import comments
-from rest_bridge.spelling import message_spelling
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "parameters.md"

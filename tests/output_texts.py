@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from services.text.function import Function
-from services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
-from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
-from services.text.output.parser import OutputParser
+from inferd.services.text.function import Function
+from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
+from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.parser import OutputParser
 
 Call = tuple[str, dict[str, Any]]
 

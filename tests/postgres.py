@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 import asyncpg
-
-from services.runtimes.leash import descendants, leashed
+from inferd.services.launch.leash import descendants, leashed
 
 # Below the ports that the kernel gives to clients: while the server is down, a client's own port could
 # otherwise be the server's, even in a connection to itself.

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import h2.events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-
-from services.http2.framing import frame
+from inferd.services.net.http2.framing import frame
 
 #: Seconds to wait for what must come.
 PATIENCE = 20

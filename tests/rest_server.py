@@ -11,14 +11,13 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.message_factory import GetMessageClass
+from inferd.rest_bridge.app import create_app
+from inferd.rest_bridge.bridge import Bridge
+from inferd.rest_bridge.http_server import HttpServer, listen
+from inferd.rest_bridge.transport import InProcess, OverChannel, Transport
+from inferd.services.calls.guard import Guard
+from inferd.services.calls.methods import Methods
 from proto_source import compile_services
-
-from rest_bridge.app import create_app
-from rest_bridge.bridge import Bridge
-from rest_bridge.server import HttpServer, listen
-from rest_bridge.transport import InProcess, OverChannel, Transport
-from services.guard import Guard
-from services.methods import Methods
 
 LIMIT = 256 * 1024
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import grpc
 import httpx
 import openai
-
-from rest_bridge.alone import run_bridge
-from services.config import Config
-from services.contract import SERVICES
-from services.front import run_front
+from inferd.rest_bridge.standalone import run_bridge
+from inferd.services.app.contract import SERVICES
+from inferd.services.app.process import run_front
+from inferd.services.config import Config
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from services.alarms import Alarms
+from inferd.services.net.timeouts import Alarms
 
 
 async def test_each_is_called_once_in_its_time():

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 from google.protobuf import json_format
+from inferd.rest_bridge.decode import Decoder
 from inferd.v1 import chat_pb2, chat_pb2_grpc
 from small_model import write_small_model
 
-from rest_bridge.decode import Decoder
-from services.runtimes.simulated import fixed
+from tests.doubles.simulated_scheduler import fixed
 
 WEATHER = {
     "type": "function",

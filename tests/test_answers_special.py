@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from inferd.services.text.model_text import ModelText
 from small_model import write_small_model
 from test_answers import ASK, Said, every_way
 from tokenizers import AddedToken, Tokenizer
 
-from services.runtimes.simulated import fixed
-from services.text.model_text import ModelText
+from tests.doubles.simulated_scheduler import fixed
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import io
 import zipfile
 
 import pytest
+from inferd.services.app.load_models import build_catalog
+from inferd.services.config import parse_config
+from inferd.services.runtimes.tokenizer_bundle import BundleError, pack, unpack
+from inferd.services.text.tokenizer import TokenizerError
 
-from services.assembly import build_catalog
-from services.config import parse_config
-from services.runtimes.simulated import SimulatedRuntime
-from services.runtimes.tokenizer_bundle import BundleError, pack, unpack
-from services.text.tokenizer import TokenizerError
+from tests.doubles.simulated_scheduler import SimulatedRuntime
 
 
 def config(address: str, **model: object):

@@ -10,6 +10,12 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from inferd.rest_bridge.app import create_app
+from inferd.rest_bridge.bridge import Bridge
+from inferd.rest_bridge.http_server import listen
+from inferd.rest_bridge.remote_health import ChannelHealth
+from inferd.rest_bridge.transport import OverChannel
+from inferd.services.errors import ServiceError, invalid
 from rest_server import (
     LIMIT,
     SERVICES,
@@ -24,13 +30,6 @@ from rest_server import (
     rest_fixture,
     within,
 )
-
-from rest_bridge.app import create_app
-from rest_bridge.bridge import Bridge
-from rest_bridge.health import ChannelHealth
-from rest_bridge.server import listen
-from rest_bridge.transport import OverChannel
-from services.errors import ServiceError, invalid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 rest = rest_fixture

@@ -5,8 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from rest_bridge.prefer import wait
+from inferd.rest_bridge.prefer import wait
 
 
 @pytest.mark.parametrize(

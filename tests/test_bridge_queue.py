@@ -11,6 +11,11 @@ import openai
 import openai.types.chat
 import pytest
 import pytest_asyncio
+from inferd.rest_bridge.app import create_app
+from inferd.rest_bridge.bridge import Bridge
+from inferd.services.calls.guard import Guard
+from inferd.services.calls.methods import Methods
+from inferd.services.errors import ServiceError
 from inferd.v1 import chat_pb2, message_pb2, queue_pb2, queue_pb2_grpc
 from rest_server import (
     TRANSPORTS,
@@ -23,12 +28,6 @@ from rest_server import (
     transport_to,
     within,
 )
-
-from rest_bridge.app import create_app
-from rest_bridge.bridge import Bridge
-from services.errors import ServiceError
-from services.guard import Guard
-from services.methods import Methods
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

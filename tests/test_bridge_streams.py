@@ -8,6 +8,11 @@ from typing import Any
 
 import grpc
 import pytest
+from inferd.rest_bridge.bridge import Bridge
+from inferd.rest_bridge.transport import InProcess
+from inferd.services.calls.guard import Guard
+from inferd.services.calls.methods import Methods
+from inferd.services.errors import ServiceError
 from rest_server import (
     SERVICES,
     Reply,
@@ -24,12 +29,6 @@ from rest_server import (
     settled,
     within,
 )
-
-from rest_bridge.bridge import Bridge
-from rest_bridge.transport import InProcess
-from services.errors import ServiceError
-from services.guard import Guard
-from services.methods import Methods
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 rest = rest_fixture

@@ -7,7 +7,7 @@ import grpc
 import openai
 import pytest
 
-from services.runtimes.simulated import Fault, Reply, fixed
+from tests.doubles.simulated_scheduler import Fault, Reply, fixed
 
 FUNCTION = {
     "name": "get_weather",

@@ -3,9 +3,8 @@
 from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.http2.client_frames import ClientFrames
-from services.http2.frames import END_HEADERS, END_STREAM, HEADERS
+from inferd.services.net.http2.client_frames import ClientFrames
+from inferd.services.net.http2.frames import END_HEADERS, END_STREAM, HEADERS
 
 NAMES = st.sampled_from([b":status", b"grpc-status", b"grpc-message", b"content-type", b"x-a", b"x-b"])
 VALUES = st.sampled_from([b"200", b"0", b"application/grpc", b"", b"a" * 40, b"b" * 300])

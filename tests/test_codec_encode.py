@@ -9,6 +9,9 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.spelling import SpellingError
+from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import (
     chat_pb2,
     completion_pb2,
@@ -20,10 +23,6 @@ from inferd.v1 import (
     tokenize_pb2,
 )
 from proto_source import compile_messages
-
-from rest_bridge.encode import Encoder
-from rest_bridge.spelling import SpellingError
-from services.errors import ServiceError, invalid
 
 
 def encoded(message: Message) -> Any:

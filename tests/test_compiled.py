@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DECLARED = sorted(
-    str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+    "inferd." + str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
     for package in ("services", "rest_bridge")
     for path in (ROOT / package).rglob("*.pxd")
 )

@@ -8,7 +8,7 @@ import openai
 import pytest
 from running import running_front
 
-from services.runtimes.simulated import Fault, SimulatedRuntime, echo, fixed
+from tests.doubles.simulated_scheduler import Fault, SimulatedRuntime, echo, fixed
 
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello world"}]}
 

@@ -7,16 +7,15 @@ import jsonschema
 import pytest
 from google.protobuf.json_format import ParseDict
 from grammar import Grammar, documents
+from inferd.services.constraints.output_constraint import output_constraint, text_constraint
+from inferd.services.errors import ServiceError
+from inferd.services.prompt.tools import Choice
+from inferd.services.text.function import Function
+from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content
+from inferd.services.text.output.formats import JSON_ARRAY, REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.parser import OutputParser
+from inferd.services.text.output.structure import can_constrain
 from inferd.v1 import chat_pb2, completion_pb2
-
-from services.constraints import output_constraint, text_constraint
-from services.errors import ServiceError
-from services.text.function import Function
-from services.text.output.events import CallArguments, CallBegin, CallEnd, Content
-from services.text.output.formats import JSON_ARRAY, REASONING_FORMATS, TOOL_FORMATS, OutputFormat
-from services.text.output.parser import OutputParser
-from services.text.output.structure import can_constrain
-from services.tool_choice import Choice
 
 PLAIN = OutputFormat()
 QWEN = OutputFormat(TOOL_FORMATS["qwen"], None)

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferd.services.text.detokenizer import Detokenizer
+from inferd.services.text.tokenizer import Tokenizer as ModelTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models
-
-from services.text.detokenizer import Detokenizer
-from services.text.tokenizer import Tokenizer as ModelTokenizer
 
 MARKER = "<|tool\u2581call|>"
 

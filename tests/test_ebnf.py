@@ -5,11 +5,10 @@ import random
 
 import pytest
 from grammar import Grammar
-
-from services.ebnf import check_grammar
-from services.errors import ServiceError
-from services.runtimes.base import Constraint
-from services.structural_tag import parse_format
+from inferd.services.constraints.ebnf import check_grammar
+from inferd.services.constraints.structural_tag import parse_format
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint
 
 JSON = r"""
 root   ::= object

@@ -12,7 +12,7 @@ import pytest
 from inferd.v1 import completion_pb2, completion_pb2_grpc, prompt_pb2
 from running import Inferd
 
-from services.runtimes.simulated import echo
+from tests.doubles.simulated_scheduler import echo
 
 COMPLETION = {"model": "small", "prompt": "Hello world", "max_tokens": 20}
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello world"}], "max_tokens": 20}

@@ -6,12 +6,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 import grpc
 import pytest
-
-from services.errors import ServiceError, invalid
-from services.generation import generate
-from services.interleave import interleave
-from services.piece_reader import Piece
-from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, SamplingParams
+from inferd.services.errors import ServiceError, invalid
+from inferd.services.generation.generation import generate
+from inferd.services.generation.interleave import interleave
+from inferd.services.generation.piece_reader import Piece
+from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, SamplingParams
 
 END = 2
 

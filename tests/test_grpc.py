@@ -24,7 +24,7 @@ from inferd.v1 import (
 )
 from running import running_front
 
-from services.runtimes.simulated import Fault, SimulatedRuntime, echo
+from tests.doubles.simulated_scheduler import Fault, SimulatedRuntime, echo
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

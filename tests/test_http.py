@@ -111,7 +111,7 @@ async def test_a_flood_of_headers_is_refused(start_inferd, flood):
 
 
 async def test_a_head_that_does_not_come_is_not_waited_for(start_inferd, monkeypatch):
-    monkeypatch.setattr("rest_bridge.http_protocol._HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("inferd.rest_bridge.http_protocol._HEAD_SECONDS", 0.2)
     inferd = await start_inferd()
     silent, half = await connect(inferd), await connect(inferd)
     half.writer.write(b"GET /v1/models HT")

@@ -12,13 +12,11 @@ from h2.errors import ErrorCodes
 from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_http2 import PATIENCE
-
-from services.http2 import connection as http2_connection
-from services.http2.channel import CALLS_PER_CONNECTION, Channel
-from services.http2.client_call import CallFailed, ClientCall, Taker
-from services.http2.client_connection import CONNECTION_WINDOW, STREAM_WINDOW, ClientConnection
-from services.http2.frames import (
+from inferd.services.net.http2 import connection as http2_connection
+from inferd.services.net.http2.channel import CALLS_PER_CONNECTION, Channel
+from inferd.services.net.http2.client_call import CallFailed, ClientCall, Taker
+from inferd.services.net.http2.client_connection import CONNECTION_WINDOW, STREAM_WINDOW, ClientConnection
+from inferd.services.net.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -32,8 +30,9 @@ from services.http2.frames import (
     WINDOW_UPDATE,
     frame_bytes,
 )
-from services.http2.framing import frame
-from services.http2.header_block import header_block
+from inferd.services.net.http2.framing import frame
+from inferd.services.net.http2.header_block import header_block
+from raw_http2 import PATIENCE
 
 END_HEADERS, PADDED, PRIORITY = 4, 8, 32
 TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME = 1, 3, 4, 5

@@ -14,11 +14,10 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from inferd.services.net.http2 import server_connection
+from inferd.services.net.http2.framing import frame
+from inferd.services.net.http2.grpc_server import GrpcServer
 from raw_http2 import PATIENCE, RawClient, connected
-
-from services.http2 import server_connection
-from services.http2.framing import frame
-from services.http2.server import GrpcServer
 
 LIMIT = 1 << 20
 
@@ -387,7 +386,7 @@ async def test_a_client_that_says_nothing_is_hung_up_on(service, monkeypatch):
 
 async def test_a_client_that_does_not_answer_pings_is_hung_up_on(service, monkeypatch):
     monkeypatch.setattr(server_connection, "QUIET_SECONDS", 0.05)
-    monkeypatch.setattr("services.http2.connection.PING_TIMEOUT", 0.05)
+    monkeypatch.setattr("inferd.services.net.http2.connection.PING_TIMEOUT", 0.05)
     server = GrpcServer(max_message_bytes=LIMIT)
     server.add_registered_method_handlers("t.T", service.handlers())
     port = server.bind("127.0.0.1:0")

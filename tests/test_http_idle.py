@@ -3,9 +3,8 @@
 import asyncio
 import time
 
+from inferd.rest_bridge.http_server import HttpServer, listen
 from starlette.types import Receive, Scope, Send
-
-from rest_bridge.server import HttpServer, listen
 
 IDLE_SECONDS = 1
 REQUEST = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"

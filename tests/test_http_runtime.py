@@ -12,19 +12,19 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
+from inferd.services.runtimes.http import HttpRuntime
+from inferd.services.runtimes.http_wire import EventReader, to_body
 
-from services.errors import ServiceError
-from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
-from services.runtimes.http import HttpRuntime
-from services.runtimes.http_wire import EventReader, to_body
-from services.runtimes.simulated import logprob_of, top_logprobs_of
-from services.runtimes.simulated_http import (
+from tests.doubles.simulated_http import (
     HttpFault,
     HttpReply,
     HttpScript,
     SimulatedHttpServer,
     echo_http,
 )
+from tests.doubles.simulated_scheduler import logprob_of, top_logprobs_of
 
 PROMPT = (11, 12, 13)
 # For what must happen soon; only a failure waits so long.

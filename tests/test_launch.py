@@ -11,12 +11,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-
-from services.runtimes.accelerator import find_accelerator
-from services.runtimes.launch import LaunchError, LaunchState, LocalSGLang, Patience
-from services.runtimes.leash import descendants
-from services.runtimes.sglang_command import Command, sglang_command
-from services.runtimes.start_log import StartLog
+from inferd.services.launch.accelerator import find_accelerator
+from inferd.services.launch.leash import descendants
+from inferd.services.launch.local_sglang import LaunchError, LaunchState, LocalSGLang, Patience
+from inferd.services.launch.sglang_command import Command, sglang_command
+from inferd.services.launch.start_log import StartLog
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 QUICK = Patience(start_timeout=20, first_backoff=0.05, longest_backoff=0.2)
@@ -165,7 +164,7 @@ async def test_closed_while_starting(tmp_path: Path, moment: float) -> None:
 
 
 async def test_closed_though_deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.runtimes.launch._GRACE", 0.3)
+    monkeypatch.setattr("inferd.services.launch.local_sglang._GRACE", 0.3)
     async with launched(tmp_path, "deaf") as (engine, _):
         await engine.ready()
 
@@ -222,9 +221,9 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_accelerator(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_accelerator({}, machine("dev/nvidiactl", "dev/null")) is None
-    monkeypatch.setattr("services.runtimes.accelerator._torch_version", lambda: "2.14.1")
+    monkeypatch.setattr("inferd.services.launch.accelerator._torch_version", lambda: "2.14.1")
     assert find_accelerator({}, machine("dev/dri/renderD128")) is None
-    monkeypatch.setattr("services.runtimes.accelerator._torch_version", lambda: "2.14.1+xpu")
+    monkeypatch.setattr("inferd.services.launch.accelerator._torch_version", lambda: "2.14.1+xpu")
     assert find_accelerator({}, machine()) == "Intel"
     assert find_accelerator({}, machine("dev/kfd")) == "AMD"
     assert find_accelerator({}, machine("dev/nvidia0")) == "NVIDIA"
@@ -232,7 +231,7 @@ def test_accelerator(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command_without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.runtimes.sglang_command.find_accelerator", lambda _: None)
+    monkeypatch.setattr("inferd.services.launch.sglang_command.find_accelerator", lambda _: None)
     command = sglang_command(Path("/m"), ["--dtype", "bfloat16"], 1, 2, {"PATH": "/bin"})
     args = list(command.args)
     assert args[1:9] == [
@@ -263,7 +262,7 @@ def test_command_without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_leaves_defaults_alone(
     monkeypatch: pytest.MonkeyPatch, accelerator: str | None, environ: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("services.runtimes.sglang_command.find_accelerator", lambda _: accelerator)
+    monkeypatch.setattr("inferd.services.launch.sglang_command.find_accelerator", lambda _: accelerator)
     command = sglang_command(Path("/m"), [], 1, 2, environ)
     assert "--device" not in command.args and "--attention-backend" not in command.args
     assert command.environment.get("SGLANG_PLATFORM") == environ.get("SGLANG_PLATFORM")
@@ -271,7 +270,7 @@ def test_command_leaves_defaults_alone(
 
 
 def test_log_is_bounded_and_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.runtimes.start_log._MAX_BYTES", 1_000_000)
+    monkeypatch.setattr("inferd.services.launch.start_log._MAX_BYTES", 1_000_000)
     log, other = StartLog(tmp_path, "m"), StartLog(tmp_path, "m")
     assert (log.path.parent.name, other.path.parent.name) == ("m", "m-2")
     for _ in range(7):

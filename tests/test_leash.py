@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from services.runtimes.leash import descendants, leashed
+from inferd.services.launch.leash import descendants, leashed
 
 # Writes a line with its process id and those of its own child and grandchild. None of them heeds SIGTERM.
 STUBBORN = """

@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 import openai
 import pytest
+from inferd.services.config import ConfigError, parse_config
+from inferd.services.launch.sglang_command import sglang_command
 from inferd.v1 import models_pb2, models_pb2_grpc
 from running import Inferd, running_front
 
-from services.config import ConfigError, parse_config
-from services.runtimes.sglang_command import sglang_command
-from services.runtimes.simulated_http import SimulatedHttpServer
+from tests.doubles.simulated_http import SimulatedHttpServer
 
 ADAPTERS = [{"name": "one", "aliases": ["uno"]}, {"name": "two"}]
 
@@ -161,7 +161,7 @@ def test_what_is_launched_here_loads_them(monkeypatch: pytest.MonkeyPatch, tmp_p
     adapters = {"one": str(tmp_path), "two": "org/two"}
     for accelerator in (None, "NVIDIA"):
         monkeypatch.setattr(
-            "services.runtimes.sglang_command.find_accelerator", lambda _, is_=accelerator: is_
+            "inferd.services.launch.sglang_command.find_accelerator", lambda _, is_=accelerator: is_
         )
         command = sglang_command(tmp_path, ["--max-lora-rank", "8"], 1, 2, {}, adapters)
         args = list(command.args)

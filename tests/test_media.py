@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 
 import pytest
 from fake_network import Connections, Names
+from inferd.services.config import ConfigError, MediaConfig, parse_config
+from inferd.services.errors import ServiceError
+from inferd.services.prompt.media import MediaReader, image_type
+from inferd.services.prompt.media_fetch import MediaFetcher
+from inferd.services.runtimes.base import Medium
+from inferd.services.text.model_text import ModelText
 from inferd.v1 import message_pb2 as pb
 from small_model import write_small_model
-
-from services.config import ConfigError, MediaConfig, parse_config
-from services.errors import ServiceError
-from services.media import MediaReader, image_type
-from services.media_fetch import MediaFetcher
-from services.runtimes.base import Medium
-from services.text.model_text import ModelText
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 FILES = {

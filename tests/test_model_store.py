@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from services import model_store
-from services.model_packages import MODEL_PACKAGES, ModelPackage
-from services.model_store import ModelStore, ModelUnavailable, resolve
+from inferd.services.launch import model_store
+from inferd.services.launch.model_packages import MODEL_PACKAGES, ModelPackage
+from inferd.services.launch.model_store import ModelStore, ModelUnavailable, resolve
 
 GGUF = b"GGUF and so on"
 PACKAGE = ModelPackage(
@@ -168,8 +167,8 @@ def test_cache_cannot_be_written(prepare: Prepare, tmp_path: Path) -> None:
 FETCH = """
 import sys
 from pathlib import Path
-from services import model_store
-from services.model_packages import ModelPackage
+from inferd.services.launch import model_store
+from inferd.services.launch.model_packages import ModelPackage
 package = ModelPackage(*sys.argv[3:])
 model_store.MODEL_PACKAGES = {package.name: package}
 model_store._CONVERSION = Path(sys.argv[2])

@@ -11,19 +11,18 @@ import httpx
 import pytest
 import uvicorn
 from google.protobuf.message import Message
+from inferd.rest_bridge import comments
+from inferd.rest_bridge.decode import Decoder
+from inferd.rest_bridge.docs import docs_routes
+from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.openapi import document
+from inferd.rest_bridge.routes import compile_routes
+from inferd.services.calls.field_limits import check_limits
+from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, queue_pb2, sampling_pb2, tokenize_pb2
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.applications import Starlette
-
-from rest_bridge import comments
-from rest_bridge.decode import Decoder
-from rest_bridge.docs import docs_routes
-from rest_bridge.encode import Encoder
-from rest_bridge.openapi import document
-from rest_bridge.routes import compile_routes
-from services.errors import ServiceError, invalid
-from services.limits import check_limits
 
 SERVICES = [
     service

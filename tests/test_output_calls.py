@@ -1,11 +1,11 @@
 """What the calls of an answer are: verbatim arguments, odd ones, broken ones, and text that is none."""
 
 import pytest
+from inferd.services.text.function import Function
+from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content
+from inferd.services.text.output.formats import TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.parser import OutputParser
 
-from services.text.function import Function
-from services.text.output.events import CallArguments, CallBegin, CallEnd, Content
-from services.text.output.formats import TOOL_FORMATS, OutputFormat
-from services.text.output.parser import OutputParser
 from tests.output_texts import calls, complete_calls, content, parse, parse_every_cut
 
 VERBATIM = '{ "city" :\n"a\\u00e9\\"</tool_call>",  "x":[1 , 2.50e+1, {}, null ] }'

@@ -1,9 +1,8 @@
 """A chat template tells its family where it is clear, and nothing where it is not."""
 
 import pytest
-
-from services.text.output.detect import detect_reasoning, detect_tools
-from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS
+from inferd.services.text.output.detect import detect_reasoning, detect_tools
+from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inferd.services.text.output.description import HarmonyCalls, NamedCalls, NestedTags, Parameters
+from inferd.services.text.output.formats import TOOL_FORMATS
 
-from services.text.output.description import HarmonyCalls, NamedCalls, NestedTags, Parameters
-from services.text.output.formats import TOOL_FORMATS
 from tests.output_texts import WRITERS, Call, complete_calls, content, parse, parse_every_cut
 
 CALLS: list[Call] = [

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inferd.services.text.output.description import HARMONY_MARKERS, ToolFormat
+from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.json_scanner import JsonScanner
+from inferd.services.text.output.markers import MarkerFinder
+from inferd.services.text.output.strings import StringDecoder, decoded, encoded
 
-from services.text.output.description import HARMONY_MARKERS, ToolFormat
-from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
-from services.text.output.json_scanner import JsonScanner
-from services.text.output.markers import MarkerFinder
-from services.text.output.strings import StringDecoder, decoded, encoded
 from tests.output_texts import content, parse
 
 JSON = st.recursive(

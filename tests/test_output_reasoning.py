@@ -1,8 +1,8 @@
 """Reasoning is told apart verbatim, whoever opened it, and harmony's channels are what they say."""
 
 import pytest
+from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 
-from services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 from tests.output_texts import parse, parse_every_cut
 
 OPENED, CLOSED = "<|im_start|>assistant\n<think>\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n"

@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-
-from services.patience import happened
+from inferd.services.net.wait import happened
 
 
 async def test_an_event_that_is_set_is_not_waited_for():

@@ -2,10 +2,9 @@
 
 import pytest
 from grammar import Grammar
-
-from services.errors import ServiceError
-from services.pattern import check_pattern, json_pattern
-from services.runtimes.base import Constraint
+from inferd.services.constraints.regex import check_pattern, json_pattern
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Requests to prompts: one function for chat, its usage and the token counter."""
 
 import pytest
+from inferd.services.errors import ServiceError
+from inferd.services.prompt.prompt_tokens import Prompt, chat_prompt, completion_tokens
+from inferd.services.prompt.tools import Tools, tools_of
+from inferd.services.text.model_text import ModelText
 from inferd.v1 import chat_pb2 as pb
 from inferd.v1 import message_pb2, prompt_pb2, tokenize_pb2
-
-from services.errors import ServiceError
-from services.prompts import Prompt, chat_prompt, completion_tokens
-from services.text.model_text import ModelText
-from services.tool_choice import Tools, tools_of
 
 #: Writes what it is given, so that a test sees it.
 TEMPLATE = (

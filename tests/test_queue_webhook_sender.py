@@ -15,10 +15,9 @@ from ipaddress import ip_address
 
 import pytest
 from fake_network import Connections, Names
-
-from services.public_address import AddressNotAllowed, check_url, is_public
-from services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
-from services.queue.webhook_signature import parse_secret, signature_headers
+from inferd.services.net.public_address import AddressNotAllowed, check_url, is_public
+from inferd.services.net.webhook_signature import parse_secret, signature_headers
+from inferd.services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -168,7 +167,7 @@ async def test_posts_the_body_signed(monkeypatch):
 
 async def test_each_try_has_its_own_time_and_the_same_id_and_no_cookies(monkeypatch):
     times = iter([1000.9, 2000.9])
-    monkeypatch.setattr("services.queue.webhook_sender.time.time", lambda: next(times))
+    monkeypatch.setattr("inferd.services.queue.webhook_sender.time.time", lambda: next(times))
     async with receiving(status("500 Oops", "set-cookie: a=b")) as receiver, sending() as sender:
         for _ in range(2):
             outcome = await sender.send(receiver.url(), KEY, "msg_1", BODY)
@@ -337,7 +336,7 @@ async def test_closing_ends_what_runs():
 
 
 async def test_connections_are_bounded(monkeypatch):
-    monkeypatch.setattr("services.queue.webhook_sender._MAX_CONNECTIONS", 2)
+    monkeypatch.setattr("inferd.services.queue.webhook_sender._MAX_CONNECTIONS", 2)
     now, most = 0, 0
 
     async def count(reader, writer):
@@ -499,7 +498,7 @@ async def test_a_name_with_any_private_address_is_refused(addresses):
 
 async def test_the_system_s_own_spellings_are_refused_where_they_are_looked_up(monkeypatch):
     """What the check of the URL may one day not know is still seen in what it resolves to."""
-    monkeypatch.setattr("services.public_address._literal", lambda host: None)
+    monkeypatch.setattr("inferd.services.net.public_address._literal", lambda host: None)
     async with receiving() as receiver:
         outcome = await post(receiver.url("2130706433"), allow_private=False)
         assert receiver.connections == 0

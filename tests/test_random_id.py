@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import re
 
-from services.random_id import random_id
+from inferd.services.net.random_id import random_id
 
 
 def _some(count: int) -> list[str]:

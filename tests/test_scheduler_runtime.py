@@ -13,16 +13,16 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, SamplingParams
+from inferd.services.runtimes.logprob_value import logprob_value
+from inferd.services.runtimes.response_reader import ResponseReader
+from inferd.services.runtimes.scheduler import SchedulerRuntime
+from inferd.services.runtimes.scheduler_wire import to_message
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 
-from services.errors import ServiceError
-from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, SamplingParams
-from services.runtimes.logprob_value import logprob_value
-from services.runtimes.response_reader import ResponseReader
-from services.runtimes.scheduler import SchedulerRuntime
-from services.runtimes.scheduler_wire import to_message
-from services.runtimes.simulated import (
+from tests.doubles.simulated_scheduler import (
     Fault,
     Reply,
     Script,
@@ -565,7 +565,14 @@ async def test_info() -> None:
 
 
 async def test_simulated_runtime_as_a_process() -> None:
-    arguments = ["-m", "services.runtimes.simulated", "--token-ids", "[1, 2, 3]", "--tokens-per-chunk", "2"]
+    arguments = [
+        "-m",
+        "tests.doubles.simulated_scheduler",
+        "--token-ids",
+        "[1, 2, 3]",
+        "--tokens-per-chunk",
+        "2",
+    ]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -7,10 +7,9 @@ import grpc
 import jsonschema
 import pytest
 from grammar import Grammar, documents
-
-from services.errors import ServiceError
-from services.runtimes.base import Constraint
-from services.schema import MAX_DEPTH, MAX_JSON_DEPTH, engine_schema, parse_schema
+from inferd.services.constraints.json_schema import MAX_DEPTH, MAX_JSON_DEPTH, engine_schema, parse_schema
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint
 
 FIELD = "response_format.json_schema.schema"
 

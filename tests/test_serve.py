@@ -15,7 +15,7 @@ import openai
 import pytest
 import yaml
 
-from services.runtimes.simulated import SimulatedRuntime, echo
+from tests.doubles.simulated_scheduler import SimulatedRuntime, echo
 
 INFERD = Path(sys.executable).with_name("inferd")
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello world"}], "max_tokens": 20}

@@ -11,18 +11,18 @@ from typing import Any
 import grpc
 import h2.events
 import pytest
+from inferd.rest_bridge.decode import Decoder
+from inferd.rest_bridge.encode import Encoder
+from inferd.services.api import chat, completion
+from inferd.services.net.http2.framing import MessageSplitter
+from inferd.services.net.message_sink import MessageSink, message_sink
+from inferd.services.net.text_sender import TextSender
 from inferd.v1 import chat_pb2, chat_pb2_grpc, completion_pb2, completion_pb2_grpc
 from raw_http2 import PATIENCE, RawClient, connected
 from small_model import write_small_model
 from tokenizers import AddedToken, Tokenizer
 
-from rest_bridge.decode import Decoder
-from rest_bridge.encode import Encoder
-from services import chat, completion
-from services.http2.framing import MessageSplitter
-from services.message_sink import MessageSink, message_sink
-from services.runtimes.simulated import Fault, echo, fixed, logprob_of
-from services.text_sender import TextSender
+from tests.doubles.simulated_scheduler import Fault, echo, fixed, logprob_of
 
 TEXT = "Paris é 🙂 你好 and a STOP here, then 🙂🙂 more, é"
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello world"}]}

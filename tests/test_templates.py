@@ -1,14 +1,13 @@
 """Chat templates: each family's own form of messages, found by trying, and rendered as it wants them."""
 
 import pytest
+from inferd.services.errors import ServiceError
+from inferd.services.text.function import Function
+from inferd.services.text.model_text import ModelText
+from inferd.services.text.template import ChatTemplate, Conversation
+from inferd.services.text.tokenizer import TokenizerError
 from inferd.v1 import message_pb2 as pb
 from transformers import PreTrainedTokenizerFast
-
-from services.errors import ServiceError
-from services.text.function import Function
-from services.text.model_text import ModelText
-from services.text.template import ChatTemplate, Conversation
-from services.text.tokenizer import TokenizerError
 
 #: Text only: a list would be printed.
 STRINGS = (

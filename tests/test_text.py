@@ -5,11 +5,10 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferd.services.text.detokenizer import Detokenizer
+from inferd.services.text.model_text import ModelText
+from inferd.services.text.stop import StopStrings
 from small_model import write_small_model
-
-from services.text.detokenizer import Detokenizer
-from services.text.model_text import ModelText
-from services.text.stop import StopStrings
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 from inferd.v1 import completion_pb2 as pb
 from inferd.v1 import completion_pb2_grpc, prompt_pb2, sampling_pb2
 
-from services.runtimes.simulated import Fault, Reply, echo, fixed, logprob_of, spoken
+from tests.doubles.simulated_scheduler import Fault, Reply, echo, fixed, logprob_of, spoken
 
 
 def ids_of(small_text, text: str) -> list[int]:

@@ -1,12 +1,11 @@
 """The tools of a request, and the choice among them, in both of OpenAI's forms."""
 
 import pytest
+from inferd.services.errors import ServiceError
+from inferd.services.prompt.tools import Choice, Tools, tools_of
+from inferd.services.text.function import Function
 from inferd.v1 import chat_pb2 as pb
 from inferd.v1 import message_pb2, tokenize_pb2
-
-from services.errors import ServiceError
-from services.text.function import Function
-from services.tool_choice import Choice, Tools, tools_of
 
 NONE, AUTO, REQUIRED = (
     pb.TOOL_CHOICE_MODE_NONE,

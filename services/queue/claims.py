@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-
-from services.queue.database import Transaction
-from services.queue.endings import end_jobs
-from services.queue.schema import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, State, jobs, requests
+from inferd.services.queue.database import Transaction
+from inferd.services.queue.endings import end_jobs
+from inferd.services.queue.tables import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, State, jobs, requests
 
 #: One transaction at a time claims, so that the numbers of what runs are true over all processes.
 CLAIM = 2

@@ -9,8 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 import sqlalchemy as sa
-
-from services.errors import ServiceError
+from inferd.services.errors import ServiceError
 
 T = TypeVar("T")
 

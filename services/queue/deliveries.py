@@ -7,19 +7,18 @@ from typing import Any
 
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
+from inferd.services.config import WebhookConfig
+from inferd.services.errors import ServiceError, invalid
+from inferd.services.net.public_address import AddressNotAllowed, check_url
+from inferd.services.net.wait import happened
+from inferd.services.net.webhook_signature import parse_secret
+from inferd.services.queue.database import Database, Transaction
+from inferd.services.queue.loop import forever
+from inferd.services.queue.messages import job_message
+from inferd.services.queue.reading import Found, find
+from inferd.services.queue.tables import D, DeliveryState, J, deliveries
+from inferd.services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
 from inferd.v1 import queue_pb2 as pb
-
-from services.config import WebhookConfig
-from services.errors import ServiceError, invalid
-from services.patience import happened
-from services.public_address import AddressNotAllowed, check_url
-from services.queue.database import Database, Transaction
-from services.queue.loop import forever
-from services.queue.messages import job_message
-from services.queue.reading import Found, find
-from services.queue.schema import D, DeliveryState, J, deliveries
-from services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
-from services.queue.webhook_signature import parse_secret
 
 #: Seconds between looks for what is due, at most: another process may have left it.
 _POLL = 10.0

@@ -9,10 +9,9 @@ from typing import Any
 
 import grpc
 import sqlalchemy as sa
-
-from services.errors import ServiceError
-from services.queue.database import Transaction
-from services.queue.schema import (
+from inferd.services.errors import ServiceError
+from inferd.services.queue.database import Transaction
+from inferd.services.queue.tables import (
     IS_RUNNING,
     IS_UNENDED,
     D,

@@ -7,7 +7,7 @@ order of all, even when the job is gone, and finds it by the table's own key.
 import re
 import secrets
 
-from services.errors import ServiceError, invalid
+from inferd.services.errors import ServiceError, invalid
 
 _ID = re.compile(r"chatcmpl-([0-7][0-9a-f]{15})[0-9a-f]{16}")
 

@@ -9,26 +9,26 @@ import socket
 import time
 from collections.abc import Callable
 
-from services.catalog import Catalog
-from services.config import QueueConfig
-from services.errors import ServiceError
-from services.patience import happened
-from services.queue import sweep
-from services.queue.batch import Batcher
-from services.queue.claims import MOST_LOST, take_back
-from services.queue.database import Database, Transaction, unavailable
-from services.queue.deliveries import Deliveries, EncodeJob
-from services.queue.endings import cancel, delete, not_found
-from services.queue.job_id import seq_of
-from services.queue.loop import forever
-from services.queue.messages import attempts_lost, cancelled, expired
-from services.queue.news import News
-from services.queue.postgres import PostgresDatabase
-from services.queue.runner import Runner
-from services.queue.schema import IS_RUNNING
-from services.queue.sqlite import SqliteDatabase
-from services.queue.submission import Caps, Submission, Submitted, submit
-from services.queue.watching import Watching
+from inferd.services.config import QueueConfig
+from inferd.services.errors import ServiceError
+from inferd.services.fleet.catalog import Catalog
+from inferd.services.net.wait import happened
+from inferd.services.queue import sweep
+from inferd.services.queue.batch import Batcher
+from inferd.services.queue.claims import MOST_LOST, take_back
+from inferd.services.queue.database import Database, Transaction, unavailable
+from inferd.services.queue.deliveries import Deliveries, EncodeJob
+from inferd.services.queue.endings import cancel, delete, not_found
+from inferd.services.queue.job_id import seq_of
+from inferd.services.queue.loop import forever
+from inferd.services.queue.messages import attempts_lost, cancelled, expired
+from inferd.services.queue.news import News
+from inferd.services.queue.postgres import PostgresDatabase
+from inferd.services.queue.runner import Runner
+from inferd.services.queue.sqlite import SqliteDatabase
+from inferd.services.queue.submission import Caps, Submission, Submitted, submit
+from inferd.services.queue.tables import IS_RUNNING
+from inferd.services.queue.watching import Watching
 
 log = logging.getLogger("inferd.queue")
 

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from services.errors import ServiceError
+from inferd.services.errors import ServiceError
 
 log = logging.getLogger("inferd.queue")
 

@@ -7,12 +7,11 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
+from inferd.services.errors import ServiceError
+from inferd.services.queue.reading import Found
+from inferd.services.queue.tables import DeliveryState, State
 from inferd.v1 import chat_pb2
 from inferd.v1 import queue_pb2 as pb
-
-from services.errors import ServiceError
-from services.queue.reading import Found
-from services.queue.schema import DeliveryState, State
 
 STATES = {
     State.QUEUED: pb.JOB_STATE_QUEUED,

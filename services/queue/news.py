@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from services.patience import happened
-from services.queue.database import Database
-from services.queue.loop import forever
-from services.queue.reading import positions, standings
+from inferd.services.net.wait import happened
+from inferd.services.queue.database import Database
+from inferd.services.queue.loop import forever
+from inferd.services.queue.reading import positions, standings
 
 #: Seconds in which news gather, so that many changes cost one look.
 _GATHER = 0.01

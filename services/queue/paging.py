@@ -4,12 +4,11 @@ import base64
 import binascii
 import hashlib
 
+from inferd.services.errors import ServiceError, invalid
+from inferd.services.queue.job_id import seq_after
+from inferd.services.queue.messages import STATES
+from inferd.services.queue.reading import Page
 from inferd.v1 import queue_pb2 as pb
-
-from services.errors import ServiceError, invalid
-from services.queue.job_id import seq_after
-from services.queue.messages import STATES
-from services.queue.reading import Page
 
 _SIZE = 20
 _DIGEST = 8

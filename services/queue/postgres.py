@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
+from inferd.services.net.wait import happened
+from inferd.services.queue.database import Transaction, unavailable
+from inferd.services.queue.migrate import migrate
 from sqlalchemy.ext.asyncio import create_async_engine
-
-from services.patience import happened
-from services.queue.database import Transaction, unavailable
-from services.queue.migrate import migrate
 
 T = TypeVar("T")
 

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 
 import grpc
-
-from services.catalog import Catalog, ServedModel
-from services.errors import ServiceError
+from inferd.services.errors import ServiceError
+from inferd.services.fleet.catalog import Catalog, ServedModel
 
 #: Seconds between looks at calls that have no answer yet.
 LOOK = 0.25

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-
-from services.queue.database import Transaction
-from services.queue.schema import (
+from inferd.services.queue.database import Transaction
+from inferd.services.queue.tables import (
     IS_DELAYED,
     IS_ENDED,
     IS_QUEUED,

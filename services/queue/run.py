@@ -9,14 +9,13 @@ import random
 from collections.abc import AsyncGenerator
 
 import grpc
+from inferd.services.api.chat_request import prepare_chat
+from inferd.services.errors import ServiceError
+from inferd.services.fleet.catalog import Catalog
+from inferd.services.queue.claims import MOST_LOST
+from inferd.services.queue.endings import Ended, Returned, Run
+from inferd.services.queue.messages import attempts_lost
 from inferd.v1 import chat_pb2
-
-from services.catalog import Catalog
-from services.chat_request import prepare_chat
-from services.errors import ServiceError
-from services.queue.claims import MOST_LOST
-from services.queue.endings import Ended, Returned, Run
-from services.queue.messages import attempts_lost
 
 log = logging.getLogger("inferd.queue")
 

@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from services.catalog import Catalog
-from services.config import QueueConfig
-from services.errors import ServiceError
-from services.patience import happened
-from services.queue import claims
-from services.queue.batch import Batcher
-from services.queue.database import Database, Transaction
-from services.queue.endings import Ended, Returned, Run, add_chunks, end_runs
-from services.queue.loop import forever
-from services.queue.precedence import LOOK, Precedence
-from services.queue.run import LocalRun, failed, generate, timed_out, unexpected
+from inferd.services.config import QueueConfig
+from inferd.services.errors import ServiceError
+from inferd.services.fleet.catalog import Catalog
+from inferd.services.net.wait import happened
+from inferd.services.queue import claims
+from inferd.services.queue.batch import Batcher
+from inferd.services.queue.database import Database, Transaction
+from inferd.services.queue.endings import Ended, Returned, Run, add_chunks, end_runs
+from inferd.services.queue.loop import forever
+from inferd.services.queue.precedence import LOOK, Precedence
+from inferd.services.queue.run import LocalRun, failed, generate, timed_out, unexpected
 
 #: Seconds between looks for jobs that nobody told of.
 _POLL = 5.0

@@ -6,20 +6,19 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from inferd.services.api.chat_request import prepare_chat
+from inferd.services.calls.in_process import Metadata
+from inferd.services.config import QueueConfig
+from inferd.services.errors import invalid
+from inferd.services.fleet.catalog import Catalog
+from inferd.services.queue.deliveries import check_webhook
+from inferd.services.queue.job_queue import JobQueue
+from inferd.services.queue.messages import job_message, timestamp
+from inferd.services.queue.paging import next_page_token, page_of
+from inferd.services.queue.reading import Found, list_jobs, numbers
+from inferd.services.queue.submission import Submission, Submitted
 from inferd.v1 import queue_pb2 as pb
 from inferd.v1 import queue_pb2_grpc
-
-from services.catalog import Catalog
-from services.chat_request import prepare_chat
-from services.config import QueueConfig
-from services.errors import invalid
-from services.in_process import Metadata
-from services.queue.deliveries import check_webhook
-from services.queue.job_queue import JobQueue
-from services.queue.messages import job_message, timestamp
-from services.queue.paging import next_page_token, page_of
-from services.queue.reading import Found, list_jobs, numbers
-from services.queue.submission import Submission, Submitted
 
 _MAX_ATTEMPTS = 3
 _LONGEST_EXPIRY = 30 * 24 * 3600

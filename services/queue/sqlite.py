@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import sqlalchemy as sa
+from inferd.services.queue.database import Transaction, unavailable
+from inferd.services.queue.migrate import migrate
+from inferd.services.queue.write_watch import WriteWatch
 from sqlalchemy.pool import StaticPool
-
-from services.queue.database import Transaction, unavailable
-from services.queue.migrate import migrate
-from services.queue.write_watch import WriteWatch
 
 T = TypeVar("T")
 

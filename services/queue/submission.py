@@ -10,11 +10,10 @@ from typing import Any
 
 import grpc
 import sqlalchemy as sa
-
-from services.errors import ServiceError
-from services.queue.database import Transaction
-from services.queue.job_id import new_job_id
-from services.queue.schema import (
+from inferd.services.errors import ServiceError
+from inferd.services.queue.database import Transaction
+from inferd.services.queue.job_id import new_job_id
+from inferd.services.queue.tables import (
     IS_QUEUED,
     IS_WAITING,
     DeliveryState,

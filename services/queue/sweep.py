@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-
-from services.queue.claims import take_back
-from services.queue.database import Transaction
-from services.queue.endings import end_jobs, remove
-from services.queue.schema import IS_RUNNING, IS_UNENDED, IS_WAITING, D, DeliveryState, J, State, chunks
+from inferd.services.queue.claims import take_back
+from inferd.services.queue.database import Transaction
+from inferd.services.queue.endings import end_jobs, remove
+from inferd.services.queue.tables import (
+    IS_RUNNING,
+    IS_UNENDED,
+    IS_WAITING,
+    D,
+    DeliveryState,
+    J,
+    State,
+    chunks,
+)
 
 #: What one transaction takes, so that none is long.
 _MOST = 500

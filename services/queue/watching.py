@@ -5,19 +5,18 @@ from collections.abc import AsyncGenerator
 
 import grpc
 from google.rpc import status_pb2
+from inferd.services.api.chat_replay import replayed
+from inferd.services.errors import ServiceError
+from inferd.services.queue.database import Database
+from inferd.services.queue.endings import not_found
+from inferd.services.queue.job_id import seq_of
+from inferd.services.queue.messages import is_ended, job_message
+from inferd.services.queue.news import News, Subscription
+from inferd.services.queue.reading import Found, ask_for_chunks, find, read_chunks, read_request
+from inferd.services.queue.runner import Runner
+from inferd.services.queue.tables import State
 from inferd.v1 import chat_pb2
 from inferd.v1 import queue_pb2 as pb
-
-from services.chat_replay import replayed
-from services.errors import ServiceError
-from services.queue.database import Database
-from services.queue.endings import not_found
-from services.queue.job_id import seq_of
-from services.queue.messages import is_ended, job_message
-from services.queue.news import News, Subscription
-from services.queue.reading import Found, ask_for_chunks, find, read_chunks, read_request
-from services.queue.runner import Runner
-from services.queue.schema import State
 
 #: Seconds between looks for the chunks of a run elsewhere, where no news of them comes.
 _PATIENCE = 2.0

@@ -15,9 +15,8 @@ from email.utils import parsedate_to_datetime
 
 import httpcore
 import httpx
-
-from services.checked_request import checked_request, failure
-from services.queue.webhook_signature import signature_headers
+from inferd.services.net.checked_request import checked_request, failure
+from inferd.services.net.webhook_signature import signature_headers
 
 log = logging.getLogger("inferd.webhooks")
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from inferd.services.net.wait import happened
 from inotify_simple import INotify, flags
-
-from services.patience import happened
 
 log = logging.getLogger("inferd.queue")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from services.runtimes.relay import Relay
+    from inferd.services.runtimes.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ Its own words pass only where they speak of the request: others name hosts or so
 import re
 
 import grpc
-
-from services.errors import ServiceError
-from services.runtimes.base import Constraint
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint
 
 # xgrammar starts its messages with the time and the place in its own source.
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")

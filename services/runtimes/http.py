@@ -18,12 +18,11 @@ import grpc
 import httpcore
 import httpx
 import orjson
-
-from services.errors import ServiceError
-from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
-from services.runtimes.engine_errors import aborted, failed, late, unavailable
-from services.runtimes.http_wire import AnswerReader, EventReader, to_body, to_service_error
-from services.runtimes.watch import CHECK_TIMEOUT, Watch
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
+from inferd.services.runtimes.engine_errors import aborted, failed, late, unavailable
+from inferd.services.runtimes.http_wire import AnswerReader, EventReader, to_body, to_service_error
+from inferd.services.runtimes.watch import CHECK_TIMEOUT, Watch
 
 log = logging.getLogger(__name__)
 

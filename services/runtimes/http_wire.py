@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-
-from services.errors import ServiceError, invalid
-from services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
-from services.runtimes.engine_errors import (
+from inferd.services.errors import ServiceError, invalid
+from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
+from inferd.services.runtimes.engine_errors import (
     aborted,
     adapter_missing,
     bad_constraint,
@@ -22,7 +21,7 @@ from services.runtimes.engine_errors import (
     refused,
     unavailable,
 )
-from services.runtimes.logprob_value import logprob_value
+from inferd.services.runtimes.logprob_value import logprob_value
 
 log = logging.getLogger(__name__)
 

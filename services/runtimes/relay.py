@@ -1,6 +1,6 @@
 """A short way for what a runtime's stream brings, past the task that waits for it."""
 
-from services.runtimes.base import Delta
+from inferd.services.runtimes.base import Delta
 
 
 class Relay:

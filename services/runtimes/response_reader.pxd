@@ -1,4 +1,4 @@
-from services.runtimes.chunk_wire cimport next_token
+from inferd.services.runtimes.chunk_wire cimport next_token
 
 cdef class ResponseReader:
     cdef bint _logprobs, _prompt_logprobs, _scored

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from operator import itemgetter
 
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, joined
+from inferd.services.runtimes.chunk_wire import next_token
+from inferd.services.runtimes.engine_errors import aborted, failed
+from inferd.services.runtimes.logprob_value import logprob_value
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
-
-from services.errors import ServiceError
-from services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, joined
-from services.runtimes.chunk_wire import next_token
-from services.runtimes.engine_errors import aborted, failed
-from services.runtimes.logprob_value import logprob_value
 
 #: The fastest way to a list of a repeated field's elements.
 _elements = itemgetter(slice(None))

@@ -14,19 +14,18 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
+from inferd.services.errors import ServiceError
+from inferd.services.net.http2.channel import Channel
+from inferd.services.net.http2.client_call import CallFailed
+from inferd.services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
+from inferd.services.runtimes.engine_errors import aborted, adapter_missing, failed, late, unavailable
+from inferd.services.runtimes.response_reader import ResponseReader
+from inferd.services.runtimes.scheduler_wire import to_message, to_service_error
+from inferd.services.runtimes.short_way import Call, ShortWay
+from inferd.services.runtimes.tokenizer_bundle import BundleError, unpack
+from inferd.services.runtimes.watch import CHECK_TIMEOUT, SERVING_INTERVAL, Watch
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto.generated import common_pb2
-
-from services.errors import ServiceError
-from services.http2.channel import Channel
-from services.http2.client_call import CallFailed
-from services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
-from services.runtimes.engine_errors import aborted, adapter_missing, failed, late, unavailable
-from services.runtimes.response_reader import ResponseReader
-from services.runtimes.scheduler_wire import to_message, to_service_error
-from services.runtimes.short_way import Call, ShortWay
-from services.runtimes.tokenizer_bundle import BundleError, unpack
-from services.runtimes.watch import CHECK_TIMEOUT, SERVING_INTERVAL, Watch
 
 log = logging.getLogger(__name__)
 

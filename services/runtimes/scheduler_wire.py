@@ -7,14 +7,12 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 import logging
 
 import grpc
-from smg_grpc_proto import sglang_scheduler_pb2 as pb
-
-from services.errors import ServiceError
-from services.http2.client_call import CallFailed
-from services.http2.framing import Metadata
-from services.random_id import random_id
-from services.runtimes.base import Constraint, GenerateRequest, SamplingParams
-from services.runtimes.engine_errors import (
+from inferd.services.errors import ServiceError
+from inferd.services.net.http2.client_call import CallFailed
+from inferd.services.net.http2.framing import Metadata
+from inferd.services.net.random_id import random_id
+from inferd.services.runtimes.base import Constraint, GenerateRequest, SamplingParams
+from inferd.services.runtimes.engine_errors import (
     aborted,
     bad_constraint,
     failed,
@@ -23,6 +21,7 @@ from services.runtimes.engine_errors import (
     refused,
     unavailable,
 )
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 cimport cython
 
-from services.http2.client_call cimport Taker
-from services.runtimes.relay cimport Relay
-from services.runtimes.response_reader cimport ResponseReader
+from inferd.services.net.http2.client_call cimport Taker
+from inferd.services.runtimes.relay cimport Relay
+from inferd.services.runtimes.response_reader cimport ResponseReader
 
 cdef class Call:
     cdef public object rpc, heard, dropped

@@ -2,12 +2,11 @@
 
 from time import monotonic
 
+from inferd.services.net.http2.client_call import ClientCall, Taker
+from inferd.services.runtimes.base import Delta
+from inferd.services.runtimes.relay import Relay
+from inferd.services.runtimes.response_reader import ResponseReader
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
-
-from services.http2.client_call import ClientCall, Taker
-from services.runtimes.base import Delta
-from services.runtimes.relay import Relay
-from services.runtimes.response_reader import ResponseReader
 
 
 class Call:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from services.patience import happened
+from inferd.services.net.wait import happened
 
 log = logging.getLogger(__name__)
 

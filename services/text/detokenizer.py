@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
+from inferd.services.text.tokenizer import Tokenizer
 from tokenizers.decoders import DecodeStream
-
-from services.text.tokenizer import Tokenizer
 
 #: Tokens of the prompt that the first new token is decoded after, so that a word boundary (the leading
 #: space of a SentencePiece piece) is kept. SGLang's own detokenizer takes as many.

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
-
-from services.text.template import ChatTemplate, Conversation, Rendered
-from services.text.tokenizer import Tokenizer, TokenizerError
+from inferd.services.text.template import ChatTemplate, Conversation, Rendered
+from inferd.services.text.tokenizer import Tokenizer, TokenizerError
 
 #: Configuration keys of the context's length, in SGLang's order of preference
 #: (`CONTEXT_LENGTH_KEYS` in srt/utils/hf_transformers/common.py).

@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 
 import regex
-
-from services.errors import invalid
+from inferd.services.errors import invalid
 
 #: Seconds that looking for one expression in one text may take. It is done on the event loop.
 _SEARCH_SECONDS = 0.1

@@ -11,14 +11,13 @@ from itertools import takewhile
 from typing import Any
 
 import jinja2
+from inferd.services.errors import ServiceError, invalid
+from inferd.services.text.function import Function
+from inferd.services.text.template_form import MessageForm, template_tree
+from inferd.services.text.template_messages import template_messages
+from inferd.services.text.template_program import TemplateProgram
+from inferd.services.text.tokenizer import TokenizerError
 from inferd.v1 import message_pb2 as pb
-
-from services.errors import ServiceError, invalid
-from services.text.function import Function
-from services.text.template_form import MessageForm, template_tree
-from services.text.template_messages import template_messages
-from services.text.template_program import TemplateProgram
-from services.text.tokenizer import TokenizerError
 
 #: Openings that are kept, and how long the variables that they depend on may be, in characters.
 _MOST_OPENINGS = 256

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import orjson
+from inferd.services.errors import invalid
+from inferd.services.text.template_form import MessageForm
 from inferd.v1 import message_pb2 as pb
-
-from services.errors import invalid
-from services.text.template_form import MessageForm
 
 _ROLE_NAMES = {
     pb.ROLE_SYSTEM: "system",

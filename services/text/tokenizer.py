@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from inferd.services.text.byte_alphabet import BYTE_OF_CHARACTER
+from inferd.services.text.words import words_of
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel
-
-from services.text.byte_alphabet import BYTE_OF_CHARACTER
-from services.text.words import words_of
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 #: The word boundary mark of SentencePiece pieces.

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, product
 from typing import Protocol
 
+from inferd.services.text import word_pattern
+from inferd.services.text.byte_alphabet import CHARACTER_OF_BYTE
+from inferd.services.text.word_pattern import UnknownForm, normalizers
 from tokenizers import Tokenizer as Backend
-
-from services.text import word_pattern
-from services.text.byte_alphabet import CHARACTER_OF_BYTE
-from services.text.word_pattern import UnknownForm, normalizers
 
 #: Words that are kept, and their longest in characters: some 10 MB.
 _MAX_WORDS = 32_768

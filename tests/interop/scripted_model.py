@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 
 import grpc
+from inferd.services.text.tokenizer import Tokenizer
 
-from services.runtimes.simulated import Fault, Reply, Script
-from services.text.tokenizer import Tokenizer
+from tests.doubles.simulated_scheduler import Fault, Reply, Script
 
 PARIS = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 2}}\n</tool_call>'
 ROME = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome", "days": 1}}\n</tool_call>'

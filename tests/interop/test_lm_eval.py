@@ -3,7 +3,7 @@
 import pytest
 from evaluation import CAPITALS, PROMPT, evaluate
 
-from services.runtimes.simulated import logprob_of
+from tests.doubles.simulated_scheduler import logprob_of
 
 
 async def test_tasks_run_to_the_end_with_the_runtimes_scores(scripted, tmp_path):

@@ -19,13 +19,13 @@ from typing import Any, Self
 import asyncpg
 import grpc
 import yaml
+from inferd.services.config import Config
+from inferd.services.launch.leash import descendants, leashed
+from inferd.services.text.model_text import ModelText
 from inferd.v1 import queue_pb2, queue_pb2_grpc
 from jobs import PATIENCE, SUCCEEDED, HeldRuntime, enqueue, eventually
 
-from services.config import Config
-from services.runtimes.leash import descendants, leashed
-from services.runtimes.simulated import Reply
-from services.text.model_text import ModelText
+from tests.doubles.simulated_scheduler import Reply
 
 # Below the ports that the kernel gives to clients: no client takes one while its server is down.
 _PORTS = range(20000, 32000)
@@ -140,7 +140,9 @@ class Process:
         """Start it."""
         with self.log.open("ab") as log:
             self._leash = subprocess.Popen(
-                leashed([sys.executable, "-m", "services.cli", "serve", "--config", str(self._file)]),
+                leashed(
+                    [sys.executable, "-m", "inferd.services.app.cli", "serve", "--config", str(self._file)]
+                ),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

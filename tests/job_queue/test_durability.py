@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from inferd.services.queue import job_queue
 from inferd.v1 import queue_pb2
 from jobs import (
     CANCELLED,
@@ -37,8 +38,6 @@ from processes import (
     put,
     request_of,
 )
-
-from services.queue import job_queue
 
 Launch = Callable[..., Awaitable[Process]]
 

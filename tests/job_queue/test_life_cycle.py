@@ -36,7 +36,7 @@ from jobs import (
     text_of,
 )
 
-from services.runtimes.simulated import Fault, echo, fixed
+from tests.doubles.simulated_scheduler import Fault, echo, fixed
 
 Code = grpc.StatusCode
 ONE = {"running_limit": 1}

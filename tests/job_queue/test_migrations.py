@@ -10,14 +10,13 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-
-from services.queue.database import Database, Transaction
-from services.queue.migrate import migrate
-from services.queue.postgres import PostgresDatabase
-from services.queue.reading import Page, list_jobs
-from services.queue.schema import metadata
-from services.queue.sqlite import SqliteDatabase
-from services.queue.submission import Caps, Submission, submit
+from inferd.services.queue.database import Database, Transaction
+from inferd.services.queue.migrate import migrate
+from inferd.services.queue.postgres import PostgresDatabase
+from inferd.services.queue.reading import Page, list_jobs
+from inferd.services.queue.sqlite import SqliteDatabase
+from inferd.services.queue.submission import Caps, Submission, submit
+from inferd.services.queue.tables import metadata
 
 VERSIONS = "inferd_queue_version"
 CAPS = Caps(10, 10)

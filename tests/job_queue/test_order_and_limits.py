@@ -10,6 +10,10 @@ import grpc
 import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
+from inferd.services.queue import claims, reading, submission, sweep
+from inferd.services.queue.database import Database, Transaction
+from inferd.services.queue.postgres import PostgresDatabase
+from inferd.services.queue.sqlite import SqliteDatabase
 from inferd.v1 import queue_pb2
 from jobs import (
     CANCELLED,
@@ -29,11 +33,7 @@ from jobs import (
     text_of,
 )
 
-from services.queue import claims, reading, submission, sweep
-from services.queue.database import Database, Transaction
-from services.queue.postgres import PostgresDatabase
-from services.queue.sqlite import SqliteDatabase
-from services.runtimes.simulated import Fault, Reply, echo
+from tests.doubles.simulated_scheduler import Fault, Reply, echo
 
 Code = grpc.StatusCode
 ONE = {"running_limit": 1}
@@ -150,7 +150,7 @@ async def test_an_ended_job_does_not_expire(fronts):
 
 
 async def test_results_are_purged_when_they_were_kept_long_enough(fronts, monkeypatch):
-    monkeypatch.setattr("services.queue.job_queue._PURGE", 0.1)
+    monkeypatch.setattr("inferd.services.queue.job_queue._PURGE", 0.1)
     front = await fronts.start(queue={"result_ttl": 1})
     job = await front.enqueue(request_id="mine")
     await front.ended(job)

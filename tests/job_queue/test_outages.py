@@ -30,7 +30,7 @@ from processes import (
     tmpfs,
 )
 
-from services.runtimes.simulated import Fault, Reply
+from tests.doubles.simulated_scheduler import Fault, Reply
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

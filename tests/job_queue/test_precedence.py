@@ -8,7 +8,7 @@ import pytest
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2, queue_pb2, queue_pb2_grpc
 from running import Inferd, running_front
 
-from services.runtimes.simulated import Reply, SimulatedRuntime
+from tests.doubles.simulated_scheduler import Reply, SimulatedRuntime
 
 
 def conversation(text: str) -> chat_pb2.CreateChatCompletionRequest:

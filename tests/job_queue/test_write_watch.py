@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from services.queue import write_watch
-from services.queue.write_watch import WriteWatch
+from inferd.services.queue import write_watch
+from inferd.services.queue.write_watch import WriteWatch
 
 PATIENCE = 20.0
 

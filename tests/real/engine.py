@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from services.runtimes.launch import LaunchState, LocalSGLang
+from inferd.services.launch.local_sglang import LaunchState, LocalSGLang
 
 
 async def main(model: Path, logs: Path, args: list[str]) -> None:

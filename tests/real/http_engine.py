@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-
-from services.runtimes.leash import leashed
-from services.runtimes.sglang_command import sglang_command
+from inferd.services.launch.leash import leashed
+from inferd.services.launch.sglang_command import sglang_command
 
 
 @dataclass

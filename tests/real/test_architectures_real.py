@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from engine_process import running_engine
+from inferd.services.config import parse_config
 from running import Inferd, running_front
 from tiny_model import CONTEXT, HEADS, HIDDEN, LAYERS, MLP, VOCABULARY
-
-from services.config import parse_config
 
 COMMON = {
     "vocab_size": VOCABULARY,

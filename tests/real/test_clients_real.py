@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from clients import run_program
 from evaluation import CAPITALS, PROMPT, evaluate
+from inferd.services.config import parse_config
 from running import running_front
-
-from services.config import parse_config
 
 
 @contextlib.asynccontextmanager

@@ -11,18 +11,17 @@ import grpc
 import jsonschema
 import pytest
 from google.protobuf.json_format import ParseDict
+from inferd.services.constraints.output_constraint import output_constraint
+from inferd.services.errors import ServiceError
+from inferd.services.prompt.tools import Choice
+from inferd.services.runtimes.base import GenerateRequest, SamplingParams
+from inferd.services.runtimes.scheduler import SchedulerRuntime
+from inferd.services.text.function import Function
+from inferd.services.text.output.events import CallArguments, CallBegin
+from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.parser import OutputParser
 from inferd.v1 import chat_pb2
 from tokenizers import Tokenizer
-
-from services.constraints import output_constraint
-from services.errors import ServiceError
-from services.runtimes.base import GenerateRequest, SamplingParams
-from services.runtimes.scheduler import SchedulerRuntime
-from services.text.function import Function
-from services.text.output.events import CallArguments, CallBegin
-from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
-from services.text.output.parser import OutputParser
-from services.tool_choice import Choice
 
 # "The capital of France is"
 PROMPT = (504, 3575, 282, 4649, 314)

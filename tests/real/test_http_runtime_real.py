@@ -9,11 +9,10 @@ from pathlib import Path
 import grpc
 import pytest
 from http_engine import running_http_engine
+from inferd.services.errors import ServiceError
+from inferd.services.launch.leash import descendants
+from inferd.services.runtimes.http import HttpRuntime
 from test_runtimes_real import PROMPT, generate, tokens
-
-from services.errors import ServiceError
-from services.runtimes.http import HttpRuntime
-from services.runtimes.leash import descendants
 
 
 async def serving(url: str) -> HttpRuntime:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from engine_process import Engine, running_engine
-
-from services.runtimes.leash import descendants
+from inferd.services.launch.leash import descendants
 
 MARK = "INFERD_TEST_MARK"
 

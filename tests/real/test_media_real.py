@@ -10,11 +10,10 @@ from typing import Any
 import openai
 import pytest
 from http_engine import running_http_engine
+from inferd.services.config import parse_config
 from PIL import Image
 from running import running_front
 from seeing_model import write_seeing_model
-
-from services.config import parse_config
 
 _ENGINE = (
     *("--mm-attention-backend", "sdpa", "--enable-multimodal", "--skip-server-warmup"),

@@ -14,8 +14,7 @@ import httpx
 import openai
 import pytest
 import yaml
-
-from services.runtimes.leash import descendants
+from inferd.services.launch.leash import descendants
 
 INFERD = Path(sys.executable).with_name("inferd")
 LONG = {"model": "tiny", "prompt": "a", "max_tokens": 1900, "extra_body": {"ignore_eos": True}}

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import openai
 import pytest
+from inferd.services.config import parse_config
 from running import Inferd, running_front
-
-from services.config import parse_config
 
 PARIS = {
     "model": "smollm2",

@@ -1,8 +1,7 @@
-"""Alembic's entry: runs the steps on the connection that `services.queue.migrate` has opened."""
+"""Alembic's entry: runs the steps on the connection that `inferd.services.queue.migrate` has opened."""
 
 from alembic import context
-
-from services.queue.schema import metadata
+from inferd.services.queue.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

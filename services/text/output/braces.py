@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
-from services.text.output.literals import json_of_text
-from services.text.output.markers import finder
-from services.text.output.source import Malformed, Source, Steps
-from services.text.output.strings import encoded
+from inferd.services.text.output.literals import json_of_text
+from inferd.services.text.output.markers import finder
+from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.strings import encoded
 
 _Write: TypeAlias = Callable[[str], None]
 

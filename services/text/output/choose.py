@@ -1,7 +1,7 @@
 """The form of a model's answers: as configured, else as its chat template makes clear."""
 
-from services.text.output.detect import detect_reasoning, detect_tools
-from services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.detect import detect_reasoning, detect_tools
+from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
 
 AUTO, NONE = "auto", "none"
 #: What a configuration may say.

@@ -6,9 +6,9 @@ The descriptions are in `tool_families` and `reasoning_families`; their language
 from dataclasses import dataclass
 from functools import cached_property
 
-from services.text.output.description import ReasoningFormat, ToolFormat
-from services.text.output.reasoning_families import REASONING_FORMATS
-from services.text.output.tool_families import JSON_ARRAY, TOOL_FORMATS
+from inferd.services.text.output.description import ReasoningFormat, ToolFormat
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import JSON_ARRAY, TOOL_FORMATS
 
 __all__ = ["JSON_ARRAY", "REASONING_FORMATS", "TOOL_FORMATS", "OutputFormat", "ReasoningFormat", "ToolFormat"]
 

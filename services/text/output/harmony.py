@@ -6,11 +6,11 @@ Its markers never are content; what the model writes outside any message is.
 import re
 from dataclasses import dataclass
 
-from services.text.output.description import HARMONY_MARKERS
-from services.text.output.json_calls import read_arguments
-from services.text.output.markers import finder
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Steps
+from inferd.services.text.output.description import HARMONY_MARKERS
+from inferd.services.text.output.json_calls import read_arguments
+from inferd.services.text.output.markers import finder
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Steps
 
 _MESSAGE = "<|message|>"
 _BEGINS = frozenset({"<|start|>", "<|channel|>"})

@@ -5,11 +5,11 @@ Where such calls may stand is the parser's.
 
 from collections.abc import Callable
 
-from services.text.output.description import JsonCalls
-from services.text.output.json_scanner import JsonScanner
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Source, Steps
-from services.text.output.strings import StringDecoder
+from inferd.services.text.output.description import JsonCalls
+from inferd.services.text.output.json_scanner import JsonScanner
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.strings import StringDecoder
 
 # Keys that an unmarked object may begin with and still be a call.
 _OTHER_FIRST_KEYS = ("id", "type")

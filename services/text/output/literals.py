@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from services.text.output.value_types import STRING, fits
+from inferd.services.text.output.value_types import STRING, fits
 
 _NAMES = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
 # A number such as a month may be written, and Python does not: 07.

@@ -5,13 +5,13 @@ Where a call begins, and what follows its end, is the parser's.
 
 import re
 
-from services.text.output.braces import read_braces
-from services.text.output.description import NamedCalls, NestedTags, Parameters, ToolFormat
-from services.text.output.json_calls import read_arguments
-from services.text.output.nested_tags import read_nested_tags
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Source, Steps
-from services.text.output.tagged import read_tagged
+from inferd.services.text.output.braces import read_braces
+from inferd.services.text.output.description import NamedCalls, NestedTags, Parameters, ToolFormat
+from inferd.services.text.output.json_calls import read_arguments
+from inferd.services.text.output.nested_tags import read_nested_tags
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.tagged import read_tagged
 
 _NAME = re.compile(r"[^\s<>{}()\[\]\"'`,;=]*")
 _ID = re.compile(r"[^\s<>{}()\[\]\"'`,;]*")

@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from services.text.output.description import NestedTags
-from services.text.output.literals import json_of_text
-from services.text.output.markers import finder
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Source, Steps
-from services.text.output.strings import encoded
-from services.text.output.value_types import STRING, member_schema, schema_types
+from inferd.services.text.output.description import NestedTags
+from inferd.services.text.output.literals import json_of_text
+from inferd.services.text.output.markers import finder
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.strings import encoded
+from inferd.services.text.output.value_types import STRING, member_schema, schema_types
 
 # Deeper nesting than this is no call: the reader goes as deep as the text does.
 _DEEPEST = 64

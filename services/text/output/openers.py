@@ -3,18 +3,18 @@
 What happens when a reader finds no call is the parser's.
 """
 
-from services.text.output.description import (
+from inferd.services.text.output.description import (
     HarmonyCalls,
     JsonCalls,
     NamedCalls,
     PythonCalls,
     ToolFormat,
 )
-from services.text.output.json_calls import read_json_calls
-from services.text.output.named_calls import read_name_and_json, read_named_call
-from services.text.output.python_calls import read_python_calls
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Steps
+from inferd.services.text.output.json_calls import read_json_calls
+from inferd.services.text.output.named_calls import read_name_and_json, read_named_call
+from inferd.services.text.output.python_calls import read_python_calls
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Steps
 
 NOTHING: frozenset[str] = frozenset()
 _JSON = JsonCalls()

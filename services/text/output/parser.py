@@ -7,17 +7,17 @@ where a piece ended. The formats are data (`formats`); no family is named here.
 import re
 from collections.abc import Callable, Sequence
 
-from services.text.function import Function
-from services.text.output.description import HarmonyCalls
-from services.text.output.events import Event
-from services.text.output.formats import OutputFormat
-from services.text.output.harmony import Harmony
-from services.text.output.json_scanner import JsonScanner
-from services.text.output.markers import finder
-from services.text.output.openers import NOTHING, Openers
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Source, Steps
-from services.text.output.writer import Writer
+from inferd.services.text.function import Function
+from inferd.services.text.output.description import HarmonyCalls
+from inferd.services.text.output.events import Event
+from inferd.services.text.output.formats import OutputFormat
+from inferd.services.text.output.harmony import Harmony
+from inferd.services.text.output.json_scanner import JsonScanner
+from inferd.services.text.output.markers import finder
+from inferd.services.text.output.openers import NOTHING, Openers
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.writer import Writer
 
 _SURPLUS = re.compile(r"[\s}\]]*")
 

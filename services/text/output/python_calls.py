@@ -6,12 +6,12 @@ No code is run: literals only, and what is none breaks the call.
 import json
 import re
 
-from services.text.output.description import JsonCalls, PythonCalls
-from services.text.output.json_calls import read_object
-from services.text.output.literals import json_of_python
-from services.text.output.markers import finder
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.description import JsonCalls, PythonCalls
+from inferd.services.text.output.json_calls import read_object
+from inferd.services.text.output.literals import json_of_python
+from inferd.services.text.output.markers import finder
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Source, Steps
 
 _NAME = re.compile(r"[^\W\d][\w.\-]*|")
 _KEYWORD = re.compile(r"(?:[^\W\d]\w*)?")

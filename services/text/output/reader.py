@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.text.function import Function
-from services.text.output.source import Source
-from services.text.output.writer import Writer
+from inferd.services.text.function import Function
+from inferd.services.text.output.source import Source
+from inferd.services.text.output.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ A family whose reasoning nobody marks is not here.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from services.text.output.description import ReasoningFormat
+from inferd.services.text.output.description import ReasoningFormat
 
 _QWEN3 = ReasoningFormat("qwen3", "<think>", "</think>", interrupted_by_calls=True)
 _DEEPSEEK_R1 = ReasoningFormat("deepseek-r1", "<think>", "</think>", forced=True)

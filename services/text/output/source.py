@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Generator
 from typing import TypeAlias, TypeVar
 
-from services.text.output.json_scanner import JsonScanner
-from services.text.output.markers import MarkerFinder
-from services.text.output.strings import decoded
+from inferd.services.text.output.json_scanner import JsonScanner
+from inferd.services.text.output.markers import MarkerFinder
+from inferd.services.text.output.strings import decoded
 
 _T = TypeVar("_T")
 Steps: TypeAlias = Generator[None, None, _T]

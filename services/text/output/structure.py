@@ -6,8 +6,8 @@ Only composes: the schemas of arguments and the form of an answer come from else
 from collections.abc import Mapping
 from typing import Any
 
-from services.text.output.description import HarmonyCalls
-from services.text.output.formats import OutputFormat, ToolFormat
+from inferd.services.text.output.description import HarmonyCalls
+from inferd.services.text.output.formats import OutputFormat, ToolFormat
 
 #: A format of xgrammar's structural tags (xgrammar/structural_tag.py), as JSON.
 Structure = dict[str, Any]

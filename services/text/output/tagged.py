@@ -6,14 +6,14 @@ A string goes through as it grows; a value of any other type is written when it 
 import json
 from collections.abc import Mapping, Sequence
 
-from services.text.output.description import Parameters
-from services.text.output.json_calls import read_arguments
-from services.text.output.literals import json_of_text
-from services.text.output.markers import finder
-from services.text.output.reader import Reader
-from services.text.output.source import Malformed, Source, Steps
-from services.text.output.strings import encoded
-from services.text.output.value_types import ANY, STRING, parameter_types
+from inferd.services.text.output.description import Parameters
+from inferd.services.text.output.json_calls import read_arguments
+from inferd.services.text.output.literals import json_of_text
+from inferd.services.text.output.markers import finder
+from inferd.services.text.output.reader import Reader
+from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.strings import encoded
+from inferd.services.text.output.value_types import ANY, STRING, parameter_types
 
 # Parameters in which models, and histories that templates write for them, put all arguments as JSON.
 _WRAPPERS = ("arguments", "input")

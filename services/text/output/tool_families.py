@@ -6,7 +6,7 @@ The texts are those of the chat templates, of SGLang's detectors and of xgrammar
 from collections.abc import Mapping
 from dataclasses import replace
 
-from services.text.output.description import (
+from inferd.services.text.output.description import (
     HarmonyCalls,
     JsonCalls,
     NamedCalls,

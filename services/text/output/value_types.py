@@ -6,7 +6,7 @@ Not a validator: what the schema does not say plainly counts as anything.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.text.function import Function
+from inferd.services.text.function import Function
 
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})

@@ -3,7 +3,7 @@
 Decides one thing itself: text of nothing but whitespace before, between and after calls is not content.
 """
 
-from services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
+from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 
 
 class Writer:

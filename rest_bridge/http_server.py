@@ -1,0 +1,78 @@
+"""The HTTP server: uvicorn, told to be one task among others of a process that it does not own."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+from inferd.rest_bridge.http_protocol import HttpProtocol
+from inferd.services.net.timeouts import Alarms
+from inferd.services.net.wait import happened
+from starlette.types import ASGIApp
+
+_BACKLOG = 2048
+
+
+class HttpServer(uvicorn.Server):
+    """Runs until it is stopped: `await server.serve(sockets=[…])`, `server.stop()`.
+
+    Leaves signals to the process: who runs it stops it.
+    """
+
+    def __init__(self, app: ASGIApp, *, grace_seconds: float = 10.0, keep_alive_seconds: int = 75) -> None:
+        """A connection is kept `keep_alive_seconds` for its next request. A stop gives requests that run
+        `grace_seconds`, and then cancels them."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                interface="asgi3",
+                http=partial(HttpProtocol, idle=Alarms(keep_alive_seconds)),  # type: ignore[arg-type]
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=keep_alive_seconds,
+                timeout_graceful_shutdown=max(1, round(grace_seconds)),
+            )
+        )
+
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no more requests, and return from `serve` when those that run are done."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Keep the time that headers tell; uvicorn's own wakes up ten times a second, to look for a stop."""
+        while not await self.on_tick(0):
+            await happened(self._stopping, 1.0)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises OSError, naming it, where the address cannot be had.
+
+    `reuse_port`: other processes may listen on the same port, and connections are spread over them.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's delay off only where the protocol is named.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"REST cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener

@@ -1,0 +1,315 @@
+"""Messages as JSON Schema (2020-12), as their options spell them: what the codec takes and writes, for
+people and for generators of clients. Knows nothing of HTTP.
+
+It describes the JSON that we want to see: that the codec also takes camelCase names, or a union whose tag
+is left out, is not told.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from inferd.options.v1 import options_pb2
+from inferd.rest_bridge.spelling import (
+    FieldSpelling,
+    MessageSpelling,
+    enum_spelling,
+    flattened,
+    message_spelling,
+)
+
+Json = dict[str, Any]
+
+# protobuf's stubs and its generated code disagree on the type of an extension.
+_LIMITS: Any = options_pb2.limits
+
+#: An error, as google.rpc.Status is spelled; and the name of its schema.
+ERROR_OBJECT = "ErrorObject"
+_ERROR_OBJECT: Json = {
+    "type": "object",
+    "description": "What went wrong.",
+    "properties": {
+        "message": {"type": "string", "description": "What is wrong, for people."},
+        "type": {"type": "string", "description": "The kind of error, such as `server_error`."},
+        "param": {"type": ["string", "null"], "description": "Path of the member at fault, if any."},
+        "code": {"type": "string", "description": "The reason, for programs."},
+    },
+    "required": ["message", "type", "param", "code"],
+}
+
+# The well-known types that are a string; a request may give those that are a time as a number of seconds.
+_TEXTS: Mapping[str, Json] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
+    "google.protobuf.FieldMask": {"type": "string"},
+}
+
+_NULL: Json = {"type": "null"}
+_NO_LIMITS = options_pb2.Limits()
+
+# Of each type of number: its JSON type and format, and its range where that is finite.
+_NUMBERS: Mapping[int, tuple[str, str, tuple[int, int] | None]] = {
+    FieldDescriptor.CPPTYPE_INT32: ("integer", "int32", (-(2**31), 2**31 - 1)),
+    FieldDescriptor.CPPTYPE_INT64: ("integer", "int64", (-(2**63), 2**63 - 1)),
+    FieldDescriptor.CPPTYPE_UINT32: ("integer", "uint32", (0, 2**32 - 1)),
+    FieldDescriptor.CPPTYPE_UINT64: ("integer", "uint64", (0, 2**64 - 1)),
+    FieldDescriptor.CPPTYPE_FLOAT: ("number", "float", None),
+    FieldDescriptor.CPPTYPE_DOUBLE: ("number", "double", None),
+}
+
+
+class Schemas:
+    """The named schemas of a document, made as they are asked for.
+
+    A request and a response spell a message differently: a request has limits and required members, and
+    takes null for what is unset; a response has members that are always there. A message that is asked
+    for in both gets two schemas; the second one's name says which it is.
+    """
+
+    def __init__(self, comments: Mapping[str, str]) -> None:
+        self.components: dict[str, Json] = {ERROR_OBJECT: _ERROR_OBJECT}
+        self._comments = comments
+        self._names: dict[tuple[object, ...], str] = {}
+
+    def body(self, message: Descriptor, bound: frozenset[str], selector: str, selects: str) -> Json:
+        """Reference to the schema of a request body.
+
+        The fields named in `bound` are set from the path, so they are not required here. `selector`,
+        where it is not empty, is a boolean member beside the fields, described by `selects`.
+        """
+        spelling = message_spelling(message)
+        fields = flattened(spelling)
+        relaxed = frozenset(field.name for field in fields if field.required and field.name in bound)
+        suffix = "".join(name.title().replace("_", "") for name in sorted(relaxed))
+        plain = _name(message) + (f"{suffix}InPath" if relaxed else "")
+        name, is_new = self._claim((message.full_name, "body", relaxed, selector), plain, f"{plain}Body")
+        if is_new:
+            schema = self._spelled(spelling, True, relaxed)
+            if selector:
+                member = {"type": ["boolean", "null"], "default": False, "description": selects}
+                schema["properties"][selector] = member
+            self.components[name] = self._described(message.full_name, schema)
+        return _reference(name)
+
+    def response(self, message: Descriptor) -> Json:
+        """Reference to the schema of a response body."""
+        return self._message(message, False)
+
+    def alone(self, field: FieldSpelling) -> Json:
+        """Schema of the value of a response's field, without its member."""
+        return self._value(field, False)
+
+    def parameter(self, field: FieldDescriptor) -> Json:
+        """Schema of a request's field that stands in the path or the query."""
+        return self._value(message_spelling(field.containing_type).fields[field.index], True)
+
+    def _claim(self, key: tuple[object, ...], name: str, otherwise: str) -> tuple[str, bool]:
+        """The component name of a key, and whether it is new."""
+        if key in self._names:
+            return self._names[key], False
+        if name in self.components:
+            name = otherwise
+        if name in self.components:
+            raise ValueError(f"two schemas would be named {name}")
+        self._names[key] = name
+        # Held by its name while it is made: messages may be recursive.
+        self.components[name] = {}
+        return name, True
+
+    def _message(self, message: Descriptor, request: bool) -> Json:
+        spelling = message_spelling(message)
+        if spelling.error:
+            return _reference(ERROR_OBJECT)
+        if spelling.text_form:
+            return _text(spelling, request)
+        plain = _name(message)
+        key = (message.full_name, "request" if request else "response")
+        name, is_new = self._claim(key, plain, plain + ("Input" if request else "Output"))
+        if is_new:
+            schema = self._spelled(spelling, request, frozenset())
+            self.components[name] = self._described(message.full_name, schema)
+        return _reference(name)
+
+    def _spelled(self, message: MessageSpelling, request: bool, relaxed: frozenset[str]) -> Json:
+        if message.bare:
+            forms = [self._form(field, request) for field in message.fields]
+            unset = not request and all(field.field.has_presence for field in message.fields)
+            return _any_of([*forms, _NULL] if unset else forms)
+        if message.tag:
+            forms = list(self._variants(message, request))
+        else:
+            forms = [self._object(flattened(message), request, relaxed)]
+            if word := _constant(message):
+                constant = {"type": "string", "const": word}
+                forms[0]["properties"] = {"object": constant, **forms[0]["properties"]}
+                forms[0]["required"] = ["object", *forms[0].get("required", [])]
+        # A response uses no shorthand but the word of a union.
+        if message.shorthand and (request or (message.tag and _is_enum(message.shorthand))):
+            forms = [self._form(message.shorthand, request), *forms]
+        return forms[0] if len(forms) == 1 else {"oneOf": forms}
+
+    def _form(self, field: FieldSpelling, request: bool) -> Json:
+        """The value of a field where it stands alone, without its member."""
+        return self._described(field.field.full_name, {"title": field.name, **self._value(field, request)})
+
+    def _variants(self, message: MessageSpelling, request: bool) -> Iterator[Json]:
+        """The object for each field of the oneof, named by the tag."""
+        (union,) = message.unions
+        for chosen in union:
+            if chosen is message.shorthand and _is_enum(chosen):
+                continue
+            fields = [field for field in message.fields if field is chosen or field not in union]
+            schema = self._object(fields, request, frozenset(), chosen)
+            schema["title"] = chosen.member
+            tag = {"type": "string", "const": chosen.member}
+            schema["properties"] = {message.tag: tag, **schema["properties"]}
+            schema["required"] = [message.tag, *schema.get("required", [])]
+            yield schema
+
+    def _object(
+        self,
+        fields: Iterable[FieldSpelling],
+        request: bool,
+        relaxed: frozenset[str],
+        chosen: FieldSpelling | None = None,
+    ) -> Json:
+        """An object with the members of some fields; `chosen` is the one that a tag names."""
+        properties: Json = {}
+        required: list[str] = []
+        for field in fields:
+            if field is chosen:
+                needed = not _may_be_missing(field, request)
+            else:
+                needed = field.required and field.name not in relaxed if request else _is_emitted(field)
+            if needed:
+                required.append(field.member)
+            schema = self._value(field, request)
+            # In a request, null is as good as an absent member.
+            if field.null_when_unset if not request else not needed:
+                schema = _or_null(schema)
+            properties[field.member] = self._described(field.field.full_name, schema)
+        return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+    def _value(self, field: FieldSpelling, request: bool) -> Json:
+        """Schema of a field that is set."""
+        limits = field.field.GetOptions().Extensions[_LIMITS] if request else _NO_LIMITS
+        if field.is_map:
+            value = message_spelling(field.nested).fields[1]
+            schema: Json = {"type": "object", "additionalProperties": self._element(value, request, limits)}
+            return {**schema, "maxProperties": limits.max_items} if limits.max_items else schema
+        element = self._element(field, request, limits)
+        if not field.field.is_repeated:
+            is_text = element.get("type") == "string"
+            return {**element, "minLength": 1} if is_text and limits.required else element
+        schema = {"type": "array", "items": element}
+        if limits.min_items or limits.required:
+            schema["minItems"] = max(limits.min_items, 1)
+        if limits.max_items:
+            schema["maxItems"] = limits.max_items
+        return _any_of([element, schema]) if request and field.shorthand else schema
+
+    def _element(self, field: FieldSpelling, request: bool, limits: options_pb2.Limits) -> Json:
+        """Schema of one value: of a singular field, or of each value of a list or map."""
+        match field.field.type:
+            case _ if field.raw:
+                return {}
+            case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
+                return self._message(field.nested, request)
+            case FieldDescriptor.TYPE_ENUM:
+                return self._enum(field.field)
+            case FieldDescriptor.TYPE_BOOL:
+                return {"type": "boolean"}
+            case FieldDescriptor.TYPE_STRING:
+                return {"type": "string", **({"maxLength": limits.max_length} if limits.max_length else {})}
+            case FieldDescriptor.TYPE_BYTES if field.byte_list:
+                return {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
+            case FieldDescriptor.TYPE_BYTES:
+                return {"type": "string", "contentEncoding": "base64"}
+            case _:
+                return _number(field, limits, request)
+
+    def _enum(self, field: FieldDescriptor) -> Json:
+        enum = field.enum_type
+        assert enum is not None, field.full_name
+        name, is_new = self._claim((enum.full_name,), _name(enum), f"{_name(enum)}Enum")
+        if is_new:
+            words = enum_spelling(enum).words
+            lines = [self._comments.get(enum.full_name, ""), ""]
+            for number, word in words.items():
+                comment = self._comments.get(f"{enum.full_name}.{enum.values_by_number[number].name}")
+                lines.append(f"- `{word}`: {comment}" if comment else f"- `{word}`")
+            text = "\n".join(lines).strip()
+            self.components[name] = {"type": "string", "enum": list(words.values()), "description": text}
+        return _reference(name)
+
+    def _described(self, name: str, schema: Json) -> Json:
+        comment = self._comments.get(name)
+        return {**schema, "description": comment} if comment else schema
+
+
+def _name(type_: Descriptor | EnumDescriptor) -> str:
+    return type_.full_name.removeprefix(f"{type_.file.package}.")
+
+
+def _reference(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _constant(message: MessageSpelling) -> str:
+    """Value of the constant member "object", of the message or of the one whose members stand in it."""
+    if message.inline is None or "object" in message.own:
+        return message.object
+    return _constant(message_spelling(message.inline.nested))
+
+
+def _text(message: MessageSpelling, request: bool) -> Json:
+    schema = _TEXTS[message.descriptor.full_name]
+    return _any_of([schema, {"type": "number"}]) if request and message.numeric else schema
+
+
+def _is_enum(field: FieldSpelling) -> bool:
+    return field.field.enum_type is not None
+
+
+def _is_emitted(field: FieldSpelling) -> bool:
+    """Whether every response has the member."""
+    if field.field.has_presence or field.raw:
+        return field.null_when_unset
+    return not field.omit_when_empty
+
+
+def _may_be_missing(field: FieldSpelling, request: bool) -> bool:
+    """Whether the tag that names the field may stand alone."""
+    if field.field.message_type is None:
+        return False
+    inner = flattened(message_spelling(field.nested))
+    return not any(member.required for member in inner) if request else not inner
+
+
+def _number(field: FieldSpelling, limits: options_pb2.Limits, request: bool) -> Json:
+    kind, width, bounds = _NUMBERS[field.field.cpp_type]
+    schema: Json = {"type": kind, "format": width}
+    if request and bounds is not None:
+        schema |= {"minimum": bounds[0], "maximum": bounds[1]}
+    number = int if kind == "integer" else float
+    if limits.HasField("min"):
+        schema["minimum"] = number(limits.min)
+    if limits.HasField("max"):
+        schema["maximum"] = number(limits.max)
+    if limits.HasField("above"):
+        schema["exclusiveMinimum"] = number(limits.above)
+    return schema
+
+
+def _any_of(schemas: list[Json]) -> Json:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _or_null(schema: Json) -> Json:
+    if not schema:
+        return schema
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], _NULL]}
+    if isinstance(schema.get("type"), str):
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, _NULL]}

@@ -1,0 +1,64 @@
+"""Log probabilities in text completion's shape: parallel lists, and where each token begins."""
+
+import codecs
+from collections.abc import Iterable
+
+from inferd.services.generation.piece_reader import Piece
+from inferd.services.runtimes.base import Logprobs
+from inferd.services.text.tokenizer import Tokenizer
+from inferd.v1 import completion_pb2 as pb
+
+
+class LogprobsWriter:
+    """The log probabilities of one continuation, piece by piece; offsets count on from piece to piece.
+
+    `echoed` is the text of the prompt, where the continuation's begins with it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, echoed: str, *, skip_special_tokens: bool) -> None:
+        self._tokenizer = tokenizer
+        self._echoed = echoed
+        self._skip = skip_special_tokens
+        self._offset = 0
+        # A character of several tokens begins with the first of them, and counts with the last.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, pieces: Iterable[Piece]) -> pb.CompletionLogprobs:
+        """The log probabilities of these pieces' tokens, an echoed prompt's included."""
+        written = pb.CompletionLogprobs()
+        for piece in pieces:
+            if piece.prompt_logprobs is not None:
+                self._append(written, piece.prompt_logprobs, prompt=True)
+            if piece.logprobs is not None:
+                self._append(written, piece.logprobs)
+        return written
+
+    def _append(self, written: pb.CompletionLogprobs, part: Logprobs, *, prompt: bool = False) -> None:
+        for token_id, value, top in zip(part.token_ids, part.values, part.top, strict=True):
+            token = self._text(token_id)
+            written.tokens.append(token)
+            written.text_offset.append(self._offset)
+            if self._is_shown(token_id, token, prompt):
+                self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+            if value is None:
+                written.token_logprobs.add()
+                written.top_logprobs.add()
+                continue
+            written.token_logprobs.add(logprob=value)
+            likely = {self._text(other): logprob for other, logprob in reversed(top)}
+            likely[token] = value
+            written.top_logprobs.add(top=pb.TopLogprobs(logprobs=likely))
+
+    def _is_shown(self, token_id: int, token: str, prompt: bool) -> bool:
+        """Whether the token is in the text: a prompt has the special ones that were written in it, but not
+        those that the tokenizer added."""
+        if not self._tokenizer.is_special(token_id):
+            return True
+        return self._echoed.startswith(token, self._offset) if prompt else not self._skip
+
+    def _text(self, token_id: int) -> str:
+        data = self._tokenizer.token_bytes(token_id)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

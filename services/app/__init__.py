@@ -1,0 +1,1 @@
+"""What is started, from which configuration, in which order; and the command line."""

@@ -1,0 +1,75 @@
+"""The gRPC server: the services, health and reflection on one address."""
+
+from collections.abc import Sequence
+
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from inferd.services.api.chat import ChatServicer
+from inferd.services.api.completion import CompletionServicer
+from inferd.services.api.models import ModelServicer
+from inferd.services.api.tokenize import TokenizeServicer
+from inferd.services.app.health import Health
+from inferd.services.calls.guard import Guard
+from inferd.services.calls.methods import Methods
+from inferd.services.config import Config
+from inferd.services.fleet.catalog import Catalog
+from inferd.services.net.http2.grpc_server import GrpcServer
+from inferd.services.queue.job_queue import JobQueue
+from inferd.services.queue.servicer import QueueServicer
+from inferd.v1 import (
+    chat_pb2_grpc,
+    completion_pb2_grpc,
+    models_pb2_grpc,
+    queue_pb2_grpc,
+    tokenize_pb2_grpc,
+)
+
+#: These need a runtime; the others need only the models' files.
+GENERATING = ("inferd.v1.ChatService", "inferd.v1.CompletionService")
+
+#: Needs the queue's database.
+QUEUE = "inferd.v1.QueueService"
+
+
+def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods:
+    """All servicers over `catalog` and `queue`, guarded."""
+    limits = config.server
+    methods, waiting = (
+        Methods(Guard(limits.max_concurrent_requests, limits.request_timeout)) for _ in range(2)
+    )
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(catalog), methods)
+    completion_pb2_grpc.add_CompletionServiceServicer_to_server(CompletionServicer(catalog), methods)
+    tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(catalog), methods)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), methods)
+    queue_servicer = QueueServicer(catalog, queue, config.queue, limits.request_timeout)
+    queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, waiting)
+    # Those who wait for jobs take no place from those who wait for answers.
+    methods.include(waiting)
+    return methods
+
+
+def create_health(catalog: Catalog, methods: Methods) -> Health:
+    """The health of all services in `methods`."""
+    return Health(catalog, GENERATING, [name for name in methods if name not in GENERATING])
+
+
+def create_server(
+    methods: Methods, health_of: Health, address: str, *, max_message_bytes: int, shared_port: bool
+) -> tuple[GrpcServer, int]:
+    """A server that listens but is not started, and its port. Requests are of `max_message_bytes` at most.
+
+    `shared_port` lets several processes listen on the same address. Raises OSError where the address
+    cannot be had.
+    """
+    server = GrpcServer(max_message_bytes=max_message_bytes)
+    methods.attach(server)
+    health_of.attach(server)
+    names: Sequence[str] = (*methods, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(names), server
+    )
+    try:
+        port = server.bind(address, shared_port=shared_port)
+    except OSError as error:
+        raise OSError(f"gRPC cannot listen on {address}: is something else listening there?") from error
+    return server, port

@@ -1,0 +1,115 @@
+"""From a configuration to the catalog of models: texts loaded, replicas behind their adapters.
+
+Launches nothing: by now every runtime has an address.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from inferd.services.config import Config, ModelConfig, RuntimeConfig
+from inferd.services.errors import ServiceError
+from inferd.services.fleet.catalog import Adapter, Catalog, ServedModel
+from inferd.services.fleet.replicas import Replicas
+from inferd.services.prompt.media import MediaReader
+from inferd.services.prompt.media_fetch import MediaFetcher
+from inferd.services.runtimes.base import Runtime
+from inferd.services.runtimes.http import HttpRuntime
+from inferd.services.runtimes.scheduler import SchedulerRuntime
+from inferd.services.text.model_text import ModelText
+from inferd.services.text.output.choose import choose_format
+from inferd.services.text.tokenizer import TokenizerError
+
+_Load = Callable[[str | Path, str | Path | None], ModelText]
+
+
+async def build_catalog(config: Config, on_change: Callable[[], None]) -> Catalog:
+    """The catalog of `config`; `on_change` is called whenever a runtime starts or stops serving.
+
+    Raises TokenizerError where a model's tokenizer cannot be had.
+    """
+    fetcher = MediaFetcher(config.media)
+    # Models of the same files share what was read of them.
+    load = cache(ModelText.load)
+    return Catalog([await _model(model, fetcher, load, on_change) for model in config.models])
+
+
+async def _model(
+    config: ModelConfig, fetcher: MediaFetcher, load: _Load, on_change: Callable[[], None]
+) -> ServedModel:
+    runtimes = [_runtime(runtime, on_change) for runtime in config.runtimes]
+    text = await _text(config, load, runtimes)
+    replicas = Replicas(config.id, runtimes)
+    return ServedModel(
+        id=config.id,
+        aliases=config.aliases,
+        created=await _created(config.path, runtimes),
+        owned_by=config.owned_by or _organisation(config.path),
+        text=text,
+        output=choose_format(config.tool_call_parser, config.reasoning_parser, text.template_source),
+        media=MediaReader(lambda: text.modalities & replicas.media, fetcher),
+        replicas=replicas,
+        root=_weights_name(config.path),
+        adapters=[Adapter(adapter.name, adapter.aliases) for adapter in config.adapters],
+    )
+
+
+def _runtime(config: RuntimeConfig, on_change: Callable[[], None]) -> Runtime:
+    if config.http is not None:
+        return HttpRuntime(config.http, on_change=on_change)
+    assert config.grpc is not None, "what is launched has an address by now"
+    return SchedulerRuntime(config.grpc, on_change=on_change)
+
+
+async def _text(config: ModelConfig, load: _Load, runtimes: Sequence[Runtime]) -> ModelText:
+    """From the configured tokenizer, else the local folder, else a runtime that is up, else the hub."""
+    if config.tokenizer is not None:
+        return load(config.tokenizer, config.chat_template)
+    if not _is_folder(config.path):
+        for runtime in runtimes:
+            with tempfile.TemporaryDirectory(prefix="inferd-tokenizer-") as folder:
+                try:
+                    await runtime.fetch_tokenizer(Path(folder))
+                except ServiceError:
+                    continue
+                return ModelText.load(folder, config.chat_template)
+    try:
+        return load(config.path, config.chat_template)
+    except TokenizerError as error:
+        raise TokenizerError(
+            f"{error}\nNo runtime of {config.id} handed out its tokenizer either (an http one never does)."
+            " Start one first, or set the model's `tokenizer` to a folder or Hugging Face id that has it."
+        ) from error
+
+
+async def _created(path: str, runtimes: Sequence[Runtime]) -> int:
+    """When a local folder's configuration was written; else when a runtime was started; else now."""
+    try:
+        return int((Path(path) / "config.json").stat().st_mtime)
+    except OSError:
+        pass
+    for runtime in runtimes:
+        try:
+            started = (await runtime.info()).started
+        except ServiceError:
+            continue
+        if started:
+            return started
+    return int(time.time())
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_dir()
+
+
+def _weights_name(path: str) -> str:
+    """A Hugging Face id, or the name of a local folder: where that is concerns nobody."""
+    return Path(path).resolve().name if _is_folder(path) else path
+
+
+def _organisation(path: str) -> str:
+    """The organisation of a Hugging Face id."""
+    organisation, slash, _ = path.partition("/")
+    return organisation if slash and organisation not in ("", ".", "..", "~") else "inferd"

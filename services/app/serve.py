@@ -1,0 +1,183 @@
+"""`inferd serve`: models made ready, local SGLangs launched, the front run in this process or in several."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from inferd.services.app.process import run_front
+from inferd.services.config import Config, ModelConfig, RuntimeConfig
+from inferd.services.launch.local_sglang import LaunchState, LocalSGLang
+from inferd.services.launch.model_packages import MODEL_PACKAGES
+from inferd.services.launch.model_store import resolve
+
+Report = Callable[[str], None]
+
+
+def resolve_models(config: Config, report: Report) -> Config:
+    """`config` with the path of each model that is launched here as a local folder or a Hugging Face id.
+
+    A model that only runs elsewhere need not be here: its runtimes hand out the tokenizer. Raises
+    ModelUnavailable.
+    """
+    models = []
+    for model in config.models:
+        changes: dict[str, object] = {}
+        if any(runtime.launch for runtime in model.runtimes):
+            changes["path"] = str(resolve(model.path, report))
+        package = MODEL_PACKAGES.get(model.path.removeprefix("pypi:"))
+        if package is not None and model.owned_by is None:
+            changes["owned_by"] = package.owner
+        models.append(model.model_copy(update=changes))
+    return config.model_copy(update={"models": models})
+
+
+async def serve(config: Config, report: Report, on_ready: Callable[[], None]) -> None:
+    """Serve the resolved `config` until SIGTERM or SIGINT. No process of ours is left afterwards.
+
+    `on_ready` is called once everything serves. Raises LaunchError where a local SGLang is given up, and
+    as `run_front` does.
+    """
+    stop = stop_signal()
+    launched: list[LocalSGLang] = []
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        config = _launch(config, launched, report)
+        serving = _once_ready(on_ready, report)
+        if config.server.workers == 1:
+            front = run_front(config, stop, on_serving=serving)
+        else:
+            front = _run_workers(config, stop, serving)
+        tasks.append(asyncio.create_task(front, name="front"))
+        tasks += [asyncio.create_task(runtime.given_up()) for runtime in launched]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        stop.set()
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(runtime.close() for runtime in launched))
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _launch(config: Config, launched: list[LocalSGLang], report: Report) -> Config:
+    """Start the local runtimes; `config` with their addresses in their place."""
+    models = []
+    for model in config.models:
+        runtimes = []
+        for runtime in model.runtimes:
+            if runtime.launch is None:
+                runtimes.append(runtime)
+                continue
+            # A folder by its type: SGLang is then told to fetch nothing.
+            source = Path(model.path) if Path(model.path).is_dir() else model.path
+            local = LocalSGLang(
+                source,
+                runtime.launch.args,
+                adapters=_adapter_paths(model),
+                name=model.id,
+                on_state=_reporter(model.id, report),
+            )
+            local.start()
+            launched.append(local)
+            here = RuntimeConfig(http=local.url) if local.url else RuntimeConfig(grpc=local.address)
+            runtimes.append(here)
+        models.append(model.model_copy(update={"runtimes": runtimes}))
+    return config.model_copy(update={"models": models})
+
+
+def _adapter_paths(model: ModelConfig) -> dict[str, str]:
+    """Where the model's adapters are, by name: a folder's whole path, or a Hugging Face id."""
+    paths = {adapter.name: adapter.path for adapter in model.adapters if adapter.path is not None}
+    return {name: str(Path(path).resolve()) if Path(path).is_dir() else path for name, path in paths.items()}
+
+
+def _reporter(model: str, report: Report) -> Callable[[LaunchState], None]:
+    return lambda state: report(f"{model}: {state.detail}")
+
+
+def _once_ready(on_ready: Callable[[], None], report: Report) -> Callable[[bool], None]:
+    """Tells of readiness once, and of each later loss and return."""
+    was: bool | None = None
+
+    def on_serving(serving: bool) -> None:
+        nonlocal was
+        if serving and was is None:
+            on_ready()
+            was = True
+        elif was is not None and serving != was:
+            report("serving again" if serving else "not serving: a runtime is gone")
+            was = serving
+
+    return on_serving
+
+
+async def _run_workers(config: Config, stop: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
+    """Run `config.server.workers` processes that share the ports; restart those that die."""
+    workers = [
+        asyncio.create_task(_keep_worker(config, stop, on_serving)) for _ in range(config.server.workers)
+    ]
+    await asyncio.gather(*workers)
+
+
+async def _keep_worker(config: Config, stop: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
+    """Raises OSError where the first of its processes ends before it listens: it has said why. What could
+    start once is tried again: the other workers go on."""
+    started = False
+    while not stop.is_set():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            # Imports nothing from the working directory.
+            "-P",
+            "-m",
+            "inferd.services.app.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C reaches the whole foreground group: the workers wait for our word.
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(config.model_dump_json(exclude_none=True).encode() + b"\n")
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            output = asyncio.create_task(_read_worker(process.stdout, on_serving))
+            await asyncio.wait((stopping, output), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            # The end of its input is the worker's order to stop.
+            process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), config.server.grace + 10)
+            if process.returncode is None:
+                process.kill()
+            code = await process.wait()
+            listened = await output
+        if stop.is_set():
+            return
+        started = started or listened
+        if code > 0 and not started:
+            raise OSError("a worker process could not start (see above)")
+        await asyncio.sleep(1)
+
+
+async def _read_worker(stdout: asyncio.StreamReader, on_serving: Callable[[bool], None]) -> bool:
+    """Read to its end what a worker prints: a line for its health at start and at each change. Whether it
+    printed any."""
+    listened = False
+    async for line in stdout:
+        listened = True
+        on_serving(line.strip() == b"serving")
+    return listened

@@ -1,0 +1,1 @@
+"""The chain around every call, the same for gRPC and REST."""

@@ -1,0 +1,1 @@
+"""What the engine must enforce of an answer, and what it cannot enforce."""

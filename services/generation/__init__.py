@@ -1,0 +1,1 @@
+"""From a prepared prompt to text: sampling, a runtime's tokens, where the text ends."""

@@ -1,0 +1,1 @@
+"""Small things about sockets, time and addresses, which know nothing of inferd."""

@@ -1,0 +1,28 @@
+"""Compressed messages, read without giving a small one the room of a huge one. Ours are not compressed."""
+
+import zlib
+
+from inferd.services.net.http2.framing import FramingError
+
+#: Of a request's `grpc-encoding`, in the order of `grpc-accept-encoding`.
+ENCODINGS = (b"identity", b"deflate", b"gzip")
+
+#: zlib's wbits: which container is around the compressed bytes.
+_CONTAINERS = {b"deflate": zlib.MAX_WBITS, b"gzip": zlib.MAX_WBITS + 16}
+
+
+def decompress(message: bytes, encoding: bytes, limit: int) -> bytes:
+    """The message, of `limit` bytes at most. Raises FramingError."""
+    container = _CONTAINERS.get(encoding)
+    if container is None:
+        raise FramingError(f"a message is compressed, though its encoding is {encoding.decode('latin-1')!r}")
+    stream = zlib.decompressobj(container)
+    try:
+        data = stream.decompress(message, limit + 1)
+    except zlib.error as error:
+        raise FramingError(f"a message is not {encoding.decode()}") from error
+    if len(data) > limit:
+        raise FramingError(f"a decompressed message is over the limit of {limit} bytes", too_large=True)
+    if not stream.eof or stream.unused_data:
+        raise FramingError(f"a message is not {encoding.decode()}")
+    return data

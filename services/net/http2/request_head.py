@@ -1,0 +1,84 @@
+"""What a request's headers say: the method that is called, until when, how its messages are encoded."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from inferd.services.net.http2.compression import ENCODINGS
+from inferd.services.net.http2.framing import Metadata, decode_metadata, decode_timeout
+
+#: Not for handlers: the transport's own.
+_OURS = frozenset(
+    (
+        b"te",
+        b"content-type",
+        b"content-length",
+        b"host",
+        b"grpc-timeout",
+        b"grpc-encoding",
+        b"grpc-accept-encoding",
+        b"grpc-message-type",
+    )
+)
+
+#: Seconds: a deadline after that is none.
+_LONGEST_TIMEOUT = 10_000_000.0
+
+
+class NotGrpc(Exception):
+    """The request is none of gRPC's; `http_status` says why."""
+
+    def __init__(self, http_status: int) -> None:
+        super().__init__(f"HTTP status {http_status}")
+        self.http_status = http_status
+
+
+class BadRequest(Exception):
+    """A call that cannot be made so."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, headers: Metadata | None = None) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+        self.trailers = headers or []
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """`timeout` is in seconds, inf without one; `encoding` is that of messages marked as compressed."""
+
+    path: str
+    timeout: float
+    encoding: bytes
+    metadata: Metadata
+
+
+def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
+    """The head of a call. Raises NotGrpc and BadRequest."""
+    fields = dict(headers)
+    if fields.get(b":method") != b"POST":
+        raise NotGrpc(405)
+    content_type = fields.get(b"content-type", b"").lower()
+    if not content_type.startswith(b"application/grpc") or content_type[16:17] not in (b"", b"+", b";"):
+        raise NotGrpc(415)
+    encoding = fields.get(b"grpc-encoding", b"identity")
+    if encoding not in ENCODINGS:
+        raise BadRequest(
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"messages cannot be in the encoding {encoding.decode('latin-1')!r}",
+            [("grpc-accept-encoding", b",".join(ENCODINGS).decode())],
+        )
+    timeout = math.inf
+    try:
+        if b"grpc-timeout" in fields:
+            timeout = decode_timeout(fields[b"grpc-timeout"].decode("latin-1"))
+        metadata = decode_metadata([header for header in headers if header[0] not in _OURS])
+    except ValueError as error:
+        raise BadRequest(grpc.StatusCode.INTERNAL, str(error)) from error
+    return RequestHead(
+        path=fields.get(b":path", b"").decode("latin-1"),
+        timeout=timeout if timeout <= _LONGEST_TIMEOUT else math.inf,
+        encoding=encoding,
+        metadata=metadata,
+    )

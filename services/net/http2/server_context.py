@@ -1,0 +1,123 @@
+"""What a handler sees of the call that it serves: the part of grpc.aio.ServicerContext that handlers use."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, Protocol
+
+import grpc
+from inferd.services.net.http2.framing import Metadata
+from inferd.services.net.http2.server_sink import ServerSink
+
+Pairs = Iterable[tuple[str, str | bytes]]
+
+
+class Aborted(Exception):
+    """Leaves the handler; the context has the status."""
+
+
+class Call(Protocol):
+    """The call, as its context uses it."""
+
+    is_over: bool
+    deadline: float
+
+    @property
+    def peer(self) -> str: ...
+    def now(self) -> float: ...
+    def send_head(self, metadata: Pairs) -> None: ...
+    def send_now(self, message: Any) -> bool: ...
+    async def send(self, message: Any) -> None: ...
+
+
+class ServerContext:
+    """The context of one call."""
+
+    __slots__ = ("_call", "_callbacks", "_code", "_details", "_is_aborted", "_metadata", "_trailers")
+
+    def __init__(self, call: Call, metadata: Metadata) -> None:
+        self._call = call
+        self._metadata = metadata
+        self._code = grpc.StatusCode.OK
+        self._details = ""
+        self._trailers: tuple[tuple[str, str | bytes], ...] = ()
+        self._is_aborted = False
+        self._callbacks: list[Callable[[ServerContext], None]] = []
+
+    def invocation_metadata(self) -> Metadata:
+        """The client's metadata; values of keys that end with -bin are bytes."""
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client's deadline; None without one."""
+        deadline = self._call.deadline
+        return None if deadline == math.inf else max(0.0, deadline - self._call.now())
+
+    @property
+    def sink(self) -> ServerSink:
+        """A short way for responses, for handlers that are asynchronous generators."""
+        return ServerSink(self._call)
+
+    def peer(self) -> str:
+        """The client's address, as "ipv4:127.0.0.1:1234"."""
+        return self._call.peer
+
+    async def send_initial_metadata(self, metadata: Pairs) -> None:
+        """Once, and before the first response. Raises ValueError for what cannot be metadata."""
+        self._call.send_head(metadata)
+
+    async def write(self, message: Any) -> None:
+        """Send one of several responses. Raises ConnectionError when nobody waits for it."""
+        await self._call.send(message)
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Pairs = ()
+    ) -> NoReturn:
+        """End the call with this status. It is kept where the handler catches what is raised."""
+        if not self._is_aborted:
+            self._is_aborted = True
+            # A call that is given up has not succeeded.
+            self._code = code if code is not grpc.StatusCode.OK else grpc.StatusCode.UNKNOWN
+            self._details = details
+            self._trailers += tuple(trailing_metadata)
+        raise Aborted
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """`abort` with a status that may have its own trailers (rich errors)."""
+        await self.abort(status.code, status.details, status.trailing_metadata or ())
+
+    def set_trailing_metadata(self, metadata: Pairs) -> None:
+        self._trailers = tuple(metadata)
+
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._trailers
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """The status of the call, when the handler returns."""
+        if not self._is_aborted:
+            self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def set_details(self, details: str) -> None:
+        if not self._is_aborted:
+            self._details = details
+
+    def details(self) -> str:
+        return self._details
+
+    def done(self) -> bool:
+        """Whether nobody waits for responses any more."""
+        return self._call.is_over
+
+    cancelled = done
+
+    def add_done_callback(self, callback: "Callable[[ServerContext], None]") -> None:
+        """Called with this context when the handler is done."""
+        self._callbacks.append(callback)
+
+    def run_callbacks(self) -> None:
+        for callback in self._callbacks:
+            with contextlib.suppress(Exception):
+                callback(self)

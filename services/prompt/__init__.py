@@ -1,0 +1,1 @@
+"""Messages, tools and media to token ids."""
