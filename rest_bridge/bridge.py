@@ -27,7 +27,7 @@ from inferd.rest_bridge.router import Match, Router
 from inferd.rest_bridge.routes import Route
 from inferd.rest_bridge.transport import Call, Reply, RpcFailed, Transport
 from inferd.services.errors import ServiceError
-from inferd.services.net.timeouts import Alarms
+from inferd.services.net.timeouts import SharedTimeout
 from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("inferd.rest")
@@ -77,7 +77,7 @@ class Bridge:
         self._router = Router(services)
         self._transport = transport
         self._max_body_bytes = max_body_bytes
-        self._alarms = Alarms(keep_alive_seconds)
+        self._idle_timeout = SharedTimeout(keep_alive_seconds)
         self._endpoints = {route: _compile(route) for route in self._router.routes}
 
     @property
@@ -174,7 +174,7 @@ class Bridge:
         messages = MessageReader(
             stream,
             on_idle=keep_alive,
-            alarms=self._alarms,
+            idle_timeout=self._idle_timeout,
             was_busy=sink.was_used if sink is not None else lambda: False,
         )
         async with messages:

@@ -1,12 +1,12 @@
 cimport cython
 
-from inferd.services.net.batched_writes cimport JoinedTransport
+from inferd.services.net.batched_writes cimport BatchedTransport
 
 cdef list _HEADS
 
 cdef class Exchange:
     cdef object _cycle
-    cdef JoinedTransport _transport
+    cdef BatchedTransport _transport
     cdef bint _is_open
     cdef public bint is_paused
     cdef public object on_gone

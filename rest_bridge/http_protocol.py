@@ -14,8 +14,8 @@ from urllib.parse import unquote
 from httptools import parse_url
 from inferd.rest_bridge.errors import HttpError, from_http
 from inferd.rest_bridge.exchange import EXCHANGE, Exchange
-from inferd.services.net.batched_writes import joined
-from inferd.services.net.timeouts import Alarms
+from inferd.services.net.batched_writes import batched_transport
+from inferd.services.net.timeouts import SharedTimeout
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 #: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
@@ -35,13 +35,13 @@ class HttpProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     _exchange: Exchange | None = None
 
-    def __init__(self, *arguments: Any, idle: Alarms, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, idle: SharedTimeout, **settings: Any) -> None:
         """`idle` closes connections on which no request comes after a response; the rest is uvicorn's."""
         super().__init__(*arguments, **settings)
         self._idle = idle
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(joined(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(batched_transport(transport, self.loop))  # type: ignore[arg-type]
         self._time_head()
         self._scope = {
             "type": "http",
@@ -137,7 +137,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._idle.set(self.timeout_keep_alive_handler)
+            self._idle.start(self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle.cancel(self.timeout_keep_alive_handler)

@@ -8,8 +8,8 @@ from functools import partial
 
 import uvicorn
 from inferd.rest_bridge.http_protocol import HttpProtocol
-from inferd.services.net.timeouts import Alarms
-from inferd.services.net.wait import happened
+from inferd.services.net.timeouts import SharedTimeout
+from inferd.services.net.wait import wait_for_event
 from starlette.types import ASGIApp
 
 _BACKLOG = 2048
@@ -28,7 +28,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 interface="asgi3",
-                http=partial(HttpProtocol, idle=Alarms(keep_alive_seconds)),  # type: ignore[arg-type]
+                http=partial(HttpProtocol, idle=SharedTimeout(keep_alive_seconds)),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -50,7 +50,7 @@ class HttpServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Keep the time that headers tell; uvicorn's own wakes up ten times a second, to look for a stop."""
         while not await self.on_tick(0):
-            await happened(self._stopping, 1.0)
+            await wait_for_event(self._stopping, 1.0)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, Self
 
 from google.protobuf.message import Message
-from inferd.services.net.timeouts import Alarms
+from inferd.services.net.timeouts import SharedTimeout
 
 
 class _Source(Protocol):
@@ -21,7 +21,7 @@ class _Source(Protocol):
 class MessageReader:
     """To be made and used by one task. The source is closed on leaving the context.
 
-    `on_idle` is called each time that `next` has waited for the seconds of `alarms`; what it does is done
+    `on_idle` is called each time that `next` has waited for `idle_timeout`; what it does is done
     before `next` returns. `was_busy` tells whether messages went another way since it was asked last.
     """
 
@@ -30,21 +30,21 @@ class MessageReader:
         source: _Source,
         *,
         on_idle: Callable[[], Awaitable[None]],
-        alarms: Alarms,
+        idle_timeout: SharedTimeout,
         was_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._messages = aiter(source)
         self._on_idle = on_idle
         self._was_busy = was_busy
-        self._alarms = alarms
+        self._idle_timeout = idle_timeout
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._is_waiting = False
         self._abandoned: Exception | None = None
         self._last = self._loop.time()
-        alarms.set(self._look)
-        #: Where it is to be looked again sooner than an alarm would.
+        idle_timeout.start(self._look)
+        #: Where it is to be looked again sooner than after `idle_timeout`.
         self._timer: asyncio.TimerHandle | None = None
         self._idling: asyncio.Future[None] | None = None
 
@@ -52,7 +52,7 @@ class MessageReader:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        self._alarms.cancel(self._look)
+        self._idle_timeout.cancel(self._look)
         if self._timer is not None:
             self._timer.cancel()
         if self._idling is not None:
@@ -91,11 +91,11 @@ class MessageReader:
         if self._was_busy():
             self._last = now
         quiet = now - self._last
-        if self._is_waiting and quiet >= self._alarms.seconds:
+        if self._is_waiting and quiet >= self._idle_timeout.seconds:
             self._idling = asyncio.ensure_future(self._on_idle())
             self._last, quiet = now, 0.0
         # Where it is not read, its reader's own writing keeps the connection alive.
-        if 0 < quiet < self._alarms.seconds:
-            self._timer = self._loop.call_later(self._alarms.seconds - quiet, self._look)
+        if 0 < quiet < self._idle_timeout.seconds:
+            self._timer = self._loop.call_later(self._idle_timeout.seconds - quiet, self._look)
         else:
-            self._alarms.set(self._look)
+            self._idle_timeout.start(self._look)

@@ -1,55 +1,55 @@
-"""Alarms on a real event loop: each once, in order, none before its time, and none that was cancelled."""
+"""A shared timeout on a real event loop: callbacks come once, in order, not early, and not after `cancel`."""
 
 import asyncio
 import time
 
-from inferd.services.net.timeouts import Alarms
+from inferd.services.net.timeouts import SharedTimeout
 
 
 async def test_each_is_called_once_in_its_time():
-    alarms = Alarms(0.3)
-    rung: list[tuple[int, float]] = []
+    timeout = SharedTimeout(0.3)
+    called: list[tuple[int, float]] = []
     begin: dict[int, float] = {}
 
-    def ring(number: int) -> None:
-        rung.append((number, time.monotonic() - begin[number]))
+    def call(number: int) -> None:
+        called.append((number, time.monotonic() - begin[number]))
 
-    callbacks = [lambda number=number: ring(number) for number in range(6)]
+    callbacks = [lambda number=number: call(number) for number in range(6)]
     for number, callback in enumerate(callbacks):
         begin[number] = time.monotonic()
-        alarms.set(callback)
+        timeout.start(callback)
         await asyncio.sleep(0.01)
-    alarms.cancel(callbacks[1])
-    alarms.cancel(callbacks[4])
+    timeout.cancel(callbacks[1])
+    timeout.cancel(callbacks[4])
     await asyncio.sleep(0.6)
-    assert [number for number, _ in rung] == [0, 2, 3, 5]
-    assert all(after > 0.29 for _, after in rung)
+    assert [number for number, _ in called] == [0, 2, 3, 5]
+    assert all(after > 0.29 for _, after in called)
 
 
 async def test_one_may_set_and_cancel_others():
-    alarms = Alarms(0.01)
-    rung: list[str] = []
+    timeout = SharedTimeout(0.01)
+    called: list[str] = []
 
     def never() -> None:
-        rung.append("never")
+        called.append("never")
 
     def again() -> None:
-        rung.append("again")
-        alarms.cancel(never)
-        if len(rung) < 3:
-            alarms.set(again)
+        called.append("again")
+        timeout.cancel(never)
+        if len(called) < 3:
+            timeout.start(again)
 
-    alarms.set(again)
-    alarms.set(never)
-    alarms.cancel(lambda: None)
+    timeout.start(again)
+    timeout.start(never)
+    timeout.cancel(lambda: None)
     await asyncio.sleep(0.2)
-    assert rung == ["again"] * 3
+    assert called == ["again"] * 3
 
 
 async def test_one_is_set_after_a_long_pause():
-    alarms = Alarms(0.01)
-    rung: list[int] = []
+    timeout = SharedTimeout(0.01)
+    called: list[int] = []
     for number in range(3):
-        alarms.set(lambda number=number: rung.append(number))
+        timeout.start(lambda number=number: called.append(number))
         await asyncio.sleep(0.05)
-        assert rung == list(range(number + 1))
+        assert called == list(range(number + 1))

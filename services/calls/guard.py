@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from inferd.services.calls.field_limits import check_limits
 from inferd.services.errors import ServiceError
 from inferd.services.net.random_id import random_id
-from inferd.services.net.timeouts import Alarms
+from inferd.services.net.timeouts import SharedTimeout
 
 log = logging.getLogger("inferd.rpc")
 
@@ -29,7 +29,7 @@ class Guard:
 
     def __init__(self, max_concurrent: int, max_seconds: float) -> None:
         self._max_concurrent = max_concurrent
-        self._limit = Alarms(max_seconds)
+        self._limit = SharedTimeout(max_seconds)
         self._running = 0
 
     def wrap(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -118,12 +118,12 @@ class _Deadline:
     task only while that waits: never while the reader of a stream has the control.
     """
 
-    def __init__(self, limit: Alarms, seconds: float | None) -> None:
+    def __init__(self, limit: SharedTimeout, seconds: float | None) -> None:
         """In `seconds`; None: when `limit` is over."""
         self._limit = limit
         self._timer: asyncio.TimerHandle | None = None
         if seconds is None:
-            limit.set(self._expire)
+            limit.start(self._expire)
         else:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         self._waiting: asyncio.Task[Any] | None = None

@@ -1,1 +1,18 @@
-"""Small things about sockets, time and addresses, which know nothing of inferd."""
+"""Sockets, time, addresses and ids: small modules that any other package may use.
+
+This package knows nothing of models, prompts, jobs or the contract, and imports nothing else of inferd. The
+package `http2` inside has a face of its own.
+"""
+
+#: What other packages may import, by module.
+FACE = {
+    "batched_writes": ("BatchedTransport", "batched_transport"),
+    "checked_request": ("checked_request", "describe_failure"),
+    "message_sink": ("MessageSink", "message_sink"),
+    "public_address": ("AddressNotAllowed", "check_url", "parse_url"),
+    "random_id": ("random_id",),
+    "text_sender": ("TextSender",),
+    "timeouts": ("SharedTimeout",),
+    "wait": ("wait_for_event",),
+    "webhook_signature": ("parse_secret", "signature_headers"),
+}

@@ -1,13 +1,13 @@
-cdef class Writes:
+cdef class WriteBatch:
     cdef object _loop
     cdef bint _is_held
     cdef list _waiting
 
-    cpdef add(self, JoinedTransport transport)
+    cpdef add(self, BatchedTransport transport)
 
-cdef class JoinedTransport:
+cdef class BatchedTransport:
     cdef object _transport
-    cdef Writes _writes
+    cdef WriteBatch _batch
     cdef list _parts
     cdef Py_ssize_t _size
 

@@ -1,7 +1,7 @@
-"""HTTP requests to URLs that clients chose: to addresses that were checked, and to no others.
+"""Sends an HTTP request to a URL that a client chose, and connects only to addresses that were checked.
 
-One connection a request; no redirects, cookies, proxies or decompression. How long all of it may take is the
-caller's to bound.
+Each request has its own connection. There are no redirects, cookies, proxies or decompression. The caller
+limits the time of the whole request, and the size of the response.
 """
 
 import os
@@ -22,31 +22,33 @@ async def checked_request(
     headers: Mapping[str, str],
     body: bytes | None = None,
     allow_private: bool,
-    seconds: float,
+    connect_seconds: float,
     ssl_context: ssl.SSLContext,
 ) -> AsyncIterator[httpcore.Response]:
-    """The answer, its body not yet read. `seconds` is the time that there is to connect.
+    """Yield the response, with its body still unread. Connecting may take `connect_seconds`.
 
-    Raises AddressNotAllowed, and what connecting and HTTP raise: `failure` says it to people.
+    Raises AddressNotAllowed, httpcore's errors, OSError and ssl.SSLError; see `describe_failure`.
     """
-    # httpcore has what is wanted and no more: it follows no redirects, keeps no cookies, heeds no
-    # proxies of the environment, and decompresses nothing.
+    # httpcore and not httpx, because httpcore follows no redirects, keeps no cookies, ignores the proxies of
+    # the environment and decompresses nothing.
     parsed = parse_url(url, allow_private=allow_private)
     target = httpcore.URL(
         scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path
     )
-    sent = {"host": parsed.netloc.decode(), "user-agent": "inferd", "connection": "close", **headers}
-    network = _CheckedNetwork(allow_private, seconds)
+    all_headers = {"host": parsed.netloc.decode(), "user-agent": "inferd", "connection": "close", **headers}
+    network = _CheckedNetwork(allow_private, connect_seconds)
     connection = httpcore.AsyncHTTPConnection(target.origin, ssl_context=ssl_context, network_backend=network)
     try:
-        async with connection.stream(method, target, headers=list(sent.items()), content=body) as answer:
-            yield answer
+        async with connection.stream(
+            method, target, headers=list(all_headers.items()), content=body
+        ) as response:
+            yield response
     finally:
         await network.aclose()
 
 
-def failure(error: Exception) -> str | None:
-    """What was wrong with a request, for people; None for what should not happen, and for timeouts."""
+def describe_failure(error: Exception) -> str | None:
+    """Why the request failed, as text for users. None for a timeout, and for errors that are not expected."""
     if isinstance(error, AddressNotAllowed):
         return str(error)
     for cause in _causes(error):
@@ -66,9 +68,10 @@ def failure(error: Exception) -> str | None:
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, so that a name cannot change its meaning in between.
+    """Connects to the addresses that were checked, for one request.
 
-    Above it all goes by the name still: the Host header, and the certificate. It lives for one try.
+    The host's name is resolved once. A second look-up at connecting could give another address (DNS
+    rebinding). The Host header and the TLS certificate are still those of the name.
     """
 
     def __init__(self, allow_private: bool, timeout: float) -> None:
@@ -85,7 +88,8 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Try the best address of each family: where IPv6 leads nowhere, IPv4 has its share of the time."""
+        """Try the best address of IPv6 and of IPv4. Each has its share of the time, so one dead family is no
+        failure."""
         addresses = _best_of_each_family(await resolve(host, port, allow_private=self._allow_private))
         share = self._timeout / len(addresses)
         for address in addresses[:-1]:
@@ -100,7 +104,7 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
         return self._stream
 
     async def aclose(self) -> None:
-        """Close the connection, also one whose TLS handshake was cut short: httpcore leaves it open."""
+        """Close the connection. httpcore itself leaves it open if the TLS handshake is cut short."""
         if self._stream is not None:
             await self._stream.aclose()
 

@@ -1,9 +1,9 @@
-"""Which URLs of clients this server connects to: those of hosts that the whole Internet reaches.
+"""Checks that a URL chosen by a client leads to a public host.
 
-Clients choose the URLs of webhooks and images, so that without this they could have this server connect to
-its own network: to databases, admin pages, the cloud's metadata (server-side request forgery). A URL is
-checked when it is accepted, as far as it tells; what counts is `resolve`: its addresses are connected to, by
-`checked_request`, with no new look-up.
+Clients choose the URLs of webhooks and images. Without a check, a client could make this server connect to
+the server's own network: to databases, admin pages or the cloud's metadata (server-side request forgery).
+`check_url` refuses bad URLs early, without looking names up. `resolve` looks a name up and checks its
+addresses; `checked_request` connects to those addresses. This module connects to nothing.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import httpx
 Address = IPv4Address | IPv6Address
 
 _HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
-#: The IPv4 Internet as IPv6 (RFC 6052): where there is only IPv6, each IPv4 host has such an address.
+#: IPv4 hosts as IPv6 addresses (RFC 6052), which networks without IPv4 use.
 _NAT64 = ip_network("64:ff9b::/96")
-#: The IPv6 addresses that are given out at all (RFC 4291).
+#: The IPv6 addresses that are assigned to hosts at all (RFC 4291).
 _UNICAST = ip_network("2000::/3")
-#: What Python's is_global takes for public, in some of its versions at least.
+#: Networks that Python's is_global takes for public, at least in some versions of Python.
 _NOT_PUBLIC = [
     ip_network(text)
     for text in (
@@ -35,16 +35,16 @@ _NOT_PUBLIC = [
 
 
 class AddressNotAllowed(Exception):
-    """The URL may not be connected to; the message says why, for people."""
+    """This server does not connect to the URL. The message says why, for users."""
 
 
 def check_url(url: str, *, allow_private: bool) -> None:
-    """Raise AddressNotAllowed for what is no URL to connect to. Looks no name up."""
+    """Raise AddressNotAllowed if the URL is not valid or its host is not public. Looks up no name."""
     parse_url(url, allow_private=allow_private)
 
 
 def parse_url(url: str, *, allow_private: bool) -> httpx.URL:
-    """The URL, with its host in lower-case ASCII. Raises as check_url does."""
+    """The parsed URL, with its host in lower-case ASCII. Raises as check_url does."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -73,10 +73,10 @@ def parse_url(url: str, *, allow_private: bool) -> httpx.URL:
 
 
 async def resolve(host: str, port: int, *, allow_private: bool) -> list[Address]:
-    """The host's addresses, best first, if it may be connected to.
+    """The addresses of the host, best first.
 
-    Raises AddressNotAllowed if any of them is not public: a host with both kinds is either misconfigured or
-    means harm. Raises socket.gaierror if there is none.
+    Raises AddressNotAllowed if any of the addresses is not public, because a host with both kinds is either
+    misconfigured or an attack. Raises socket.gaierror if there is no address.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -90,7 +90,7 @@ async def resolve(host: str, port: int, *, allow_private: bool) -> list[Address]
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is of one host, that the whole Internet reaches by it."""
+    """Whether the address is a single host's, and the whole Internet reaches the host by it."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             address = IPv4Address(int(address) & 0xFFFF_FFFF)
@@ -111,7 +111,8 @@ def _check_public(address: Address) -> None:
 
 
 def _literal(host: str) -> Address | None:
-    """The address that a host is, also in the spellings of inet_aton: 127.1, 0x7f000001, 2130706433."""
+    """The IP address in `host`, also as inet_aton spells it (127.1, 0x7f000001, 2130706433); None for a
+    name."""
     try:
         return ip_address(host)
     except ValueError:

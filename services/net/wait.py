@@ -1,13 +1,16 @@
-"""Waiting for an event, but not for ever."""
+"""Waits until an event is set, or until a number of seconds has passed.
+
+It knows only asyncio.Event; other awaitables have asyncio.timeout.
+"""
 
 import asyncio
 import contextlib
 
 
-async def happened(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait until `event` is set, for at most so many seconds; whether it is.
+async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for `event`, at most `seconds` (None: without limit). Returns whether the event is set.
 
-    Python 3.11's asyncio.wait_for makes a task for that, and costs several times as much.
+    asyncio.wait_for of Python 3.11 does the same, but it starts a task, which costs several times as much.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

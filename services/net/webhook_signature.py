@@ -1,6 +1,6 @@
-"""How a webhook is signed: Standard Webhooks v1, HMAC-SHA256 (https://www.standardwebhooks.com).
+"""Signs webhooks by Standard Webhooks v1, HMAC-SHA256 (https://www.standardwebhooks.com).
 
-Only signs: who receives the webhook verifies, with the same secret.
+This module does not verify signatures: the receiver of a webhook does, with the same secret.
 """
 
 import base64
@@ -12,7 +12,10 @@ _PREFIX = "whsec_"
 
 
 def parse_secret(text: str) -> bytes:
-    """The key of a secret such as "whsec_MfKQ9r8G…". Raises ValueError, which does not repeat the secret."""
+    """The key in a secret such as "whsec_MfKQ9r8G…".
+
+    Raises ValueError, whose message does not contain the secret.
+    """
     if text.startswith(_PREFIX):
         try:
             key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
@@ -24,7 +27,10 @@ def parse_secret(text: str) -> bytes:
 
 
 def signature_headers(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers that identify and sign a body. `timestamp` is that of the try, in Unix seconds."""
+    """The headers that identify and sign a webhook's body.
+
+    `timestamp` is the time of this attempt, in Unix seconds. Retries have the same `message_id`.
+    """
     signed = f"{message_id}.{timestamp}.".encode() + body
     digest = hmac.new(secret, signed, hashlib.sha256).digest()
     return {

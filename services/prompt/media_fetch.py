@@ -11,7 +11,7 @@ from functools import cached_property
 import httpcore
 import httpx
 from inferd.services.config import MediaConfig
-from inferd.services.net.checked_request import checked_request, failure
+from inferd.services.net.checked_request import checked_request, describe_failure
 from inferd.services.net.public_address import AddressNotAllowed, parse_url
 
 log = logging.getLogger("inferd.media")
@@ -56,7 +56,7 @@ class MediaFetcher:
         except (TimeoutError, httpcore.TimeoutException):
             raise MediaNotFetched(f"fetching it timed out after {seconds:g} s") from None
         except Exception as error:
-            known = failure(error)
+            known = describe_failure(error)
             if known is None:
                 log.error("an image cannot be fetched", exc_info=error)
             raise MediaNotFetched(f"it cannot be fetched: {known or 'the request failed'}") from None
@@ -68,7 +68,7 @@ class MediaFetcher:
             # Neither compressed, which would need another limit, nor in a format that is not taken.
             headers={"accept": _ACCEPT, "accept-encoding": "identity"},
             allow_private=self.config.allow_private,
-            seconds=self.config.timeout,
+            connect_seconds=self.config.timeout,
             ssl_context=self._ssl_context,
         ) as answer:
             headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from inferd.services.config import WebhookConfig
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.net.public_address import AddressNotAllowed, check_url
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 from inferd.services.net.webhook_signature import parse_secret
 from inferd.services.queue.database import Database, Transaction
 from inferd.services.queue.loop import forever
@@ -147,7 +147,7 @@ class Deliveries:
             await self._sender.close()
 
     async def _post_due(self) -> None:
-        await happened(self._wake, self._patience)
+        await wait_for_event(self._wake, self._patience)
         self._wake.clear()
         room = _AT_ONCE - len(self._posting)
         if room <= 0:

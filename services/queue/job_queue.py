@@ -12,7 +12,7 @@ from collections.abc import Callable
 from inferd.services.config import QueueConfig
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 from inferd.services.queue import sweep
 from inferd.services.queue.batch import Batcher
 from inferd.services.queue.claims import MOST_LOST, take_back
@@ -109,7 +109,7 @@ class JobQueue:
         self._tell(False)
         tried = asyncio.Event()
         self._tasks.append(asyncio.create_task(self._work(tried), name="queue"))
-        await happened(tried, _START)
+        await wait_for_event(tried, _START)
 
     async def close(self, grace: float) -> None:
         """Start nothing more; let what runs end within `grace` seconds; leave the rest for others."""
@@ -183,7 +183,7 @@ class JobQueue:
         self._deliveries.wake()
 
     async def _sweep(self) -> None:
-        await happened(self._any_left, _IDLE_SWEEP)
+        await wait_for_event(self._any_left, _IDLE_SWEEP)
         self._any_left.clear()
         # After an outage others are as alive as we are, and have yet to say so.
         lost = attempts_lost(MOST_LOST) if time.monotonic() - self._broken > self._lease else None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 from inferd.services.queue.database import Database
 from inferd.services.queue.loop import forever
 from inferd.services.queue.reading import positions, standings
@@ -34,7 +34,7 @@ class Subscription:
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait for news; False where there was none in that time."""
-        told = await happened(self._news, seconds)
+        told = await wait_for_event(self._news, seconds)
         self._news.clear()
         return told
 
@@ -84,7 +84,7 @@ class News:
 
     async def _look(self) -> None:
         patience = _POSITIONS if any(one.with_position for one in self._subscriptions) else _POLL
-        await happened(self._touched, patience)
+        await wait_for_event(self._touched, patience)
         self._touched.clear()
         waiting = list(self._subscriptions)
         if not waiting:

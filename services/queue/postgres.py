@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 from inferd.services.queue.database import Transaction, unavailable
 from inferd.services.queue.migrate import migrate
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -124,7 +124,7 @@ class PostgresDatabase:
         await connection.add_listener(_CHANNEL, received)
         on_change()
         while not ended.is_set():
-            await happened(ended, 10)
+            await wait_for_event(ended, 10)
             # A peer that went without a word is noticed by this.
             await connection.execute("SELECT 1")
 

@@ -11,7 +11,7 @@ from typing import Any
 from inferd.services.config import QueueConfig
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 from inferd.services.queue import claims
 from inferd.services.queue.batch import Batcher
 from inferd.services.queue.database import Database, Transaction
@@ -130,7 +130,7 @@ class Runner:
             if self._precedence.holds_back(self._running()):
                 # The end of a call makes room, and nobody tells of it.
                 wait = min(wait, _GLANCE)
-            await happened(self._wake, max(0.0, wait))
+            await wait_for_event(self._wake, max(0.0, wait))
             now = self._precedence.interactive()
             fewer = any(now.get(model, 0) < count for model, count in before.items())
             before = now

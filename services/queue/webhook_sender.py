@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 
 import httpcore
 import httpx
-from inferd.services.net.checked_request import checked_request, failure
+from inferd.services.net.checked_request import checked_request, describe_failure
 from inferd.services.net.webhook_signature import signature_headers
 
 log = logging.getLogger("inferd.webhooks")
@@ -107,7 +107,7 @@ class WebhookSender:
             },
             body=body,
             allow_private=self._allow_private,
-            seconds=self._timeout,
+            connect_seconds=self._timeout,
             ssl_context=self._ssl_context,
         )
 
@@ -116,7 +116,7 @@ class WebhookSender:
             return "the server stopped"
         if isinstance(error, TimeoutError | httpcore.TimeoutException):
             return f"timed out after {self._timeout:g} s"
-        known = failure(error)
+        known = describe_failure(error)
         if known is not None:
             return known
         log.error("webhook %s: cannot be posted", message_id, exc_info=error)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 from inotify_simple import INotify, flags
 
 log = logging.getLogger("inferd.queue")
@@ -41,7 +41,7 @@ class WriteWatch:
         """Wait until the file was written to, or may have been."""
         if self._inotify is None:
             await asyncio.sleep(_BLIND_POLL)
-        elif await happened(self._written, _POLL):
+        elif await wait_for_event(self._written, _POLL):
             await asyncio.sleep(_GATHER)
             self._arm(self._inotify)
 

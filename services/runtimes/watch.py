@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from inferd.services.net.wait import happened
+from inferd.services.net.wait import wait_for_event
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Watch:
             if failed >= GONE_CHECKS:
                 self._drop_silent_calls()
             wait = self._serving_interval if self.serving and not failed else CHECK_INTERVAL
-            if await happened(self._look, wait):
+            if await wait_for_event(self._look, wait):
                 # What goes, goes in steps: the next look is not at once.
                 self._look.clear()
                 await asyncio.sleep(_AFTER_LOOK)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import grpc
 from h2.errors import ErrorCodes
-from inferd.services.net.batched_writes import writes_of
+from inferd.services.net.batched_writes import write_batch_of
 from inferd.services.net.http2.client_call import ClientCall
 from inferd.services.net.http2.client_frames import ClientFrames, ProtocolError, unpadded
 from inferd.services.net.http2.connection import Connection, ConnectionLost
@@ -51,7 +51,7 @@ class ClientConnection(Connection):
             max_header_bytes=max_header_bytes,
         )
         super().__init__(self._frames, quiet_seconds=quiet_seconds)
-        self._writes = writes_of(self._loop)
+        self._write_batch = write_batch_of(self._loop)
         self._max_message_bytes = max_message_bytes
         self._calls: dict[int, ClientCall] = {}
         #: A frame that has not come whole.
@@ -125,7 +125,7 @@ class ClientConnection(Connection):
 
     def data_received(self, data: bytes) -> None:
         # What a step of the engine brings for many streams is sent on in one go.
-        with self._writes:
+        with self._write_batch:
             super().data_received(data)
 
     def receive(self, data: bytes) -> None:

@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
-from inferd.services.net.batched_writes import joined
+from inferd.services.net.batched_writes import batched_transport
 from inferd.services.net.http2.connection import Connection
 from inferd.services.net.http2.frame_budget import Budget
 from inferd.services.net.http2.frames import (
@@ -154,7 +154,7 @@ class ServerConnection(Connection):
         transport.set_write_buffer_limits(WRITE_BUFFER)
         self.peer = _peer(transport.get_extra_info("peername"))
         self._greeting = self._loop.call_later(PREFACE_TIMEOUT, self._check_greeted)
-        super().connection_made(joined(transport, self._loop))
+        super().connection_made(batched_transport(transport, self._loop))
         self._on_made(self)
 
     def pause_writing(self) -> None:
