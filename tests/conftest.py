@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from inferd.services.config import Config, parse_config
 from inferd.services.text.model_text import ModelText
-from running import Inferd, running_bridge, running_front
-from small_model import write_small_model
 
 from tests.doubles.simulated_scheduler import SimulatedRuntime
+from tests.support.running import Inferd, running_bridge, running_front
+from tests.support.small_model import write_small_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import run_program
 from inferd.services.config import Config, parse_config
 from inferd.services.text.model_text import ModelText
-from running import running_bridge, running_front
-from scripted_model import END, scripted_model
-from small_model import write_small_model
 from smg_grpc_proto import sglang_scheduler_pb2 as scheduler_pb2
 
 from tests.doubles.simulated_scheduler import SimulatedRuntime
+from tests.interop.scripted_model import END, scripted_model
+from tests.support.clients import run_program
+from tests.support.running import running_bridge, running_front
+from tests.support.small_model import write_small_model
 
 #: The prompts have tools in them, and each character is a token or so.
 _CONTEXT = 16384

@@ -1,7 +1,8 @@
 """LangChain's OpenAI classes, unchanged: what their user sees of an inferd."""
 
 import pytest
-from scripted_model import ANSWERS, REST
+
+from tests.interop.scripted_model import ANSWERS, REST
 
 HELLO = ANSWERS["Say hello."]
 PERSON = {"name": "Ada é", "age": 36}

@@ -1,9 +1,9 @@
 """lm-eval's two OpenAI model classes, unchanged, run tasks to the end, and score what the runtime said."""
 
 import pytest
-from evaluation import CAPITALS, PROMPT, evaluate
 
 from tests.doubles.simulated_scheduler import logprob_of
+from tests.support.evaluation import CAPITALS, PROMPT, evaluate
 
 
 async def test_tasks_run_to_the_end_with_the_runtimes_scores(scripted, tmp_path):

@@ -1,7 +1,8 @@
 """The official OpenAI SDK for Node, newest version, unchanged: what its user sees of an inferd."""
 
 import pytest
-from scripted_model import ANSWERS, PROMPT, REST
+
+from tests.interop.scripted_model import ANSWERS, PROMPT, REST
 
 HELLO = ANSWERS["Say hello."]
 PERSON = {"name": "Ada é", "age": 36}

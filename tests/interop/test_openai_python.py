@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from scripted_model import ANSWERS, PROMPT, REST
+
+from tests.interop.scripted_model import ANSWERS, PROMPT, REST
 
 HELLO = ANSWERS["Say hello."]
 PERSON = {"name": "Ada é", "age": 36}

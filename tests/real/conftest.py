@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_process import running_engine
-from http_engine import running_http_engine
 from inferd.services.launch.model_store import resolve
-from tiny_model import write_tiny_model
+
+from tests.real.engine_process import running_engine
+from tests.real.http_engine import running_http_engine
+from tests.real.tiny_model import write_tiny_model
 
 #: The tests' engines share a small machine.
 _SMALL = ("--max-total-tokens", "8192", "--max-running-requests", "32")

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_process import running_engine
 from inferd.services.config import parse_config
-from running import Inferd, running_front
-from tiny_model import CONTEXT, HEADS, HIDDEN, LAYERS, MLP, VOCABULARY
+
+from tests.real.engine_process import running_engine
+from tests.real.tiny_model import CONTEXT, HEADS, HIDDEN, LAYERS, MLP, VOCABULARY
+from tests.support.running import Inferd, running_front
 
 COMMON = {
     "vocab_size": VOCABULARY,

@@ -5,10 +5,11 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from clients import run_program
-from evaluation import CAPITALS, PROMPT, evaluate
 from inferd.services.config import parse_config
-from running import running_front
+
+from tests.support.clients import run_program
+from tests.support.evaluation import CAPITALS, PROMPT, evaluate
+from tests.support.running import running_front
 
 
 @contextlib.asynccontextmanager

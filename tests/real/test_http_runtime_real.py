@@ -8,11 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from http_engine import running_http_engine
 from inferd.services.errors import ServiceError
 from inferd.services.launch.leash import descendants
 from inferd.services.runtimes.http import HttpRuntime
-from test_runtimes_real import PROMPT, generate, tokens
+
+from tests.real.http_engine import running_http_engine
+from tests.real.test_runtimes_real import PROMPT, generate, tokens
 
 
 async def serving(url: str) -> HttpRuntime:

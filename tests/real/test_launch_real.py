@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_process import Engine, running_engine
 from inferd.services.launch.leash import descendants
+
+from tests.real.engine_process import Engine, running_engine
 
 MARK = "INFERD_TEST_MARK"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import openai
 from safetensors.numpy import save_file
-from test_serve_real import serving
-from tiny_model import HIDDEN, LAYERS
+
+from tests.real.test_serve_real import serving
+from tests.real.tiny_model import HIDDEN, LAYERS
 
 _RANK = 4
 

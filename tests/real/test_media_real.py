@@ -9,11 +9,12 @@ from typing import Any
 
 import openai
 import pytest
-from http_engine import running_http_engine
 from inferd.services.config import parse_config
 from PIL import Image
-from running import running_front
-from seeing_model import write_seeing_model
+
+from tests.real.http_engine import running_http_engine
+from tests.real.seeing_model import write_seeing_model
+from tests.support.running import running_front
 
 _ENGINE = (
     *("--mm-attention-backend", "sdpa", "--enable-multimodal", "--skip-server-warmup"),

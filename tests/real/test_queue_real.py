@@ -8,9 +8,10 @@ import grpc
 import openai
 import pytest
 from inferd.services.config import Config, parse_config
-from running import Inferd, running_front
 from smg_grpc_proto import sglang_scheduler_pb2 as scheduler_pb2
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as scheduler_pb2_grpc
+
+from tests.support.running import Inferd, running_front
 
 FRANCE = {
     "model": "smollm2",

@@ -6,7 +6,8 @@ from pathlib import Path
 import openai
 import pytest
 from inferd.services.config import parse_config
-from running import Inferd, running_front
+
+from tests.support.running import Inferd, running_front
 
 PARIS = {
     "model": "smollm2",
