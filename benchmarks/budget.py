@@ -25,15 +25,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inferd.rest_bridge.event_sink import TextEvents
+from inferd.rest_bridge.event_writer import TextEvents
 from inferd.rest_bridge.exchange import Exchange
-from inferd.services.generation.piece_relay import PieceRelay, TokenRelay
+from inferd.services.generation.delta_sink import DeltaSink
+from inferd.services.generation.text_deltas import TextDeltas
 from inferd.services.net.http2.client_call import ClientCall
 from inferd.services.net.http2.client_connection import ClientConnection
 from inferd.services.net.http2.connection import Connection
-from inferd.services.net.http2.server_call import ServerCall
-from inferd.services.net.http2.server_sink import ServerTexts
-from inferd.services.runtimes.short_way import ShortWay
+from inferd.services.net.http2.server_writer import ServerTexts, ServerWriter
+from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 
 from benchmarks import paths
 from benchmarks.paths import Calls, Front, Turn
@@ -48,23 +48,23 @@ _PAUSE = 0.01
 _STAGES: list[tuple[str, Any, str]] = [
     ("HTTP/2 frames of the runtime", ClientConnection, "receive"),
     ("gRPC's message in its frame", ClientCall, "data"),
-    ("which token is new", ShortWay, "take"),
-    ("its text, or that it ends one", TokenRelay, "push_token"),
-    ("count for the usage", PieceRelay, "push_text"),
-    ("JSON text in its event", TextEvents, "send"),
+    ("the new token of a response", SchedulerResponses, "receive"),
+    ("its text, counted for the usage", TextDeltas, "push_token"),
+    ("its choice", DeltaSink, "push_text"),
+    ("JSON text in its event", TextEvents, "push"),
     ("HTTP chunk", Exchange, "write_parts"),
-    ("protobuf encode", ServerTexts, "send"),
-    ("gRPC's message out", ServerCall, "send_now"),
+    ("text in its message", ServerTexts, "push"),
+    ("protobuf encode, gRPC's message out", ServerWriter, "push"),
     ("HTTP/2 frame out", Connection, "send_now"),
 ]
 #: A request's parts, by the beginning of a file's path in the project or the packages; the first that fits.
 _PARTS = [
     ("HTTP/1.1 server (uvicorn)", ("uvicorn/", "rest_bridge/http_protocol", "starlette/", "fastapi/")),
     ("bridge: route, JSON, response", ("rest_bridge/",)),
-    ("gRPC server", ("services/http2/server", "services/http2/request")),
+    ("gRPC server", ("services/net/http2/server", "services/net/http2/request")),
     ("HTTP/2's headers and streams (h2, hpack)", ("h2/", "hpack/", "hyperframe/")),
-    ("call to the runtime (HTTP/2)", ("services/http2/",)),
-    ("scheduler protocol", ("services/runtimes/", "services/replicas")),
+    ("call to the runtime (HTTP/2)", ("services/net/http2/",)),
+    ("scheduler protocol", ("services/runtimes/", "services/fleet/")),
     (
         "template and tokenizer",
         (
@@ -74,7 +74,7 @@ _PARTS = [
             "services/text/word",
         ),
     ),
-    ("text of the answer", ("services/text/", "services/generation", "services/answer_reader")),
+    ("text of the answer", ("services/text/", "services/generation/", "services/api/choice_reader")),
     ("RPC: checks, sampling, answer", ("services/",)),
 ]
 _REST = "asyncio, templates' code, the rest"

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvloop
@@ -26,6 +26,7 @@ from inferd.services.prompt.media_fetch import MediaFetcher
 from inferd.services.queue.job_queue import JobQueue
 from inferd.services.queue.submission import Submission
 from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, RuntimeInfo
+from inferd.services.runtimes.token_sink import TokenSink
 from inferd.services.text.model_text import ModelText
 from inferd.services.text.output.choose import choose_format
 from inferd.v1 import chat_pb2, message_pb2
@@ -60,10 +61,10 @@ class Instant:
 
     async def fetch_tokenizer(self, folder: Path) -> None: ...
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
         self.started.append(time.perf_counter())
         self.news.set()
-        yield Delta((request.token_ids[0],), finish=Finish("stop"))
+        sink.push(Delta((request.token_ids[0],), finish=Finish("stop")))
 
 
 class Bench:

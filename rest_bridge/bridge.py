@@ -5,8 +5,9 @@ It is compiled from service descriptors; it names no method, field or path of it
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -15,22 +16,23 @@ from inferd.rest_bridge import errors, query, sse
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.errors import ErrorResponse, Headers, HttpError
-from inferd.rest_bridge.event_sink import EventSink
+from inferd.rest_bridge.event_writer import EventWriter
 from inferd.rest_bridge.events import event_encoder
 from inferd.rest_bridge.exchange import EXCHANGE, Exchange
 from inferd.rest_bridge.json_body import flag, parse
-from inferd.rest_bridge.message_reader import MessageReader
 from inferd.rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
 from inferd.rest_bridge.request_head import RequestHead, read_head
 from inferd.rest_bridge.response import Response, metadata_headers
 from inferd.rest_bridge.router import Match, Router
 from inferd.rest_bridge.routes import Route
-from inferd.rest_bridge.transport import Call, Reply, RpcFailed, Transport
+from inferd.rest_bridge.transport import RpcCall, RpcFailed, Transport
 from inferd.services.errors import ServiceError
 from inferd.services.net.timeouts import SharedTimeout
 from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("inferd.rest")
+
+_Reply = TypeVar("_Reply")
 
 
 @dataclass(frozen=True)
@@ -130,64 +132,52 @@ class Bridge:
             body = await read_body(exchange, receive, length, self._max_body_bytes)
         timeout = head.timeout
         request, answer = _request(endpoint, match, body, scope["query_string"])
+        call = RpcCall(answer.method, request, head.metadata, timeout)
         if answer.method.server_streaming:
-            sink = EventSink(exchange, answer.encode) if exchange is not None else None
-            call = Call(answer.method, request, head.metadata, timeout, sink)
-            await self._stream(call, answer, sink, exchange, receive, response)
+            await self._stream(call, answer, exchange, receive, response)
         else:
             wait = match.route.preferred_wait
             applied = wait.apply(request, head.wait) if wait is not None else []
-            call = Call(answer.method, request, head.metadata, timeout)
-            reply = await self._unary(call, exchange, receive)
+            reply = await _while_client_waits(self._transport.unary(call), exchange, receive)
             status, headers = _outcome(match.route, reply.message)
             headers += applied + metadata_headers(reply.metadata)
             await response.send(status, answer.encode(reply.message), headers)
 
-    async def _unary(self, call: Call, exchange: Exchange | None, receive: Receive) -> Reply:
-        task = asyncio.current_task()
-        assert task is not None
-        with Departure(exchange, receive, task.cancel) as departure:
-            try:
-                return await self._transport.unary(call)
-            except asyncio.CancelledError:
-                if departure.happened and task.uncancel() == 0:
-                    raise ClientGone from None
-                if not task.cancelling():
-                    raise RuntimeError("the call was cancelled") from None
-                raise
-
     async def _stream(
-        self,
-        call: Call,
-        answer: _Answer,
-        sink: EventSink | None,
-        exchange: Exchange | None,
-        receive: Receive,
-        response: Response,
+        self, call: RpcCall, answer: _Answer, exchange: Exchange | None, receive: Receive, response: Response
     ) -> None:
-        stream = self._transport.stream(call)
-
-        async def keep_alive() -> None:
-            await response.start_events(metadata_headers(stream.metadata))
-            await response.write(sse.KEEP_ALIVE)
-
-        messages = MessageReader(
-            stream,
-            on_idle=keep_alive,
-            idle_timeout=self._idle_timeout,
-            was_busy=sink.was_used if sink is not None else lambda: False,
-        )
-        async with messages:
-            with Departure(exchange, receive, lambda: messages.abandon(ClientGone())):
-                # Nothing is sent before there is something to send: an early error gets its HTTP status.
-                message = await messages.next()
-                event = answer.encode(message) if message is not None else b""
-                await response.start_events(metadata_headers(stream.metadata))
-                while message is not None:
-                    await response.write(event)
-                    message = await messages.next()
-                    event = answer.encode(message) if message is not None else b""
+        with EventWriter(exchange, response, answer.encode, self._idle_timeout) as writer:
+            try:
+                await _while_client_waits(self._transport.stream(call, writer), exchange, receive)
+            except ClientGone:
+                raise
+            except Exception:
+                # The error follows the events that came before.
+                await writer.finish()
+                raise
+            await writer.finish()
+            if writer.failure is not None:
+                raise writer.failure
+            # A stream without messages has headers, too.
+            await response.start_events(lambda: metadata_headers(writer.metadata))
         await response.end(answer.done)
+
+
+async def _while_client_waits(
+    call: Coroutine[Any, Any, _Reply], exchange: Exchange | None, receive: Receive
+) -> _Reply:
+    """The result of a call, which is cancelled if the client leaves. Raises ClientGone then."""
+    task = asyncio.current_task()
+    assert task is not None
+    with Departure(exchange, receive, task.cancel) as departure:
+        try:
+            return await call
+        except asyncio.CancelledError:
+            if departure.happened and task.uncancel() == 0:
+                raise ClientGone from None
+            if not task.cancelling():
+                raise RuntimeError("the call was cancelled") from None
+            raise
 
 
 def _compile(route: Route) -> _Endpoint:

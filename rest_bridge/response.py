@@ -1,11 +1,12 @@
 """Writes an HTTP response: whole, or as server-sent events, or either with an error at its end."""
 
 import re
+from collections.abc import Callable
 
 from inferd.rest_bridge import sse
 from inferd.rest_bridge.errors import ErrorResponse, Headers
 from inferd.rest_bridge.exchange import Exchange
-from inferd.services.calls.in_process import Metadata
+from inferd.services.net.message_writer import Metadata
 from starlette.types import Send
 
 _PASSED_ON = "x-inferd-"
@@ -32,21 +33,30 @@ class Response:
         await self._start(status, headers)
         await self.end(body)
 
-    async def start_events(self, headers: Headers) -> None:
-        """Status 200 and the headers of an event stream, where they were not sent before."""
+    def start_events_now(self, headers: Callable[[], Headers]) -> bool:
+        """Send status 200 and the headers of an event stream, if they can be sent without waiting.
+
+        True also if they were sent before. `headers` gives further headers.
+        """
         if self._is_started:
-            return
-        headers = _EVENT_HEADERS + headers
-        if self._exchange is not None and self._exchange.start(200, self._id + headers):
-            self._is_started = True
-        else:
-            await self._start(200, headers)
+            return True
+        if self._exchange is not None:
+            self._is_started = self._exchange.start(200, self._id + _EVENT_HEADERS + headers())
+        return self._is_started
+
+    async def start_events(self, headers: Callable[[], Headers]) -> None:
+        """`start_events_now`, but waits if that is needed."""
+        if not self.start_events_now(headers):
+            await self._start(200, _EVENT_HEADERS + headers())
+
+    def write_now(self, frames: bytes) -> bool:
+        """Write a part of the body, if that is possible without waiting."""
+        return self._exchange is not None and self._exchange.write(frames)
 
     async def write(self, frames: bytes) -> None:
-        """A part of the body. Waits while the client is slow to read."""
-        if self._exchange is not None and self._exchange.write(frames):
-            return
-        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+        """Write a part of the body, and wait while the client is slow to read."""
+        if not self.write_now(frames):
+            await self._send({"type": "http.response.body", "body": frames, "more_body": True})
 
     async def end(self, frames: bytes) -> None:
         """The last part of the body."""

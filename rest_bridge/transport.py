@@ -4,9 +4,8 @@ Nothing is checked, retried or logged here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -14,13 +13,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
-from inferd.services.calls.in_process import InProcessContext, Metadata
+from inferd.services.calls.in_process import InProcessContext
 from inferd.services.calls.methods import Methods
-from inferd.services.net.message_sink import MessageSink
+from inferd.services.net.message_writer import MessageWriter, Metadata
 
 
 class RpcFailed(Exception):
-    """An RPC ended other than OK. `metadata` is what the server sent before: its initial metadata."""
+    """An RPC ended with a status other than OK. `metadata` is the server's initial metadata."""
 
     def __init__(self, status: status_pb2.Status, metadata: Metadata = ()) -> None:
         super().__init__(status.message)
@@ -28,17 +27,15 @@ class RpcFailed(Exception):
         self.metadata = metadata
 
 
-# Neither is frozen, which costs a microsecond more.
+# Neither is frozen, because a frozen dataclass costs a microsecond more.
 @dataclass(slots=True)
-class Call:
-    """A call to make. `timeout` is in seconds; None: no deadline. `sink` is a short way for a stream's
-    responses, which a transport may pass on to the servicer."""
+class RpcCall:
+    """A call to make. `timeout` is in seconds; None: no deadline."""
 
     method: MethodDescriptor
     request: Message
     metadata: Metadata
     timeout: float | None
-    sink: MessageSink | None = None
 
 
 @dataclass(slots=True)
@@ -49,32 +46,21 @@ class Reply:
     metadata: Metadata
 
 
-class MessageStream(Protocol):
-    """The responses of a server-streaming call; iterating raises RpcFailed.
+class StreamWriter(MessageWriter, Protocol):
+    """Takes the responses of a call. `metadata` is its initial metadata, set before the first response."""
 
-    To be closed, whatever happened: that cancels a call that still runs. `metadata` is the initial metadata,
-    known from the first message on.
-    """
-
-    @property
-    def metadata(self) -> Metadata: ...
-
-    def __aiter__(self) -> Self: ...
-
-    def __anext__(self) -> Awaitable[Message]: ...
-
-    async def aclose(self) -> None: ...
+    metadata: Metadata
 
 
 class Transport(Protocol):
-    """Makes calls. Cancelling the caller cancels the call."""
+    """Makes calls. Cancelling the caller cancels the call. Both methods raise RpcFailed."""
 
-    async def unary(self, call: Call) -> Reply:
-        """Call a unary method. Raises RpcFailed."""
+    async def unary(self, call: RpcCall) -> Reply:
+        """Call a unary method."""
         ...
 
-    def stream(self, call: Call) -> MessageStream:
-        """Call a server-streaming method. Raises RpcFailed, or leaves that to the stream."""
+    async def stream(self, call: RpcCall, writer: StreamWriter) -> None:
+        """Call a server-streaming method, and push its responses to `writer` until the call has ended."""
         ...
 
 
@@ -84,39 +70,23 @@ class InProcess:
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
 
-    async def unary(self, call: Call) -> Reply:
+    async def unary(self, call: RpcCall) -> Reply:
         context = InProcessContext(RpcFailed, call.metadata, call.timeout)
         message = await self._handler(call.method).unary_unary(call.request, context)
         return Reply(message, context.initial_metadata)
 
-    def stream(self, call: Call) -> MessageStream:
-        context = InProcessContext(RpcFailed, call.metadata, call.timeout, call.sink)
-        return _InProcessStream(self._handler(call.method).unary_stream(call.request, context), context)
+    async def stream(self, call: RpcCall, writer: StreamWriter) -> None:
+        def set_metadata(metadata: Metadata) -> None:
+            writer.metadata = metadata
+
+        context = InProcessContext(RpcFailed, call.metadata, call.timeout, writer, set_metadata)
+        await self._handler(call.method).unary_stream(call.request, context)
 
     def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler:
         handler = self._methods.find(method.containing_service.full_name, method.name)
         if handler is None:
             raise RpcFailed(_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
         return handler
-
-
-class _InProcessStream:
-    def __init__(self, messages: AsyncGenerator[Message, None], context: InProcessContext) -> None:
-        self._messages = messages
-        self._context = context
-
-    @property
-    def metadata(self) -> Metadata:
-        return self._context.initial_metadata
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Awaitable[Message]:
-        return anext(self._messages)
-
-    async def aclose(self) -> None:
-        await self._messages.aclose()
 
 
 class OverChannel:
@@ -126,7 +96,7 @@ class OverChannel:
         self._channel = channel
         self._callables: dict[str, Any] = {}
 
-    async def unary(self, call: Call) -> Reply:
+    async def unary(self, call: RpcCall) -> Reply:
         running = self._start(call)
         try:
             message = await running
@@ -137,10 +107,24 @@ class OverChannel:
             _raise_if_closed()
             raise
 
-    def stream(self, call: Call) -> MessageStream:
-        return _ChannelStream(self._start(call))
+    async def stream(self, call: RpcCall, writer: StreamWriter) -> None:
+        running = self._start(call)
+        try:
+            message = await running.read()
+            writer.metadata = tuple(await running.initial_metadata())
+            while message is not grpc.aio.EOF:
+                writer.push(message)
+                await writer.flow.room()
+                message = await running.read()
+        except grpc.aio.AioRpcError as error:
+            raise _failed(error) from None
+        except asyncio.CancelledError:
+            _raise_if_closed()
+            raise
+        finally:
+            running.cancel()
 
-    def _start(self, call: Call) -> Any:
+    def _start(self, call: RpcCall) -> Any:
         method = call.method
         start = self._callables.get(method.full_name)
         if start is None:
@@ -151,36 +135,6 @@ class OverChannel:
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
         return start(call.request, metadata=tuple(call.metadata), timeout=call.timeout)
-
-
-class _ChannelStream:
-    def __init__(self, call: grpc.aio.UnaryStreamCall) -> None:
-        self._call = call
-        self._metadata: Metadata | None = None
-
-    @property
-    def metadata(self) -> Metadata:
-        return self._metadata or ()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        try:
-            message = await self._call.read()
-            if self._metadata is None:
-                self._metadata = tuple(await self._call.initial_metadata())
-        except grpc.aio.AioRpcError as error:
-            raise _failed(error) from None
-        except asyncio.CancelledError:
-            _raise_if_closed()
-            raise
-        if message is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return message
-
-    async def aclose(self) -> None:
-        self._call.cancel()
 
 
 def _failed(error: grpc.aio.AioRpcError) -> RpcFailed:

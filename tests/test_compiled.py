@@ -18,7 +18,7 @@ DECLARED = sorted(
 )
 #: What is on the way of every token, and of those that take the long one.
 BEHAVIOUR = (
-    "generation/test_short_way.py",
+    "generation/test_streams.py",
     "text/test_detokenizer.py",
     "runtimes/test_chunk_wire.py",
     "generation/test_generation.py",

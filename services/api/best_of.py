@@ -1,28 +1,28 @@
-"""Of several continuations of each prompt, the best: those with the greatest log probability a token."""
+"""Picks the best of several continuations: those with the greatest mean log probability of a token."""
 
 from collections.abc import Sequence
 
-from inferd.services.generation.piece_reader import Piece
+from inferd.services.generation.delta_sink import TextDelta
 
 
-def best(continuations: Sequence[list[Piece]], of: int, n: int) -> list[list[Piece]]:
-    """The `n` best `of` each prompt's continuations, best first.
+def best(continuations: Sequence[list[TextDelta]], of: int, n: int) -> list[list[TextDelta]]:
+    """The `n` best of each prompt's `of` continuations, best first.
 
-    Continuations stand prompt by prompt, with their log probabilities. Those that failed come last.
+    `continuations` are in the order of their prompts, and have log probabilities. Failed ones come last.
     """
-    chosen: list[list[Piece]] = []
+    chosen: list[list[TextDelta]] = []
     for start in range(0, len(continuations), of):
         chosen += sorted(continuations[start : start + of], key=_score, reverse=True)[:n]
     return chosen
 
 
-def _score(pieces: Sequence[Piece]) -> tuple[bool, float]:
-    """Whether it did not fail, and its mean log probability a token; of no tokens, 0."""
+def _score(deltas: Sequence[TextDelta]) -> tuple[bool, float]:
+    """Whether the continuation succeeded, and the mean log probability of its tokens; 0 if it has none."""
     values = [
         value
-        for piece in pieces
-        if piece.logprobs is not None
-        for value in piece.logprobs.values
+        for delta in deltas
+        if delta.logprobs is not None
+        for value in delta.logprobs.values
         if value is not None
     ]
-    return pieces[-1].finish != "error", sum(values) / len(values) if values else 0.0
+    return deltas[-1].finish != "error", sum(values) / len(values) if values else 0.0

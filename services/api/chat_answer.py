@@ -1,15 +1,14 @@
-"""One chat completion, ready to run: its chunks as they are generated, and the whole of it."""
+"""The answer to one chat request, ready to be generated: as chunks, or whole."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from inferd.services.api.answer_reader import AnswerOptions, AnswerReader
+from inferd.services.api.answers import ChunkSink, TextChunk, matched_stop, new_id
 from inferd.services.api.chat_logprobs import chat_logprobs
-from inferd.services.generation.piece_reader import Piece
-from inferd.services.generation.stage import Stage
-from inferd.services.generation.work import Work, matched_stop, new_id
-from inferd.services.net.message_sink import MessageSink
-from inferd.services.net.text_sender import TextSender
+from inferd.services.api.choice_reader import ChoiceOptions, ChoiceReader
+from inferd.services.generation.delta_sink import TextDelta
+from inferd.services.generation.generation import Generation
+from inferd.services.net.message_writer import MessageWriter
 from inferd.services.text.function import Function
 from inferd.services.text.output.events import Event
 from inferd.services.text.output.formats import OutputFormat
@@ -19,9 +18,13 @@ from inferd.v1 import message_pb2, sampling_pb2
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerForm:
-    """How the text of an answer is read: in which form, with which functions to call, after which prompt, and
-    whether the markers around its reasoning are left in it."""
+class OutputReading:
+    """How the text of an answer is read.
+
+    `format` is the model's form of reasoning and calls, `functions` are those that may be called, and
+    `prompt_end` is the end of the prompt, which may have begun the reasoning. `keep_markers`: the markers
+    around the reasoning stay in the text.
+    """
 
     format: OutputFormat
     functions: tuple[Function, ...]
@@ -29,143 +32,129 @@ class AnswerForm:
     keep_markers: bool
 
     def parser(self) -> OutputParser:
+        """A parser for one choice."""
         return OutputParser(self.format, self.functions, self.prompt_end, keep_markers=self.keep_markers)
 
 
 @dataclass
 class ChatAnswer:
-    """The answer to a request. `form` None: all text is content. `keep` the pieces of a streamed one, to have
-    it whole at its end."""
+    """The answer to a request, of which `generation` generates the text.
+
+    `reading` None: all text is content. `keep`: `completion` is wanted after `stream`, too.
+    """
 
     request: pb.CreateChatCompletionRequest
-    work: Work
-    form: AnswerForm | None
-    options: AnswerOptions
+    generation: Generation
+    reading: OutputReading | None
+    options: ChoiceOptions
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     keep: bool = False
 
     def __post_init__(self) -> None:
+        reading = self.reading
         self._readers = [
-            AnswerReader(self.form.parser() if self.form else None, self.options) for _ in range(self.work.n)
+            ChoiceReader(reading.parser() if reading else None, self.options)
+            for _ in range(self.generation.n)
         ]
-        #: Of each answer, what has to be known of it to have it whole.
-        self._pieces: list[list[Piece]] = [[] for _ in self._readers]
-        self._events: list[list[Event]] = [[] for _ in self._readers]
-        #: The answers that a chunk was made of.
+        #: By choice: what `completion` is made of.
+        self._kept: list[list[tuple[TextDelta, Sequence[Event]]]] = [[] for _ in self._readers]
+        #: Choices that have a chunk.
         self._begun: set[int] = set()
-        # Read once, not with every token.
-        self._token_ids = self.request.return_token_ids
-        self._continuous = self.request.stream_options.continuous_usage_stats
+        # Read once, and not with every token.
+        self._with_token_ids = self.request.return_token_ids
+        self._with_usage = self.request.stream_options.continuous_usage_stats
+        self._prompt: Sequence[int] = self.generation.prompts[0] if self._with_token_ids else ()
 
     async def whole(self) -> pb.ChatCompletion:
-        """Generate all of it."""
-        for index, pieces in enumerate(await self.work.collect()):
-            for piece in pieces:
-                self._keep(index, piece, self._readers[index].read(piece))
+        """Generate all of it. Raises ServiceError as `Generation.run` does."""
+        for index, deltas in enumerate(await self.generation.collect()):
+            reader = self._readers[index]
+            self._kept[index] = [(delta, reader.read(delta)) for delta in deltas]
         return self.completion()
 
-    async def chunks(self, sink: MessageSink | None = None) -> AsyncGenerator[pb.ChatCompletionChunk, None]:
-        """Generate it piece by piece. Closing the generator aborts the work.
-
-        The chunks that `sink` takes are not yielded: it is their short way. The first and the last are.
-        """
-        work, request = self.work, self.request
-        prompt = work.prompts[0] if self._token_ids else ()
-        chunks = Stage(self._chunk)
-        pieces = work.run()
-        try:
-            async for numbered in pieces:
-                chunk = chunks.pull(numbered)
-                if chunk is None:
-                    continue
-                if prompt:
-                    chunk.prompt_token_ids.extend(prompt)
-                    prompt = ()
-                yield chunk
-                if sink is not None:
-                    # All but the first chunk may go by it.
-                    chunks.send = sink.send
-                    if self._is_plain:
-                        work.shorten_texts(self._text_sender(sink))
-                    else:
-                        work.shorten(lambda piece: chunks.push((0, piece)))
-                    sink = None
-        finally:
-            await pieces.aclose()
-        if request.stream_options.include_usage:
+    async def stream(self, writer: MessageWriter) -> None:
+        """Generate it, and push its chunks to `writer`. Raises ServiceError as `Generation.run` does."""
+        await self.generation.run(
+            [self._sink(index, writer) for index in range(self.generation.n)], writer.flow
+        )
+        if self.request.stream_options.include_usage:
             last = self._new_chunk()
             self._write_usage(last.usage)
-            yield last
+            writer.push(last)
 
     def completion(self) -> pb.ChatCompletion:
-        """The whole answer, once it was generated (of one that was streamed, where its pieces were kept)."""
-        completion = pb.ChatCompletion(id=self.id, created=self.work.created, model=self.request.model)
-        # Filled in where they are: a message that is given to another one is copied.
-        for index in range(self.work.n):
+        """The whole answer, once it was generated; after `stream` only if `keep` is set."""
+        completion = pb.ChatCompletion(id=self.id, created=self.generation.created, model=self.request.model)
+        # Filled in in place, because a message that is assigned to a field is copied.
+        for index in range(self.generation.n):
             self._write_choice(completion.choices.add(), index)
         self._write_usage(completion.usage)
-        if self._token_ids:
-            completion.prompt_token_ids.extend(self.work.prompts[0])
+        if self._with_token_ids:
+            completion.prompt_token_ids.extend(self.generation.prompts[0])
         return completion
 
-    def _write_usage(self, usage: sampling_pb2.Usage) -> None:
-        self.work.write_usage(usage, sum([reader.reasoning_tokens for reader in self._readers]))
+    def _sink(self, index: int, writer: MessageWriter) -> ChunkSink:
+        differs_in_more = (
+            self.reading or self.keep or self._with_usage or self._with_token_ids or self.generation.logprobs
+        )
+        return ChunkSink(
+            writer,
+            lambda delta: self._chunk(index, delta),
+            None if differs_in_more else lambda: self._text_chunk(index),
+        )
 
-    def _keep(self, index: int, piece: Piece, events: list[Event]) -> None:
-        self._pieces[index].append(piece)
-        self._events[index] += events
+    def _text_chunk(self, index: int) -> TextChunk:
+        chunk = self._new_chunk()
+        delta = chunk.choices.add(index=index).delta
+        return chunk, delta, "content"
 
-    def _chunk(self, numbered: tuple[int, Piece]) -> pb.ChatCompletionChunk | None:
-        """The chunk of a piece, which has its answer's index; None where there is nothing to tell yet."""
-        index, piece = numbered
-        events = self._readers[index].read(piece)
+    def _chunk(self, index: int, delta: TextDelta) -> pb.ChatCompletionChunk | None:
+        """The chunk of a choice's delta; None if there is nothing to tell yet."""
+        events = self._readers[index].read(delta)
         if self.keep:
-            self._keep(index, piece, events)
-        first = index not in self._begun
-        logprobs = chat_logprobs([piece.logprobs], self.work.model.text.tokenizer) if piece.logprobs else None
-        if not (events or first or logprobs or piece.finish or self._token_ids):
+            self._kept[index].append((delta, events))
+        is_first = index not in self._begun
+        logprobs = None
+        if delta.logprobs:
+            logprobs = chat_logprobs([delta.logprobs], self.generation.model.text.tokenizer)
+        if not (events or is_first or logprobs or delta.finish or self._with_token_ids):
             return None
         self._begun.add(index)
         chunk = self._new_chunk()
         choice = chunk.choices.add(index=index, logprobs=logprobs)
-        self._write_delta(choice.delta, index, piece, events, first=first)
-        self._write_end(choice, index, piece)
-        if self._token_ids:
-            choice.token_ids.extend(piece.token_ids)
-        if self._continuous:
+        self._write_delta(choice.delta, index, delta, events, is_first=is_first)
+        self._write_end(choice, index, delta)
+        if self._with_token_ids:
+            choice.token_ids.extend(delta.token_ids)
+            # Once, with the first chunk of all.
+            chunk.prompt_token_ids.extend(self._prompt)
+            self._prompt = ()
+        if self._with_usage:
             self._write_usage(chunk.usage)
         return chunk
 
     def _new_chunk(self) -> pb.ChatCompletionChunk:
-        return pb.ChatCompletionChunk(id=self.id, created=self.work.created, model=self.request.model)
+        return pb.ChatCompletionChunk(id=self.id, created=self.generation.created, model=self.request.model)
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether the chunks differ in their text only."""
-        return not (self.form or self.keep or self._continuous or self._token_ids or self.work.logprobs)
-
-    def _text_sender(self, sink: MessageSink) -> TextSender:
-        """What sends chunks of plain content."""
-        chunk = self._new_chunk()
-        return sink.text(chunk, chunk.choices.add().delta, "content")
+    def _write_usage(self, usage: sampling_pb2.Usage) -> None:
+        self.generation.write_usage(usage, sum([reader.reasoning_tokens for reader in self._readers]))
 
     def _write_delta(
-        self, delta: pb.ChatDelta, index: int, piece: Piece, events: list[Event], *, first: bool
+        self, message: pb.ChatDelta, index: int, delta: TextDelta, events: list[Event], *, is_first: bool
     ) -> None:
-        """What a piece adds to a stream."""
-        # It is there, though it be empty.
-        delta.SetInParent()
-        if self.form is not None:
-            self._readers[index].write_delta(delta, events)
-        elif piece.text:
-            delta.content = piece.text
-        if first:
-            delta.role = message_pb2.ROLE_ASSISTANT
+        # Present, even if it is empty.
+        message.SetInParent()
+        if self.reading is not None:
+            self._readers[index].write_delta(message, events)
+        elif delta.text:
+            message.content = delta.text
+        if is_first:
+            message.role = message_pb2.ROLE_ASSISTANT
             if not events:
-                delta.content = ""
+                message.content = ""
 
-    def _write_end(self, choice: pb.ChatChunkChoice | pb.ChatChoice, index: int, last: Piece) -> None:
-        """Why the answer ended, where it did with this piece."""
+    def _write_end(self, choice: pb.ChatChunkChoice | pb.ChatChoice, index: int, last: TextDelta) -> None:
+        """Fill in why the choice ended, if it ended with this delta."""
         if not last.finish:
             return
         choice.finish_reason = self._readers[index].finish_reason(last)
@@ -176,13 +165,13 @@ class ChatAnswer:
             choice.error.CopyFrom(last.error.to_status())
 
     def _write_choice(self, choice: pb.ChatChoice, index: int) -> None:
-        pieces = self._pieces[index]
+        kept = self._kept[index]
         choice.index = index
-        self._readers[index].write_message(choice.message, self._events[index])
-        logprobs = chat_logprobs([piece.logprobs for piece in pieces], self.work.model.text.tokenizer)
+        self._readers[index].write_message(choice.message, [event for _, events in kept for event in events])
+        logprobs = chat_logprobs([delta.logprobs for delta, _ in kept], self.generation.model.text.tokenizer)
         if logprobs is not None:
             choice.logprobs.CopyFrom(logprobs)
-        self._write_end(choice, index, pieces[-1])
-        if self._token_ids:
-            for piece in pieces:
-                choice.token_ids.extend(piece.token_ids)
+        self._write_end(choice, index, kept[-1][0])
+        if self._with_token_ids:
+            for delta, _ in kept:
+                choice.token_ids.extend(delta.token_ids)

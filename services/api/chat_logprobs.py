@@ -8,7 +8,7 @@ from inferd.v1 import chat_pb2 as pb
 
 
 def chat_logprobs(parts: Iterable[Logprobs | None], tokenizer: Tokenizer) -> pb.ChatLogprobs | None:
-    """Those of successive pieces' tokens; None where there are none."""
+    """The log probabilities of successive deltas' tokens; None if there are none."""
     content = [
         _token(token_id, value, top, tokenizer)
         for part in parts

@@ -1,12 +1,12 @@
 """A chat request, checked and made ready: its prompt, its tools, the form of its answer, its sampling."""
 
-from inferd.services.api.answer_reader import AnswerOptions
-from inferd.services.api.chat_answer import AnswerForm, ChatAnswer
+from inferd.services.api.chat_answer import ChatAnswer, OutputReading
+from inferd.services.api.choice_reader import ChoiceOptions
 from inferd.services.constraints.output_constraint import output_constraint
 from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import Catalog, ServedModel
+from inferd.services.generation.generation import Generation
 from inferd.services.generation.sampling import sampling_params
-from inferd.services.generation.work import Work
 from inferd.services.prompt.prompt_tokens import chat_prompt
 from inferd.services.prompt.tools import tools_of
 from inferd.services.text.output.formats import OutputFormat
@@ -16,9 +16,9 @@ from inferd.v1 import chat_pb2 as pb
 async def prepare_chat(
     catalog: Catalog, request: pb.CreateChatCompletionRequest, *, stream: bool, background: bool = False
 ) -> ChatAnswer:
-    """The answer to a request, to be generated. Raises ServiceError where it cannot be as it is asked.
+    """The answer to a request, to be generated. Raises ServiceError if it cannot be as the request asks.
 
-    `background` work is not what somebody waits for: see `Replicas.interactive`.
+    Nobody waits for `background` work: see `Replicas.interactive`.
     """
     model = catalog.find(request.model, request.lora_path or None)
     _check(request)
@@ -33,10 +33,10 @@ async def prepare_chat(
     )
     separate = not request.HasField("separate_reasoning") or request.separate_reasoning
     format = OutputFormat(tool_format if tools.callable else None, model.output.reasoning)
-    form = None
+    reading = None
     if format.tools or format.reasoning:
-        form = AnswerForm(format, tools.callable, prompt.end, keep_markers=not separate)
-    work = Work(
+        reading = OutputReading(format, tools.callable, prompt.end, keep_markers=not separate)
+    generation = Generation(
         model=model,
         prompts=[prompt.token_ids],
         sampling=sampling_params(request, model, [prompt.token_ids], *_max_tokens(request), constraint),
@@ -49,14 +49,14 @@ async def prepare_chat(
         keep=_kept(model, format),
         media=prompt.media,
     )
-    options = AnswerOptions(
+    options = ChoiceOptions(
         one_call=tools.legacy
         or (request.HasField("parallel_tool_calls") and not request.parallel_tool_calls),
         legacy=tools.legacy,
         separate_reasoning=separate,
         stream_reasoning=not request.HasField("stream_reasoning") or request.stream_reasoning,
     )
-    return ChatAnswer(request, work, form, options)
+    return ChatAnswer(request, generation, reading, options)
 
 
 def _check(request: pb.CreateChatCompletionRequest) -> None:
@@ -69,12 +69,12 @@ def _check(request: pb.CreateChatCompletionRequest) -> None:
 
 
 def _kept(model: ServedModel, format: OutputFormat) -> frozenset[int]:
-    """Special tokens that the parser reads, and so stay in the text."""
+    """Special tokens that stay in the text, because the parser reads them."""
     return model.text.tokenizer.ids_of(format.markers)
 
 
 def _max_tokens(request: pb.CreateChatCompletionRequest) -> tuple[int | None, str]:
-    """The greatest number of tokens to generate, and the field that says so."""
+    """The greatest number of tokens to generate, and the name of the field that gives it."""
     if request.HasField("max_completion_tokens"):
         return request.max_completion_tokens, "max_completion_tokens"
     return request.max_tokens if request.HasField("max_tokens") else None, "max_tokens"

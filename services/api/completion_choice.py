@@ -1,15 +1,15 @@
-"""A text completion's choices, made of the pieces of a continuation: whole, or piece by piece."""
+"""A text completion's choice, made of the text deltas of a continuation: whole, or delta by delta."""
 
 from collections.abc import Sequence
 
+from inferd.services.api.answers import FINISH_REASONS, matched_stop
 from inferd.services.api.completion_logprobs import LogprobsWriter
-from inferd.services.generation.piece_reader import Piece
-from inferd.services.generation.work import FINISH_REASONS, matched_stop
+from inferd.services.generation.delta_sink import TextDelta
 from inferd.v1 import completion_pb2 as pb
 
 
 class ChoiceWriter:
-    """The choices of one continuation: what is told of its prompt goes before its first piece.
+    """The choices of one continuation: what is told of its prompt goes before its first delta.
 
     `echoed` is the prompt's text, where it is part of the answer's. `prompt` are the prompt's tokens, where
     tokens are returned.
@@ -21,10 +21,10 @@ class ChoiceWriter:
         self._with_tokens = prompt is not None
         self._prompt = prompt
 
-    def write(self, choice: pb.CompletionChoice, index: int, pieces: Sequence[Piece]) -> None:
-        """Fill in the choice of these pieces, which go on from those before."""
-        last = pieces[-1]
-        text = last.text if len(pieces) == 1 else "".join([piece.text for piece in pieces])
+    def write(self, choice: pb.CompletionChoice, index: int, deltas: Sequence[TextDelta]) -> None:
+        """Fill in the choice of these deltas, which follow those of the calls before."""
+        last = deltas[-1]
+        text = last.text if len(deltas) == 1 else "".join([delta.text for delta in deltas])
         choice.index = index
         choice.text = self._echoed + text
         if last.finish is not None:
@@ -34,10 +34,10 @@ class ChoiceWriter:
             if last.error is not None:
                 choice.error.CopyFrom(last.error.to_status())
         if self._logprobs is not None:
-            choice.logprobs.CopyFrom(self._logprobs.write(pieces))
+            choice.logprobs.CopyFrom(self._logprobs.write(deltas))
         if self._prompt is not None:
             choice.prompt_token_ids.extend(self._prompt)
         self._echoed, self._prompt = "", None
         if self._with_tokens:
-            for piece in pieces:
-                choice.token_ids.extend(piece.token_ids)
+            for delta in deltas:
+                choice.token_ids.extend(delta.token_ids)

@@ -3,16 +3,16 @@
 import codecs
 from collections.abc import Iterable
 
-from inferd.services.generation.piece_reader import Piece
+from inferd.services.generation.delta_sink import TextDelta
 from inferd.services.runtimes.base import Logprobs
 from inferd.services.text.tokenizer import Tokenizer
 from inferd.v1 import completion_pb2 as pb
 
 
 class LogprobsWriter:
-    """The log probabilities of one continuation, piece by piece; offsets count on from piece to piece.
+    """Writes the log probabilities of one continuation, delta by delta. Offsets count through all deltas.
 
-    `echoed` is the text of the prompt, where the continuation's begins with it.
+    `echoed` is the text of the prompt if the answer begins with it, else empty.
     """
 
     def __init__(self, tokenizer: Tokenizer, echoed: str, *, skip_special_tokens: bool) -> None:
@@ -23,14 +23,14 @@ class LogprobsWriter:
         # A character of several tokens begins with the first of them, and counts with the last.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def write(self, pieces: Iterable[Piece]) -> pb.CompletionLogprobs:
-        """The log probabilities of these pieces' tokens, an echoed prompt's included."""
+    def write(self, deltas: Iterable[TextDelta]) -> pb.CompletionLogprobs:
+        """The log probabilities of these deltas' tokens, and of the tokens of an echoed prompt."""
         written = pb.CompletionLogprobs()
-        for piece in pieces:
-            if piece.prompt_logprobs is not None:
-                self._append(written, piece.prompt_logprobs, prompt=True)
-            if piece.logprobs is not None:
-                self._append(written, piece.logprobs)
+        for delta in deltas:
+            if delta.prompt_logprobs is not None:
+                self._append(written, delta.prompt_logprobs, prompt=True)
+            if delta.logprobs is not None:
+                self._append(written, delta.logprobs)
         return written
 
     def _append(self, written: pb.CompletionLogprobs, part: Logprobs, *, prompt: bool = False) -> None:
@@ -50,8 +50,10 @@ class LogprobsWriter:
             written.top_logprobs.add(top=pb.TopLogprobs(logprobs=likely))
 
     def _is_shown(self, token_id: int, token: str, prompt: bool) -> bool:
-        """Whether the token is in the text: a prompt has the special ones that were written in it, but not
-        those that the tokenizer added."""
+        """Whether the token is in the text.
+
+        An echoed prompt shows special tokens that the caller wrote, but none that the tokenizer added.
+        """
         if not self._tokenizer.is_special(token_id):
             return True
         return self._echoed.startswith(token, self._offset) if prompt else not self._skip

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from inferd.services.api.chat import ChatServicer
 from inferd.services.api.completion import CompletionServicer
 from inferd.services.api.models import ModelServicer
 from inferd.services.api.tokenize import TokenizeServicer
 from inferd.services.app.health import Health
-from inferd.services.calls.guard import Guard
+from inferd.services.calls.chain import Chain, call_links, standard_links
 from inferd.services.calls.methods import Methods
 from inferd.services.config import Config
 from inferd.services.fleet.catalog import Catalog
@@ -32,10 +32,10 @@ QUEUE = "inferd.v1.QueueService"
 
 
 def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods:
-    """All servicers over `catalog` and `queue`, guarded."""
+    """The methods of all servicers over `catalog` and `queue`, each behind the chain."""
     limits = config.server
     methods, waiting = (
-        Methods(Guard(limits.max_concurrent_requests, limits.request_timeout)) for _ in range(2)
+        Methods(Chain(call_links(limits.max_concurrent_requests, limits.request_timeout))) for _ in range(2)
     )
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(catalog), methods)
     completion_pb2_grpc.add_CompletionServiceServicer_to_server(CompletionServicer(catalog), methods)
@@ -43,7 +43,7 @@ def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), methods)
     queue_servicer = QueueServicer(catalog, queue, config.queue, limits.request_timeout)
     queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, waiting)
-    # Those who wait for jobs take no place from those who wait for answers.
+    # A chain of its own, so that calls that wait for jobs take no place from calls that wait for answers.
     methods.include(waiting)
     return methods
 
@@ -63,11 +63,13 @@ def create_server(
     """
     server = GrpcServer(max_message_bytes=max_message_bytes)
     methods.attach(server)
-    health_of.attach(server)
+    standard = Methods(Chain(standard_links()))
+    health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, standard)
     names: Sequence[str] = (*methods, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer(names), server
+        reflection.aio.ReflectionServicer(names), standard
     )
+    standard.attach(server)
     try:
         port = server.bind(address, shared_port=shared_port)
     except OSError as error:

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 from inferd.services.fleet.catalog import Catalog
-from inferd.services.net.http2.grpc_server import GrpcServer
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -18,7 +17,8 @@ class Health:
         self._catalog = catalog
         self._generating = ["", *generating]
         self._others = others
-        self._servicer = aio.HealthServicer()
+        #: Serves grpc.health.v1.
+        self.servicer = aio.HealthServicer()
         #: Those of the others that cannot do their work now.
         self._failing: set[str] = set()
         self.draining = False
@@ -35,19 +35,15 @@ class Health:
         else:
             self._failing.discard(service)
 
-    def attach(self, server: GrpcServer) -> None:
-        """Serve the health service by `server`."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
-
     async def update(self) -> None:
         """Publish what holds now. Called whenever a runtime's state has changed."""
         status = _SERVING if self.serving else _NOT_SERVING
         for name in self._generating:
-            await self._servicer.set(name, status)
+            await self.servicer.set(name, status)
         for name in self._others:
-            await self._servicer.set(name, _NOT_SERVING if name in self._failing else _SERVING)
+            await self.servicer.set(name, _NOT_SERVING if name in self._failing else _SERVING)
 
     async def drain(self) -> None:
         """Report NOT_SERVING for good: the server is about to stop."""
         self.draining = True
-        await self._servicer.enter_graceful_shutdown()
+        await self.servicer.enter_graceful_shutdown()

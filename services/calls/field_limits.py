@@ -1,7 +1,7 @@
 """The limits of request fields, as the protos declare them (inferd.options.v1.limits).
 
-Compiled once per message into a few closures, so that a check costs only what is set. Knows nothing of
-what the fields mean; limits that depend on a model are checked where the model is known.
+The limits of a message type are compiled once into closures, so that only fields that are set cost time. This
+module knows no meaning of a field: limits that depend on a model are checked by those who know the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from inferd.options.v1 import options_pb2
+from inferd.services.calls.call import Call
 from inferd.services.errors import ServiceError, invalid
 
 Check = Callable[[Any, str], None]
@@ -18,6 +19,16 @@ Check = Callable[[Any, str], None]
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _LIMITS: Any = options_pb2.limits
 _JSON: Any = options_pb2.json
+
+
+class FieldLimits:
+    """Checks the request's fields."""
+
+    def enter(self, call: Call) -> None:
+        check_limits(call.request)
+
+    def leave(self, call: Call) -> None:
+        pass
 
 
 def check_limits(message: Message) -> None:
@@ -55,8 +66,10 @@ def _message_check(descriptor: Descriptor) -> Check:
 
 
 def _absence(field: FieldDescriptor) -> Check:
-    """Raises, for a message without a required field. A client of an inline one knows its fields alone, so
-    the first one that is missing is named where one is."""
+    """A check that raises, for messages without a required field.
+
+    A client knows an inline message by its fields only. So the first missing one is named.
+    """
 
     def run(message: Message, path: str) -> None:
         if _is_inline(field):
@@ -73,7 +86,7 @@ def _is_inline(field: FieldDescriptor) -> bool:
 
 def _inline_check(field: FieldDescriptor) -> Check:
     """The check of a message whose fields are named as if they were its holder's."""
-    # Compiled at first use: messages may be recursive.
+    # Compiled at first use, because messages may be recursive.
     return lambda value, path: _message_check(field.message_type)(value, path)
 
 
@@ -117,7 +130,7 @@ def _element_check(field: FieldDescriptor, limits: options_pb2.Limits) -> Check 
         return _number_check(limits)
     if field.message_type is not None:
         message = field.message_type
-        # Compiled at first use: messages may be recursive.
+        # Compiled at first use, because messages may be recursive.
         return (lambda value, path: _message_check(message)(value, path + ".")) if message.fields else None
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return _length_check(limits)
@@ -126,7 +139,7 @@ def _element_check(field: FieldDescriptor, limits: options_pb2.Limits) -> Check 
 
 def _each_item(check: Check) -> Check:
     def run(values: Any, path: str) -> None:
-        # Of a repeated field, a slice is iterated over in half the time.
+        # A slice of a repeated field is iterated over in half the time of the field itself.
         for index, value in enumerate(values[:]):
             check(value, f"{path}[{index}]")
 
@@ -193,7 +206,7 @@ def _number_check(limits: options_pb2.Limits) -> Check | None:
 
 
 def _text(value: float) -> str:
-    """A number for people: whole ones to the last digit."""
+    """A number for people; whole numbers have all their digits."""
     return str(int(value)) if isinstance(value, int) or value.is_integer() else f"{value:g}"
 
 

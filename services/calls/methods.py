@@ -1,33 +1,36 @@
-"""The servicers' methods by full name, each behind the guard: what the gRPC server and callers in this
-process share, so that both meet the same limits and the same errors.
+"""The methods of servicers by their full names, each behind its chain.
+
+gRPC's server and callers in this process share them, so that both meet the same limits and errors.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
-from inferd.services.calls.guard import Guard
+from inferd.services.calls.chain import Chain
 from inferd.services.net.http2.grpc_server import GrpcServer
 
 
 class Methods:
     """Stands in for a server in the generated `add_…Servicer_to_server` functions."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
         self._services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
 
     def add_registered_method_handlers(
         self, service: str, handlers: dict[str, grpc.RpcMethodHandler]
     ) -> None:
         """Called by the generated code, with the handlers of one service."""
-        self._services[service] = {name: self._guard.wrap(handler) for name, handler in handlers.items()}
+        self._services[service] = {
+            name: self._chain.around(f"{service}/{name}", handler) for name, handler in handlers.items()
+        }
 
     def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
         """Called by the generated code with the same handlers again."""
 
     def include(self, others: "Methods") -> None:
-        """Serve these too, which have a guard of their own."""
+        """Serve these too, which have a chain of their own."""
         self._services.update(others._services)
 
     def attach(self, server: GrpcServer) -> None:
@@ -36,7 +39,7 @@ class Methods:
             server.add_registered_method_handlers(service, handlers)
 
     def find(self, service: str, method: str) -> grpc.RpcMethodHandler | None:
-        """The guarded handler of a method, or None where it is not served."""
+        """The handler of a method, behind its chain; None if the method is not served."""
         return self._services.get(service, {}).get(method)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,15 +1,14 @@
-"""The replicas of one model: picks a runtime for each request, and another where one is down.
+"""The replicas of one model: picks a runtime for each request, and another one if the first is down.
 
 Knows runtimes by their interface only.
 """
 
-from collections.abc import Sequence, Set
-from typing import Self
+from collections.abc import Callable, Sequence, Set
 
 import grpc
 from inferd.services.errors import ServiceError
-from inferd.services.generation.stream import Stream
-from inferd.services.runtimes.base import Delta, GenerateRequest, Runtime
+from inferd.services.runtimes.base import GenerateRequest, Runtime
+from inferd.services.runtimes.token_sink import TokenSink
 
 
 class Replicas:
@@ -18,38 +17,55 @@ class Replicas:
     def __init__(self, model: str, runtimes: Sequence[Runtime]) -> None:
         self._model = model
         self.runtimes = runtimes
-        #: Names of `SamplingParams` fields that some of them cannot honour.
+        #: Names of `SamplingParams` fields that at least one of the runtimes cannot honour.
         self.unsupported: frozenset[str] = frozenset().union(*(runtime.unsupported for runtime in runtimes))
-        #: Generations under way, of each runtime.
+        #: Generations under way, by the runtime's index.
         self.running = [0] * len(runtimes)
-        #: Generations under way that are not background work; and those of them with no delta yet.
+        #: Generations under way that are not background work; and those of them that have no token yet.
         self.interactive = 0
         self.unstarted = 0
 
     @property
     def serving(self) -> bool:
-        """Whether any of them takes requests."""
+        """Whether any of the runtimes takes requests."""
         return any(runtime.serving for runtime in self.runtimes)
 
     @property
     def media(self) -> frozenset[str]:
-        """Kinds of media that all of them take."""
+        """Kinds of media that all of the runtimes take."""
         return frozenset.intersection(*(runtime.media for runtime in self.runtimes))
 
-    def generate(self, request: GenerateRequest) -> Stream[Delta]:
-        """Generate on the least busy serving runtime; closing the stream aborts the work.
+    async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
+        """Generate on the least busy runtime that serves, and push the tokens to `sink`.
 
-        Where a runtime fails before its first delta, another one is asked. Iterating raises ServiceError as
-        `Runtime.generate` does, and UNAVAILABLE where none serves.
+        If a runtime fails before its first delta, another one is asked. Cancelling it aborts the work. Raises
+        ServiceError as `Runtime.generate` does, and UNAVAILABLE if no runtime serves.
         """
-        return _Generation(self, request)
+        untried = set(range(len(self.runtimes)))
+        on_begin = sink.on_begin
+        while True:
+            index = self.pick(untried)
+            untried.discard(index)
+            running = _Running(self, index, is_interactive=not request.background)
+            sink.on_begin = running.begin if on_begin is None else _both(running.begin, on_begin)
+            try:
+                await self.runtimes[index].generate(request, sink)
+                return
+            except ServiceError as error:
+                may_retry = error.code is grpc.StatusCode.UNAVAILABLE and not sink.has_begun
+                if not may_retry or not any(self.runtimes[other].serving for other in untried):
+                    raise
+            finally:
+                running.end()
+                # The sink knows the replicas through it.
+                sink.on_begin = None
 
     async def waiting(self) -> int:
         """How many requests wait in the serving runtimes for others to end; see `Runtime.waiting`."""
         return sum([await runtime.waiting() for runtime in self.runtimes if runtime.serving])
 
     def pick(self, candidates: Set[int]) -> int:
-        """The runtime to ask next, by its index, of those."""
+        """The index of the runtime to ask next, among `candidates`. Raises ServiceError UNAVAILABLE."""
         serving = [index for index in candidates if self.runtimes[index].serving]
         if len(serving) == 1:
             return serving[0]
@@ -64,76 +80,34 @@ class Replicas:
         return min(serving, key=self.running.__getitem__)
 
 
-class _Generation:
-    """One generation: the deltas of the first runtime that begins it."""
+class _Running:
+    """Counts one generation on one runtime, from its start to its end."""
 
-    __slots__ = (
-        "_begun",
-        "_deltas",
-        "_index",
-        "_is_over",
-        "_is_waited_for",
-        "_replicas",
-        "_request",
-        "_untried",
-    )
+    __slots__ = ("_index", "_is_interactive", "_is_unstarted", "_replicas")
 
-    def __init__(self, replicas: Replicas, request: GenerateRequest) -> None:
+    def __init__(self, replicas: Replicas, index: int, *, is_interactive: bool) -> None:
         self._replicas = replicas
-        self._request = request
-        self._is_waited_for = not request.background
-        self._untried = set(range(len(replicas.runtimes)))
-        self._begun = False
-        self._is_over = False
-        #: The runtime that was asked, and what it gives; None: none is being asked.
-        self._index = 0
-        self._deltas: Stream[Delta] | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Delta:
-        while not self._is_over:
-            try:
-                delta = await anext(self._deltas or self._ask())
-            except ServiceError as error:
-                await self._leave()
-                retry = error.code is grpc.StatusCode.UNAVAILABLE and not self._begun
-                if not retry or not any(self._replicas.runtimes[index].serving for index in self._untried):
-                    self._is_over = True
-                    raise
-            except BaseException:
-                await self.aclose()
-                raise
-            else:
-                if not self._begun:
-                    self._begun = True
-                    self._replicas.unstarted -= self._is_waited_for
-                return delta
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        self._is_over = True
-        await self._leave()
-
-    def _ask(self) -> Stream[Delta]:
-        """Ask a runtime that was not asked before."""
-        replicas = self._replicas
-        self._index = index = replicas.pick(self._untried)
-        self._untried.discard(index)
+        self._index = index
+        self._is_interactive = self._is_unstarted = is_interactive
         replicas.running[index] += 1
-        replicas.interactive += self._is_waited_for
-        replicas.unstarted += self._is_waited_for
-        self._deltas = deltas = replicas.runtimes[index].generate(self._request)
-        return deltas
+        replicas.interactive += is_interactive
+        replicas.unstarted += is_interactive
 
-    async def _leave(self) -> None:
-        """End what is asked of a runtime, where one is."""
-        deltas, self._deltas = self._deltas, None
-        if deltas is None:
-            return
-        replicas = self._replicas
-        replicas.running[self._index] -= 1
-        replicas.interactive -= self._is_waited_for
-        replicas.unstarted -= self._is_waited_for and not self._begun
-        await deltas.aclose()
+    def begin(self) -> None:
+        """The first token has come."""
+        self._replicas.unstarted -= self._is_unstarted
+        self._is_unstarted = False
+
+    def end(self) -> None:
+        """The generation is over."""
+        self.begin()
+        self._replicas.running[self._index] -= 1
+        self._replicas.interactive -= self._is_interactive
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call

@@ -8,10 +8,11 @@ package `http2` inside has a face of its own.
 FACE = {
     "batched_writes": ("BatchedTransport", "batched_transport"),
     "checked_request": ("checked_request", "describe_failure"),
-    "message_sink": ("MessageSink", "message_sink"),
+    "flow": ("Flow",),
+    "message_writer": ("MessageWriter", "Metadata"),
     "public_address": ("AddressNotAllowed", "check_url", "parse_url"),
     "random_id": ("random_id",),
-    "text_sender": ("TextSender",),
+    "text_sink": ("TextSink",),
     "timeouts": ("SharedTimeout",),
     "wait": ("wait_for_event",),
     "webhook_signature": ("parse_secret", "signature_headers"),

@@ -6,12 +6,15 @@ Writes nothing: the runner does.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import Message
 from inferd.services.api.chat_request import prepare_chat
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
+from inferd.services.net.flow import Flow
 from inferd.services.queue.claims import MOST_LOST
 from inferd.services.queue.endings import Ended, Returned, Run
 from inferd.services.queue.messages import attempts_lost
@@ -36,6 +39,8 @@ class LocalRun:
     """A run in this process: the chunks that it has generated, for those who follow it."""
 
     def __init__(self, run: Run, model: str) -> None:
+        # Never paused: a run waits for nobody who follows it.
+        self.flow = Flow()
         self.run = run
         self.model = model
         self.task: asyncio.Task[None] | None = None
@@ -48,10 +53,14 @@ class LocalRun:
         self._ended = False
         self._news = asyncio.Event()
 
-    def add(self, chunk: chat_pb2.ChatCompletionChunk) -> None:
-        """One more chunk."""
-        self.chunks.append(chunk)
+    def push(self, message: Any) -> None:
+        """Add a chunk."""
+        self.chunks.append(message)
         self._tell()
+
+    def text_sink(self, message: Message, part: Message, field: str) -> NoReturn:
+        """Not used: an answer that is kept is not told by its texts alone."""
+        raise NotImplementedError
 
     def end(self) -> None:
         """There are no more, and how it ended is stored; or it is not this process's any more."""
@@ -62,17 +71,24 @@ class LocalRun:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    async def follow(self, first: int) -> AsyncGenerator[chat_pb2.ChatCompletionChunk, None]:
-        """Its chunks, from number `first` on, until it has ended."""
+    async def follow(
+        self, first: int, push: Callable[[chat_pb2.ChatCompletionChunk], None], flow: Flow
+    ) -> int:
+        """Push its chunks, from number `first` on, until it has ended. The number of chunks then.
+
+        While `flow` is paused, the chunks wait in the run.
+        """
         self.followers += 1
         try:
             while True:
                 news = self._news
                 while first < len(self.chunks):
-                    yield self.chunks[first]
+                    push(self.chunks[first])
                     first += 1
+                    if flow.is_paused:
+                        await flow.room()
                 if self._ended:
-                    return
+                    return first
                 await news.wait()
         finally:
             self.followers -= 1
@@ -91,13 +107,8 @@ async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, loc
     """Answer the serialized request `data`: the serialized completion. Its chunks go to `local`."""
     request = chat_pb2.CreateChatCompletionRequest.FromString(data)
     answer = await prepare_chat(catalog, request, stream=True, background=True)
-    answer.id, answer.work.created, answer.keep = job_id, created, True
-    chunks = answer.chunks()
-    try:
-        async for chunk in chunks:
-            local.add(chunk)
-    finally:
-        await chunks.aclose()
+    answer.id, answer.generation.created, answer.keep = job_id, created, True
+    await answer.stream(local)
     completion: bytes = answer.completion().SerializeToString()
     return completion
 

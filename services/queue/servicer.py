@@ -1,16 +1,15 @@
 """QueueService: requests checked as if they were to be answered at once, then stored."""
 
 import hashlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from inferd.services.api.chat_request import prepare_chat
-from inferd.services.calls.in_process import Metadata
+from inferd.services.calls.context import CallContext
 from inferd.services.config import QueueConfig
 from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import Catalog
+from inferd.services.net.message_writer import Metadata
 from inferd.services.queue.deliveries import check_webhook
 from inferd.services.queue.job_queue import JobQueue
 from inferd.services.queue.messages import job_message, timestamp
@@ -37,7 +36,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         self._config = config
         self._longest_call = longest_call
 
-    async def Enqueue(self, request: pb.EnqueueRequest, context: Any) -> pb.Job:
+    async def Enqueue(self, request: pb.EnqueueRequest, context: CallContext) -> pb.Job:
         submitted = await self._enqueue(request, context)
         if request.wait_seconds:
             return await self._waited(submitted.job["id"], request.wait_seconds, context)
@@ -45,19 +44,17 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             return job_message(await self._found(submitted))
         return job_message(await self._queue.watching.find(submitted.job["id"]))
 
-    async def EnqueueAndWatch(self, request: pb.EnqueueRequest, context: Any) -> AsyncIterator[pb.JobEvent]:
+    async def EnqueueAndWatch(self, request: pb.EnqueueRequest, context: CallContext) -> None:
         submitted = await self._enqueue(request, context)
-        async for event in self._watch(submitted.job["id"]):
-            yield event
+        await self._queue.watching.watch(submitted.job["id"], context.writer)
 
-    async def Get(self, request: pb.GetJobRequest, context: Any) -> pb.Job:
+    async def Get(self, request: pb.GetJobRequest, context: CallContext) -> pb.Job:
         return await self._waited(request.id, request.wait_seconds, context)
 
-    async def Watch(self, request: pb.GetJobRequest, context: Any) -> AsyncIterator[pb.JobEvent]:
-        async for event in self._watch(request.id):
-            yield event
+    async def Watch(self, request: pb.GetJobRequest, context: CallContext) -> None:
+        await self._queue.watching.watch(request.id, context.writer)
 
-    async def Wait(self, request: pb.WaitJobRequest, context: Any) -> pb.Job:
+    async def Wait(self, request: pb.WaitJobRequest, context: CallContext) -> pb.Job:
         seconds = None
         if request.HasField("timeout"):
             seconds = _seconds(request.timeout, "timeout")
@@ -65,7 +62,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
                 raise invalid("timeout", "timeout must not be negative", "OUT_OF_RANGE")
         return await self._waited(request.id, seconds, context)
 
-    async def List(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
+    async def List(self, request: pb.ListJobsRequest, context: CallContext) -> pb.ListJobsResponse:
         model = self._catalog.find(request.model).id if request.model else None
         page = page_of(request, model)
         found, more = await self._queue.database.read(list_jobs, page)
@@ -76,15 +73,15 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             response.next_page_token = next_page_token(request, found[-1].job["seq"])
         return response
 
-    async def Cancel(self, request: pb.CancelJobRequest, context: Any) -> pb.Job:
+    async def Cancel(self, request: pb.CancelJobRequest, context: CallContext) -> pb.Job:
         await self._queue.cancel(request.id)
         return job_message(await self._queue.watching.find(request.id))
 
-    async def Delete(self, request: pb.DeleteJobRequest, context: Any) -> pb.DeleteJobResponse:
+    async def Delete(self, request: pb.DeleteJobRequest, context: CallContext) -> pb.DeleteJobResponse:
         await self._queue.delete(request.id)
         return pb.DeleteJobResponse(id=request.id, deleted=True)
 
-    async def Stats(self, request: pb.QueueStatsRequest, context: Any) -> pb.QueueStats:
+    async def Stats(self, request: pb.QueueStatsRequest, context: CallContext) -> pb.QueueStats:
         found = await self._queue.database.read(numbers)
         models = [
             pb.ModelQueue(
@@ -103,27 +100,19 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             running_limit=self._config.running_limit,
         )
 
-    async def _waited(self, job_id: str, seconds: float | None, context: Any) -> pb.Job:
+    async def _waited(self, job_id: str, seconds: float | None, context: CallContext) -> pb.Job:
         remaining = context.time_remaining()
         latest = self._longest_call if remaining is None else min(remaining, self._longest_call)
         latest = max(0.0, latest - _MARGIN)
         seconds = latest if seconds is None else min(seconds, latest)
         return job_message(await self._queue.watching.wait(job_id, seconds))
 
-    async def _watch(self, job_id: str) -> AsyncIterator[pb.JobEvent]:
-        events = self._queue.watching.watch(job_id)
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()
-
     async def _found(self, submitted: Submitted) -> Found:
         if submitted.job["webhook"]:
             return await self._queue.watching.find(submitted.job["id"])
         return Found(submitted.job, position=submitted.position)
 
-    async def _enqueue(self, request: pb.EnqueueRequest, context: Any) -> Submitted:
+    async def _enqueue(self, request: pb.EnqueueRequest, context: CallContext) -> Submitted:
         metadata = tuple(context.invocation_metadata() or ())
         request_id = _request_id(request, metadata)
         model = self._catalog.find(request.request.model, request.request.lora_path or None)
@@ -148,7 +137,9 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         )
         submitted = await self._queue.submit(submission)
         # Known before the first event, so that a client that is cut off finds its job again.
-        await context.send_initial_metadata((*answer.work.notices(), ("x-inferd-job", submitted.job["id"])))
+        await context.send_initial_metadata(
+            (*answer.generation.metadata(), ("x-inferd-job", submitted.job["id"]))
+        )
         return submitted
 
 

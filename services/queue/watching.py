@@ -1,12 +1,12 @@
 """A job followed to its end: its state, its position, and its answer as it is generated."""
 
 import time
-from collections.abc import AsyncGenerator
 
 import grpc
 from google.rpc import status_pb2
 from inferd.services.api.chat_replay import replayed
 from inferd.services.errors import ServiceError
+from inferd.services.net.message_writer import MessageWriter
 from inferd.services.queue.database import Database
 from inferd.services.queue.endings import not_found
 from inferd.services.queue.job_id import seq_of
@@ -66,8 +66,12 @@ class Watching:
                 retry_after=1,
             )
 
-    async def watch(self, job_id: str) -> AsyncGenerator[pb.JobEvent, None]:
-        """See QueueService.Watch."""
+    async def watch(self, job_id: str, writer: MessageWriter) -> None:
+        """Push the job's events to `writer`, up to its end; see QueueService.Watch."""
+
+        def push_chunk(chunk: chat_pb2.ChatCompletionChunk) -> None:
+            writer.push(pb.JobEvent(chunk=chunk))
+
         with self._news.subscribe(seq_of(job_id) or 0, with_position=True) as news:
             told: pb.Job | None = None
             #: The run whose chunks were sent, and how many of them.
@@ -80,7 +84,7 @@ class Watching:
                 news.position = job.queue_position if job.HasField("queue_position") else None
                 if job != told:
                     told = job
-                    yield pb.JobEvent(job=job)
+                    writer.push(pb.JobEvent(job=job))
                 row = found.job
                 if sent and (row["runs"] != run or row["state"] in (State.QUEUED, State.DELAYED)):
                     raise _attempt_lost(job_id)
@@ -88,18 +92,17 @@ class Watching:
                     local = self._runner.local(row["seq"], row["runs"])
                     run = row["runs"]
                     if local is not None:
-                        async for chunk in local.follow(sent):
-                            yield pb.JobEvent(chunk=chunk)
-                            sent += 1
+                        sent = await local.follow(sent, push_chunk, writer.flow)
                         continue
                     for chunk in await self._stored(row["seq"], run, sent):
-                        yield pb.JobEvent(chunk=chunk)
+                        push_chunk(chunk)
                         sent += 1
                 elif is_ended(found):
-                    async for event in self._end(found, run, sent):
-                        yield event
+                    for event in await self._end(found, run, sent):
+                        writer.push(event)
                     return
                 self._check_stopping()
+                await writer.flow.room()
                 await self._next(news, found)
 
     async def _next(self, news: Subscription, found: Found) -> None:
@@ -116,12 +119,11 @@ class Watching:
         found = await self._database.read(read_chunks, seq, run, first)
         return [chat_pb2.ChatCompletionChunk.FromString(chunk) for chunk in found]
 
-    async def _end(self, found: Found, run: int, sent: int) -> AsyncGenerator[pb.JobEvent, None]:
-        """What is left to tell of a job that has ended, of whose run so many chunks were sent."""
+    async def _end(self, found: Found, run: int, sent: int) -> list[pb.JobEvent]:
+        """The last events of a job that has ended, after `sent` chunks of its run."""
         row = found.job
         if found.completion is None:
-            yield pb.JobEvent(error=status_pb2.Status.FromString(row["error"] or b""))
-            return
+            return [pb.JobEvent(error=status_pb2.Status.FromString(row["error"] or b""))]
         completion = chat_pb2.ChatCompletion.FromString(found.completion)
         if sent:
             # Of a run in this process all were sent, and none need be stored.
@@ -129,8 +131,7 @@ class Watching:
         else:
             request = await self._database.read(read_request, row["seq"])
             chunks = replayed(completion, chat_pb2.CreateChatCompletionRequest.FromString(request or b""))
-        for chunk in chunks:
-            yield pb.JobEvent(chunk=chunk)
+        return [pb.JobEvent(chunk=chunk) for chunk in chunks]
 
 
 def _attempt_lost(job_id: str) -> ServiceError:

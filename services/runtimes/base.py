@@ -3,13 +3,13 @@
 Knows nothing of text, models' names or the wire.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from inferd.services.runtimes.relay import Relay
+    from inferd.services.runtimes.token_sink import TokenSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,6 @@ class GenerateRequest:
     prompt, in order: the runtime puts their tokens where the prompt has the model's placeholder for one.
     `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
     `prompt_logprobs` for those of the prompt's tokens too.
-    `relay` is a short way for what a stream brings, past the task that waits for it.
     """
 
     token_ids: Sequence[int]
@@ -89,7 +88,6 @@ class GenerateRequest:
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
-    relay: "Relay | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +210,12 @@ class Runtime(Protocol):
         """
         ...
 
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        """Generate; closing the generator aborts the work in the engine.
+    async def generate(self, request: GenerateRequest, sink: "TokenSink") -> None:
+        """Generate, and push every delta to `sink` until the last one, or until the sink wants no more.
 
-        Raises ServiceError: INVALID_ARGUMENT for what the engine refuses (reason INVALID_CONSTRAINT
-        where a grammar does not compile), RESOURCE_EXHAUSTED where its queue is full, UNAVAILABLE where
-        it is down, starting, or dies under way.
+        While the sink's flow is paused, the engine's stream is not read on. Cancelling it aborts the work in
+        the engine. Raises ServiceError: INVALID_ARGUMENT for a request that the engine refuses (reason
+        INVALID_CONSTRAINT if a grammar does not compile), RESOURCE_EXHAUSTED if its queue is full, and
+        UNAVAILABLE if it is down, is starting, or dies under way.
         """
         ...

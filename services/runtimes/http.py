@@ -10,7 +10,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ import httpcore
 import httpx
 import orjson
 from inferd.services.errors import ServiceError
-from inferd.services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
+from inferd.services.runtimes.base import GenerateRequest, RuntimeInfo
 from inferd.services.runtimes.engine_errors import aborted, failed, late, unavailable
 from inferd.services.runtimes.http_wire import AnswerReader, EventReader, to_body, to_service_error
+from inferd.services.runtimes.token_sink import TokenSink
 from inferd.services.runtimes.watch import CHECK_TIMEOUT, Watch
 
 log = logging.getLogger(__name__)
@@ -138,52 +139,27 @@ class HttpRuntime:
             grpc.StatusCode.UNIMPLEMENTED, "NO_TOKENIZER", "an http runtime hands out no tokenizer"
         )
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
         """Generate; see `Runtime.generate`. With `stream` False, one delta.
 
-        An empty prompt is INVALID_ARGUMENT. Ids beyond the model's vocabulary, which kill SGLang, were
-        checked before.
+        An empty prompt is INVALID_ARGUMENT. Ids beyond the model's vocabulary kill SGLang: the callers have
+        checked these.
         """
         self._check_open()
         if not request.token_ids:
             raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT", "the prompt has no tokens")
-        # Of one length, because SGLang aborts by prefix.
+        # All ids have one length, because SGLang aborts by prefix.
         rid = uuid.uuid4().hex
         message = self._request(b"POST", b"/generate", to_body(request, rid))
-        reader = AnswerReader(request)
-        call = _Call()
-        self._watch.calls.add(call)
+        generating = _Generating()
+        self._watch.calls.add(generating)
         response: httpcore.Response | None = None
-        # Whether the engine has nothing left to do for it.
-        finished = False
         try:
-            response = await call.wait(self._generations.handle_async_request(message))
-            chunks = response.aiter_stream()
-            if response.status != 200 or not request.stream:
-                whole = await call.wait(_join(chunks))
-                finished = True
-                if response.status != 200:
-                    raise to_service_error(response.status, whole, request)
-                delta = reader.read(whole)
-                if delta is None or delta.finish is None:
-                    raise failed("the runtime's answer has no end")
-                yield delta
-                return
-            events = EventReader()
-            while (data := await call.wait(anext(chunks, None))) is not None:
-                for document in events.feed(data):
-                    delta = reader.read(document)
-                    # All so far is in the last of several that came together.
-                    events.last_only = reader.cumulative
-                    if delta is None:
-                        continue
-                    if delta.finish is not None:
-                        finished = True
-                        await _end(chunks)
-                    yield delta
-                    if finished:
-                        return
-            raise aborted()
+            response = await generating.wait(self._generations.handle_async_request(message))
+            if response.status == 200 and request.stream:
+                await _push_events(response, request, sink, generating)
+            else:
+                await _push_whole(response, request, sink, generating)
         except _Dropped:
             raise unavailable("the runtime went away") from None
         except _LOST as error:
@@ -194,8 +170,8 @@ class HttpRuntime:
                 if response is not None:
                     await response.aclose()
             finally:
-                self._watch.calls.discard(call)
-                if not finished and not self._closed:
+                self._watch.calls.discard(generating)
+                if not generating.is_finished and not self._closed:
                     self._abort(rid)
 
     def _abort(self, rid: str) -> None:
@@ -304,26 +280,29 @@ class HttpRuntime:
 
 
 class _Dropped(Exception):
-    """A call's engine is gone."""
+    """The engine of a generation is gone."""
 
 
-class _Call:
-    """One generation under way. `heard` is when it last said something (monotonic seconds)."""
+class _Generating:
+    """A generation under way."""
 
-    __slots__ = ("_dropped", "_limit", "heard")
+    __slots__ = ("_is_dropped", "_limit", "heard", "is_finished")
 
     def __init__(self) -> None:
+        #: When the engine sent its last message, in monotonic seconds.
         self.heard = time.monotonic()
-        self._dropped = False
+        #: Whether the engine has nothing left to do for it.
+        self.is_finished = False
+        self._is_dropped = False
         self._limit: asyncio.Timeout | None = None
 
     async def wait(self, answer: Awaitable[T]) -> T:
-        """What the engine says next. Raises _Dropped where the call was dropped."""
+        """Wait for the engine's next message. Raises _Dropped if the generation was dropped."""
         try:
-            async with asyncio.timeout(0 if self._dropped else None) as self._limit:
+            async with asyncio.timeout(0 if self._is_dropped else None) as self._limit:
                 said = await answer
         except TimeoutError:
-            if self._dropped:
+            if self._is_dropped:
                 raise _Dropped from None
             raise
         self.heard = time.monotonic()
@@ -331,12 +310,48 @@ class _Call:
 
     def drop(self) -> None:
         """End it with UNAVAILABLE."""
-        if not self._dropped:
-            self._dropped = True
+        if not self._is_dropped:
+            self._is_dropped = True
             if self._limit is not None:
-                # In the past: now. After its end it takes no other time.
+                # A time in the past expires at once. A timeout that is over takes no other time.
                 with contextlib.suppress(RuntimeError):
                     self._limit.reschedule(0)
+
+
+async def _push_whole(
+    response: httpcore.Response, request: GenerateRequest, sink: TokenSink, generating: _Generating
+) -> None:
+    """Push the one delta of a whole answer. Raises ServiceError, also for an answer that is an error."""
+    body = await generating.wait(_join(response.aiter_stream()))
+    generating.is_finished = True
+    if response.status != 200:
+        raise to_service_error(response.status, body, request)
+    delta = AnswerReader(request).read(body)
+    if delta is None or delta.finish is None:
+        raise failed("the runtime's answer has no end")
+    sink.push(delta)
+
+
+async def _push_events(
+    response: httpcore.Response, request: GenerateRequest, sink: TokenSink, generating: _Generating
+) -> None:
+    """Push the deltas of a stream of events, up to the last one or until the sink wants no more."""
+    reader, events = AnswerReader(request), EventReader()
+    chunks = response.aiter_stream()
+    while (data := await generating.wait(anext(chunks, None))) is not None:
+        for document in events.feed(data):
+            delta = reader.read(document)
+            # If each event has all tokens so far, the last of several is enough.
+            events.last_only = reader.cumulative
+            if delta is None:
+                continue
+            if delta.finish is not None:
+                generating.is_finished = True
+                await _end(chunks)
+            if not sink.push(delta) or generating.is_finished:
+                return
+            await sink.flow.room()
+    raise aborted()
 
 
 async def _join(chunks: AsyncIterator[bytes]) -> bytes:

@@ -6,8 +6,7 @@ mean is in `scheduler_wire`.
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +15,12 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 from inferd.services.errors import ServiceError
 from inferd.services.net.http2.channel import Channel
-from inferd.services.net.http2.client_call import CallFailed
-from inferd.services.runtimes.base import Delta, GenerateRequest, RuntimeInfo
+from inferd.services.net.http2.client_call import CallFailed, ClientCall
+from inferd.services.runtimes.base import GenerateRequest, RuntimeInfo
 from inferd.services.runtimes.engine_errors import aborted, adapter_missing, failed, late, unavailable
-from inferd.services.runtimes.response_reader import ResponseReader
+from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 from inferd.services.runtimes.scheduler_wire import to_message, to_service_error
-from inferd.services.runtimes.short_way import Call, ShortWay
+from inferd.services.runtimes.token_sink import TokenSink
 from inferd.services.runtimes.tokenizer_bundle import BundleError, unpack
 from inferd.services.runtimes.watch import CHECK_TIMEOUT, SERVING_INTERVAL, Watch
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
@@ -161,55 +160,39 @@ class SchedulerRuntime:
         except BundleError as error:
             raise unavailable(str(error)) from error
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
         """Generate; see `Runtime.generate`. With `stream` False, one delta.
 
-        An empty prompt is INVALID_ARGUMENT: it kills SGLang. So do others that only the model's
-        vocabulary tells (ids beyond it in the prompt or logit_bias, as many top_logprobs): they were
-        checked before.
+        An empty prompt is INVALID_ARGUMENT, because it kills SGLang. So do ids beyond the model's vocabulary,
+        in the prompt or in logit_bias, and as many top_logprobs: the callers have checked these.
         """
         self._check_open()
         if not request.token_ids:
             raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT", "the prompt has no tokens")
         if request.adapter is not None:
-            # An id that the scheduler does not know kills it, and it starts with no adapters in this mode.
+            # An unknown adapter kills the scheduler, which starts with no adapters in this mode.
             raise adapter_missing(request.adapter)
-        reader = ResponseReader(request)
         message = to_message(request)
-        call = Call()
-        self._watch.calls.add(call)
-        finished = False
+        responses = SchedulerResponses(request, sink)
+        generating = _Generating(responses)
+        self._watch.calls.add(generating)
         try:
-            call.rpc = rpc = await self._channel.start(_GENERATE, message.SerializeToString())
-            short = ShortWay(request.relay, reader, call) if request.relay is not None else None
-            rpc.taker = short
-            while messages := await rpc.read():
-                call.heard = time.monotonic()
-                if short is not None and (refused := short.refused()) is not None:
-                    yield refused
-                # Of what was refused, nothing is new now.
-                delta = reader.read(messages)
-                if delta is None:
-                    continue
-                finished = delta.finish is not None
-                yield delta
-                if finished:
-                    return
-                if reader.error is not None:
-                    raise reader.error
-            raise aborted()
+            generating.call = call = await self._channel.start(_GENERATE, message.SerializeToString())
+            await call.deliver(responses, sink.flow)
+            if not responses.is_over:
+                raise aborted()
         except CallFailed as error:
-            if call.dropped:
+            if generating.is_dropped:
                 raise unavailable("the runtime went away") from None
             raise to_service_error(error, request.sampling.constraint) from None
         except DecodeError:
             raise failed("the runtime sent what is no message of its protocol") from None
         finally:
-            self._watch.calls.discard(call)
-            if call.rpc is not None:
-                # Ends the work in the engine, unless it ended by itself.
-                call.rpc.cancel()
-                if not finished and not self._closed:
+            self._watch.calls.discard(generating)
+            if generating.call is not None:
+                # Ends the work in the engine, unless it has ended.
+                generating.call.cancel()
+                if not responses.is_finished and not self._closed:
                     self._abort(message.request_id)
 
     def _abort(self, request_id: str) -> None:
@@ -254,3 +237,26 @@ class SchedulerRuntime:
         answer = health_pb2.HealthCheckResponse.FromString(data)
         self._watch.set_serving(answer.status == health_pb2.HealthCheckResponse.SERVING)
         return True
+
+
+class _Generating:
+    """A generation under way."""
+
+    __slots__ = ("_responses", "call", "is_dropped")
+
+    def __init__(self, responses: SchedulerResponses) -> None:
+        self._responses = responses
+        #: None until the call was started.
+        self.call: ClientCall | None = None
+        self.is_dropped = False
+
+    @property
+    def heard(self) -> float:
+        """When the engine sent its last message, in monotonic seconds."""
+        return self._responses.heard
+
+    def drop(self) -> None:
+        """End it with UNAVAILABLE."""
+        self.is_dropped = True
+        if self.call is not None:
+            self.call.cancel()

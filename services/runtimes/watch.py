@@ -31,10 +31,13 @@ SILENCE = 0.5
 _AFTER_LOOK = 0.05
 
 
-class Call(Protocol):
-    """A generation under way. `heard` is when it last said something (monotonic seconds)."""
+class WatchedCall(Protocol):
+    """A generation under way."""
 
-    heard: float
+    @property
+    def heard(self) -> float:
+        """When the engine sent its last message, in monotonic seconds."""
+        ...
 
     def drop(self) -> None:
         """End it with UNAVAILABLE."""
@@ -64,7 +67,7 @@ class Watch:
         self._watcher: asyncio.Task[None] | None = None
         #: What the last health check said; False before the first.
         self.serving = False
-        self.calls: set[Call] = set()
+        self.calls: set[WatchedCall] = set()
 
     def start(self) -> None:
         """Begin to watch. Returns at once."""

@@ -158,6 +158,8 @@ class SimulatedRuntime:
         self.running = 0
         self.waiting = 0
         self.cancelled = 0
+        #: How many messages of streams were sent.
+        self.sent = 0
         #: Ids of the requests that were aborted by name.
         self.aborted: deque[str] = deque(maxlen=1000)
         self.host = host
@@ -254,6 +256,7 @@ class SimulatedRuntime:
             sent += len(chunk)
             message = pb.GenerateStreamChunk(token_ids=chunk, **fields)
             await context.write(pb.GenerateResponse(request_id=request.request_id, chunk=message))
+            self.sent += 1
         if not request.stream:
             await _sleep_until(begin, max(len(token_ids) - 1, 0), reply.tokens_per_second)
         if fault is not None:

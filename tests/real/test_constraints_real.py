@@ -23,6 +23,8 @@ from inferd.services.text.output.parser import OutputParser
 from inferd.v1 import chat_pb2
 from tokenizers import Tokenizer
 
+from tests.support.sinks import collect
+
 # "The capital of France is"
 PROMPT = (504, 3575, 282, 4649, 314)
 QWEN = OutputFormat(TOOL_FORMATS["qwen"], None)
@@ -52,8 +54,8 @@ async def answer(runtime, fields=None, functions=(), choice=NO_TOOLS, format=QWE
         request, functions=functions, choice=choice, format=format, prompt_end=prompt_end
     )
     sampling = SamplingParams(max_new_tokens=400, temperature=1.0, constraint=constraint)
-    generated = runtime.generate(GenerateRequest(token_ids=PROMPT, sampling=sampling, stream=False))
-    token_ids = [token_id for delta in [delta async for delta in generated] for token_id in delta.token_ids]
+    deltas = await collect(runtime, GenerateRequest(token_ids=PROMPT, sampling=sampling, stream=False))
+    token_ids = [token_id for delta in deltas for token_id in delta.token_ids]
     path = (await runtime.info()).model_path
     return str(Tokenizer.from_file(f"{path}/tokenizer.json").decode(token_ids, skip_special_tokens=False))
 

@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -21,6 +20,8 @@ from inferd.services.runtimes.scheduler import SchedulerRuntime
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 from tokenizers import Tokenizer
+
+from tests.support.sinks import collect, generating
 
 # "The capital of France is"
 PROMPT = (504, 3575, 282, 4649, 314)
@@ -43,7 +44,7 @@ async def generate(runtime: Runtime, stream: bool = True, **changes: Any) -> lis
     own = {name: changes.pop(name) for name in list(changes) if name in GenerateRequest.__slots__}
     sampling = SamplingParams(**{"max_new_tokens": 6, "temperature": 0.0, **changes})
     request = GenerateRequest(**{"token_ids": PROMPT, "sampling": sampling, "stream": stream, **own})
-    return [delta async for delta in runtime.generate(request)]
+    return await collect(runtime, request)
 
 
 def tokens(deltas: list[Delta]) -> list[int]:
@@ -205,11 +206,11 @@ async def test_cancelling_ends_the_work(runtime: Runtime, stream: bool) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_closing_the_generator_ends_the_work(runtime: Runtime) -> None:
+async def test_a_sink_that_wants_no_more_ends_the_work(runtime: Runtime) -> None:
     sampling = SamplingParams(max_new_tokens=2000, ignore_eos=True)
     before = await active(runtime)
-    async with aclosing(runtime.generate(GenerateRequest(PROMPT, sampling, stream=True))) as deltas:
-        await anext(deltas)
+    async with generating(runtime, GenerateRequest(PROMPT, sampling, stream=True)) as sink:
+        await sink.came.wait()
         # What the engine says of itself lags by some steps.
         async with asyncio.timeout(30):
             while await active(runtime) == before:

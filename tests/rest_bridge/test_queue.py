@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
-from inferd.services.calls.guard import Guard
+from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 from inferd.services.errors import ServiceError
 from inferd.v1 import chat_pb2, message_pb2, queue_pb2, queue_pb2_grpc
@@ -112,7 +112,7 @@ class Rest:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=TRANSPORTS)
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[Rest]:
     queue = Queue()
-    methods = Methods(Guard(max_concurrent=100, max_seconds=60))
+    methods = Methods(Chain(call_links(100, 60)))
     queue_pb2_grpc.add_QueueServiceServicer_to_server(queue, methods)
     async with contextlib.AsyncExitStack() as stack:
         transport = await stack.enter_async_context(transport_to(methods, request.param))

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.transport import InProcess
-from inferd.services.calls.guard import Guard
+from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 from inferd.services.errors import ServiceError
 
@@ -262,7 +262,7 @@ async def test_a_client_that_lags_slows_the_stream(rest: Rest) -> None:
 async def test_a_stop_ends_running_streams() -> None:
     watched = Watched(replies=1)
     servicer = Servicer()
-    methods = Methods(Guard(max_concurrent=10, max_seconds=60))
+    methods = Methods(Chain(call_links(10, 60)))
     servicer.add_to(methods)
     body = json.dumps({"name": servicer.on(watched.stream), "stream": True}).encode()
     async with http_server(Bridge(SERVICES, InProcess(methods))) as port:

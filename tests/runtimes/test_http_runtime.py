@@ -1,10 +1,9 @@
 """The http adapter against a simulated SGLang server, over real sockets: tokens, faults, health."""
 
 import asyncio
-import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -25,6 +24,7 @@ from tests.doubles.simulated_http import (
     echo_http,
 )
 from tests.doubles.simulated_scheduler import logprob_of, top_logprobs_of
+from tests.support.sinks import Deltas, collect, generating
 
 PROMPT = (11, 12, 13)
 # For what must happen soon; only a failure waits so long.
@@ -36,10 +36,6 @@ def request(stream: bool = True, max_new_tokens: int = 7, **changes: Any) -> Gen
     own = {name: changes.pop(name) for name in list(changes) if name in GenerateRequest.__slots__}
     sampling = SamplingParams(max_new_tokens=max_new_tokens, **changes)
     return GenerateRequest(**{"token_ids": PROMPT, "sampling": sampling, "stream": stream, **own})
-
-
-async def collect(runtime: HttpRuntime, wanted: GenerateRequest) -> list[Delta]:
-    return [delta async for delta in runtime.generate(wanted)]
 
 
 def tokens(deltas: list[Delta]) -> list[int]:
@@ -310,16 +306,11 @@ async def test_an_answer_that_is_not_understood(body: bytes) -> None:
     ],
 )
 async def test_an_answer_that_breaks_off(stream: bool, fault: HttpFault, reason: str) -> None:
-    received: list[Delta] = []
+    sink = Deltas()
     async with running(echo_http(fault=fault)) as (_, runtime):
-
-        async def call() -> None:
-            async for delta in runtime.generate(request(stream)):
-                received.append(delta)
-
-        error = await failure(call())
+        error = await failure(runtime.generate(request(stream), sink))
     assert error.code is grpc.StatusCode.UNAVAILABLE
-    assert tokens(received) == ([11, 12] if stream else [])
+    assert tokens(sink.deltas) == ([11, 12] if stream else [])
     if stream:
         assert error.reason == reason
 
@@ -355,13 +346,29 @@ async def test_nothing_listens() -> None:
 # Cancellation: the engine stops working
 
 
-async def test_closing_the_generator_ends_the_work() -> None:
+async def test_a_sink_that_wants_no_more_ends_the_work() -> None:
     async with running(echo_http(fault=HttpFault("hang", after=2))) as (server, runtime):
-        async with aclosing(runtime.generate(request())) as deltas:
-            assert (await anext(deltas)).token_ids == (11,)
-            assert server.running == 1
+        sink = Deltas(most=1)
+        async with asyncio.timeout(SOON):
+            await runtime.generate(request(), sink)
+        assert tokens(sink.deltas) == [11]
         await until(lambda: server.running == 0)
         await until(lambda: list(server.aborted) == [server.requests[0]["rid"]])
+
+
+async def test_a_paused_flow_holds_tokens_back() -> None:
+    async with running(echo_http()) as (_, runtime):
+        wanted = request(max_new_tokens=2000)
+        async with generating(runtime, wanted) as sink:
+            await until(lambda: bool(sink.deltas))
+            sink.flow.pause()
+            await asyncio.sleep(0.1)
+            held = len(sink.deltas)
+            await asyncio.sleep(0.2)
+            assert len(sink.deltas) == held
+            sink.flow.resume()
+            await until(lambda: sink.deltas[-1].finish is not None)
+        assert tokens(sink.deltas) == [PROMPT[number % 3] for number in range(2000)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -374,15 +381,6 @@ async def test_cancelling_the_task_ends_the_work(stream: bool) -> None:
             await task
         await until(lambda: server.running == 0)
         await until(lambda: list(server.aborted) == [server.requests[0]["rid"]])
-
-
-async def test_an_abandoned_generator_ends_the_work() -> None:
-    async with running(echo_http(fault=HttpFault("hang", after=1))) as (server, runtime):
-        deltas = runtime.generate(request())
-        await anext(deltas)
-        del deltas
-        gc.collect()
-        await until(lambda: server.running == 0)
 
 
 # Health, and what the engine is

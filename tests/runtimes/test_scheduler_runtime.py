@@ -1,12 +1,11 @@
 """The scheduler adapter against the simulated runtime, over real sockets: tokens, faults, health."""
 
 import asyncio
-import gc
 import itertools
 import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, SamplingParams
 from inferd.services.runtimes.logprob_value import logprob_value
-from inferd.services.runtimes.response_reader import ResponseReader
 from inferd.services.runtimes.scheduler import SchedulerRuntime
+from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 from inferd.services.runtimes.scheduler_wire import to_message
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
@@ -32,6 +31,7 @@ from tests.doubles.simulated_scheduler import (
     logprob_of,
     top_logprobs_of,
 )
+from tests.support.sinks import Deltas, collect, generating
 
 PROMPT = (11, 12, 13)
 # For what must happen soon; only a failure waits so long.
@@ -44,10 +44,6 @@ def request(stream: bool = True, max_new_tokens: int = 7, **changes: Any) -> Gen
     own = {name: changes.pop(name) for name in list(changes) if name in GenerateRequest.__slots__}
     sampling = SamplingParams(max_new_tokens=max_new_tokens, **changes)
     return GenerateRequest(**{"token_ids": PROMPT, "sampling": sampling, "stream": stream, **own})
-
-
-async def collect(runtime: SchedulerRuntime, wanted: GenerateRequest) -> list[Delta]:
-    return [delta async for delta in runtime.generate(wanted)]
 
 
 def tokens(deltas: list[Delta]) -> list[int]:
@@ -209,7 +205,8 @@ def test_reader_is_exact_for_every_chunking(
         )
     )
 
-    reader = ResponseReader(request(logprobs=True))
+    sink = Deltas()
+    reader = SchedulerResponses(request(logprobs=True), sink)
     messages = [response.SerializeToString() for response in responses]
     batches = []
     for size in itertools.cycle(together):
@@ -217,7 +214,10 @@ def test_reader_is_exact_for_every_chunking(
         messages = messages[size:]
         if not messages:
             break
-    deltas = [delta for batch in batches if (delta := reader.read(batch))]
+    for batch in batches:
+        if not reader.receive_all(batch):
+            break
+    deltas = sink.deltas
 
     assert tokens(deltas) == token_ids
     scored = [delta.logprobs for delta in deltas if delta.logprobs]
@@ -234,7 +234,7 @@ def output_logprobs(token_ids: list[int]) -> pb.OutputLogProbs:
 def test_reader_refuses_lost_tokens(completion_tokens: int) -> None:
     chunk = pb.GenerateStreamChunk(token_ids=[1], completion_tokens=completion_tokens)
     with pytest.raises(ServiceError) as caught:
-        ResponseReader(request()).read([pb.GenerateResponse(chunk=chunk).SerializeToString()])
+        SchedulerResponses(request(), Deltas()).receive(pb.GenerateResponse(chunk=chunk).SerializeToString())
     assert caught.value.code is grpc.StatusCode.INTERNAL
 
 
@@ -327,16 +327,11 @@ async def test_stop_string_is_named() -> None:
 )
 @pytest.mark.parametrize("stream", [True, False])
 async def test_fault_becomes_a_service_error(stream: bool, fault: Fault, code: str, reason: str) -> None:
-    received: list[Delta] = []
+    sink = Deltas()
     async with running(echo(fault=fault)) as (_, runtime):
-
-        async def call() -> None:
-            async for delta in runtime.generate(request(stream=stream)):
-                received.append(delta)
-
-        error = await failure(call())
+        error = await failure(runtime.generate(request(stream=stream), sink))
     assert (error.code.name, error.reason) == (code, reason)
-    assert len(tokens(received)) == (fault.after if stream else 0)
+    assert len(tokens(sink.deltas)) == (fault.after if stream else 0)
     assert (error.retry_after is not None) == (code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 
 
@@ -411,13 +406,30 @@ async def test_nothing_listens() -> None:
 # Cancellation: the engine stops working
 
 
-async def test_closing_the_generator_ends_the_work() -> None:
+async def test_a_sink_that_wants_no_more_ends_the_work() -> None:
     async with running(echo(fault=Fault("hang", after=2))) as (server, runtime):
-        async with aclosing(runtime.generate(request())) as deltas:
-            assert (await anext(deltas)).token_ids[0] == 11
-            assert server.running == 1
+        sink = Deltas(most=2)
+        async with asyncio.timeout(SOON):
+            await runtime.generate(request(), sink)
+        assert tokens(sink.deltas) == [11, 12]
         await until(lambda: server.running == 0)
         assert server.cancelled == 1
+
+
+async def test_a_paused_flow_stops_the_engines_stream() -> None:
+    async with running(echo(chunk_sizes=(1,))) as (server, runtime):
+        wanted = request(max_new_tokens=100_000)
+        async with generating(runtime, wanted) as sink:
+            await until(lambda: bool(sink.deltas))
+            sink.flow.pause()
+            await asyncio.sleep(0.1)
+            held = len(sink.deltas)
+            await asyncio.sleep(0.2)
+            assert len(sink.deltas) == held
+            assert server.running == 1
+            sink.flow.resume()
+            await until(lambda: sink.deltas[-1].finish is not None)
+        assert tokens(sink.deltas) == [PROMPT[number % 3] for number in range(100_000)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -428,15 +440,6 @@ async def test_cancelling_the_task_ends_the_work(stream: bool) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await until(lambda: server.running == 0)
-
-
-async def test_an_abandoned_generator_ends_the_work() -> None:
-    async with running(echo(fault=Fault("hang", after=1))) as (server, runtime):
-        deltas = runtime.generate(request())
-        await anext(deltas)
-        del deltas
-        gc.collect()
         await until(lambda: server.running == 0)
 
 

@@ -15,7 +15,7 @@ from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.transport import InProcess, OverChannel, Transport
-from inferd.services.calls.guard import Guard
+from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 
 from tests.support.proto_source import compile_services
@@ -197,7 +197,7 @@ async def transport_to(methods: Methods, kind: str) -> AsyncIterator[Transport]:
 async def rest_fixture(request: pytest.FixtureRequest) -> AsyncIterator[Rest]:
     """The module's bridge, once over each transport: `rest = rest_fixture` in a test module."""
     servicer = Servicer()
-    methods = Methods(Guard(max_concurrent=1000, max_seconds=60))
+    methods = Methods(Chain(call_links(1000, 60)))
     servicer.add_to(methods)
     async with contextlib.AsyncExitStack() as stack:
         transport = await stack.enter_async_context(transport_to(methods, request.param))

@@ -1,4 +1,4 @@
-"""One call that we make: its messages are read as they come, and it ends with a status."""
+"""One call that we make: its responses are pushed to a receiver as they come, and it ends with a status."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Protocol
 
 import grpc
 from h2.errors import ErrorCodes
+from inferd.services.net.flow import Flow
 from inferd.services.net.http2.framing import (
     PREFIX,
     FramingError,
@@ -40,14 +41,13 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 }
 
 
-#: Bytes of messages that were taken, after which as many more may come.
+#: Bytes of messages that are received before the stream's window is opened again for as many.
 _ACKNOWLEDGE = 32 << 10
 
-
-#: Messages that are read at once: what is made of them may become one message, or one event, of a client's.
+#: Messages that are received together at most. What they hold may become one message of a client's.
 _TOGETHER = 128
 
-#: A number of C's, where this is compiled.
+#: `PREFIX` as a number of C's, if this module is compiled.
 _PREFIX = PREFIX
 
 
@@ -73,32 +73,37 @@ class Stream(Protocol):
         ...
 
 
-class Taker:
-    """Is offered a call's messages as they come off the wire. To be subclassed."""
+class MessageReceiver:
+    """Takes the messages of one call. To be subclassed."""
 
     __slots__ = ()
 
-    def take(self, message: bytes) -> bool:
-        """Take a message that came while `ClientCall.read` waits for one, in its place; False: it is to be
-        read."""
+    def receive(self, message: bytes) -> bool:
+        """Take a message as it comes off the wire. False: no more are wanted."""
+        raise NotImplementedError
+
+    def receive_all(self, messages: Sequence[bytes]) -> bool:
+        """Take messages that have waited, as `receive` does."""
         raise NotImplementedError
 
 
 class ClientCall:
-    """Made by `Channel.start`. To be cancelled in the end, unless `read` said that it ended."""
+    """Made by `Channel.start`. Its user calls `deliver` or `read`, and `cancel` in the end."""
 
     __slots__ = (
         "_ended",
         "_error",
+        "_flow",
         "_headers",
         "_is_cut",
+        "_is_satisfied",
         "_loop",
         "_messages",
+        "_receiver",
         "_size",
         "_splitter",
         "_stream",
         "_waiter",
-        "taker",
     )
 
     def __init__(self, stream: Stream, max_message_bytes: int) -> None:
@@ -113,37 +118,47 @@ class ClientCall:
         self._headers: Headers = ()
         self._ended = False
         self._error: Exception | None = None
-        self.taker: Taker | None = None
+        self._receiver: MessageReceiver | None = None
+        self._flow: Flow | None = None
+        #: Whether the receiver wants no more.
+        self._is_satisfied = False
+
+    async def deliver(self, receiver: MessageReceiver, flow: Flow) -> None:
+        """Push all messages to `receiver` until the call has ended or the receiver wants no more.
+
+        While `flow` is paused nothing is pushed, and the stream's window is not opened again. Raises
+        CallFailed, or the receiver's own exception.
+        """
+        self._receiver, self._flow = receiver, flow
+        while not self._is_satisfied:
+            if flow.is_paused:
+                await flow.room()
+            elif self._messages:
+                if not receiver.receive_all(self._take()):
+                    return
+            elif self._ended:
+                self._raise_error()
+                return
+            else:
+                # `data` pushes meanwhile.
+                await self._wait()
 
     async def read(self) -> list[bytes]:
-        """The next messages that have come, one at least; empty at the end of a call that succeeded. Raises
-        CallFailed, or what `take` raised, once all messages were read."""
+        """The next messages that have come, at least one; empty at the end of a call that succeeded.
+
+        Raises CallFailed once all messages were read.
+        """
         while not self._messages:
             if self._ended:
-                if self._error is not None:
-                    raise self._error
+                self._raise_error()
                 return []
-            if self._size:
-                # Of a message that is yet to come whole, which may be longer than the window.
-                self._stream.acknowledge(self._size)
-                self._size = 0
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        messages = self._messages[:_TOGETHER]
-        del self._messages[:_TOGETHER]
-        if not self._messages:
-            if not self._ended:
-                self._stream.acknowledge(self._size)
-            self._size = 0
-        return messages
+            await self._wait()
+        return self._take()
 
     def cancel(self) -> None:
         """End the call, if it has not ended. A reader gets CANCELLED."""
-        # Mostly it knows the call: they would wait for the garbage collector together.
-        self.taker = None
+        # A receiver mostly knows the call: the two would wait for the garbage collector together.
+        self._receiver = self._flow = None
         if not self._ended:
             self._stream.reset()
             self.fail(grpc.StatusCode.CANCELLED, "the call was cancelled")
@@ -158,22 +173,18 @@ class ClientCall:
         if size >= _PREFIX and not (self._is_cut or data[0]):
             is_whole = (data[1] << 24 | data[2] << 16 | data[3] << 8 | data[4]) == size - _PREFIX
         if is_whole:
-            # One message, whole and uncompressed: most frames.
+            # Most frames: one message, whole and not compressed.
             message = data[_PREFIX:]
-            taker = self.taker
-            if taker is not None and self._waiter is not None and not self._messages:
-                try:
-                    if taker.take(message):
-                        if self._size >= _ACKNOWLEDGE:
-                            self._stream.acknowledge(self._size)
-                            self._size = 0
-                        return
-                except Exception as error:
-                    # It is the reader's: this is called by the connection that others share.
-                    self._stream.reset()
-                    self._ended, self._error = True, error
-                    self._wake()
-                    return
+            receiver = self._receiver
+            if (
+                receiver is not None
+                and self._waiter is not None
+                and not self._messages
+                and not self._is_satisfied
+                and not self._is_paused()
+            ):
+                self._push(receiver, message)
+                return
             self._messages.append(message)
         else:
             try:
@@ -234,6 +245,50 @@ class ClientCall:
             self._ended = True
             self._error = CallFailed(code, details, trailers)
             self._wake()
+
+    def _is_paused(self) -> bool:
+        return self._flow is not None and self._flow.is_paused
+
+    def _push(self, receiver: MessageReceiver, message: bytes) -> None:
+        try:
+            if receiver.receive(message):
+                if self._size >= _ACKNOWLEDGE:
+                    self._stream.acknowledge(self._size)
+                    self._size = 0
+                return
+        except Exception as error:
+            # It is for `deliver` to raise: this is called by the connection, which others share.
+            self._stream.reset()
+            self._ended, self._error = True, error
+        else:
+            self._is_satisfied = True
+        self._wake()
+
+    def _take(self) -> list[bytes]:
+        """The messages that wait, a bounded number of them."""
+        messages = self._messages[:_TOGETHER]
+        del self._messages[:_TOGETHER]
+        if not self._messages:
+            if not self._ended:
+                self._stream.acknowledge(self._size)
+            self._size = 0
+        return messages
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _wait(self) -> None:
+        """Wait for messages, for the end, or for a receiver that wants no more."""
+        if self._size:
+            # A part of a message: the rest may be longer than the window.
+            self._stream.acknowledge(self._size)
+            self._size = 0
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _trailers(self) -> Metadata:
         try:

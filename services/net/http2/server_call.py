@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import grpc
@@ -176,21 +176,30 @@ class ServerCall:
             raise RuntimeError("the response's headers were already sent")
         self._send_head(metadata_block(metadata))
 
-    def send_now(self, message: Any) -> bool:
-        """Send one of several responses, not the first. False: there is no room, or nobody waits for it."""
-        if self.is_over or not self.has_answered:
-            return False
-        try:
-            return self._connection.send_now(self._stream_id, frame(self._method.serialize(message)))
-        except ConnectionLost:
-            return False
-
-    async def send(self, message: Any) -> None:
+    def frame_of(self, message: Any) -> bytes:
+        """A response as it goes into a DATA frame. Sends the response's headers before the first one."""
+        if self.is_over:
+            raise ConnectionLost
         data = frame(self._method.serialize(message))
         if not self.has_answered:
             self._send_head()
-        if not self._connection.send_now(self._stream_id, data):
-            await self._connection.send(self._stream_id, data)
+        return data
+
+    def send_message(self, message: Any) -> bytes:
+        """Send a response, if there is room for all of it. Else its frame; empty if it was sent.
+
+        Raises ConnectionLost.
+        """
+        if self.is_over:
+            raise ConnectionLost
+        data = frame(self._method.serialize(message))
+        if not self.has_answered:
+            self._send_head()
+        return b"" if self._connection.send_now(self._stream_id, data) else data
+
+    async def send(self, data: bytes) -> None:
+        """Send a framed response as room for it comes. Raises ConnectionLost."""
+        await self._connection.send(self._stream_id, data)
 
     # Its own.
 
@@ -201,15 +210,15 @@ class ServerCall:
 
     async def _run(self, request: Any, context: ServerContext) -> None:
         try:
-            answer = self._method.behaviour(request, context)
-            if self._method.is_generator:
-                await self._send_all(answer)
-            else:
-                response = await answer
-                if not self._method.gives_stream and context.code() is grpc.StatusCode.OK:
-                    await self.send(response)
+            response = await self._method.behaviour(request, context)
+            if self._method.gives_stream:
+                await context.finish()
+            elif context.code() is grpc.StatusCode.OK:
+                unsent = self.send_message(response)
+                if unsent:
+                    await self.send(unsent)
         except Aborted:
-            pass
+            await context.finish()
         except ConnectionLost:
             # Whoever closed it has also cancelled this.
             return
@@ -223,18 +232,6 @@ class ServerCall:
                 context.set_code(grpc.StatusCode.UNKNOWN)
                 context.set_details("an unexpected error, which the server has logged")
         self._finish(context.code(), context.details(), context.trailing_metadata())
-
-    async def _send_all(self, messages: AsyncGenerator[Any, None]) -> None:
-        serialize, send_now, stream_id = self._method.serialize, self._connection.send_now, self._stream_id
-        try:
-            async for message in messages:
-                data = frame(serialize(message))
-                if not self.has_answered:
-                    self._send_head()
-                if not send_now(stream_id, data):
-                    await self._connection.send(stream_id, data)
-        finally:
-            await messages.aclose()
 
     def _send_head(self, metadata: bytes = b"") -> None:
         self.has_answered = True
@@ -275,6 +272,7 @@ class ServerCall:
 
     def _done(self, context: ServerContext) -> None:
         self._close()
+        context.close()
         self._connection.forget(self._stream_id)
         context.run_callbacks()
 

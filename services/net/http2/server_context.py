@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol
 
 import grpc
 from inferd.services.net.http2.framing import Metadata
-from inferd.services.net.http2.server_sink import ServerSink
+from inferd.services.net.http2.server_writer import ServerWriter
 
 Pairs = Iterable[tuple[str, str | bytes]]
 
@@ -16,8 +16,8 @@ class Aborted(Exception):
     """Leaves the handler; the context has the status."""
 
 
-class Call(Protocol):
-    """The call, as its context uses it."""
+class ServedCall(Protocol):
+    """The call, for its context."""
 
     is_over: bool
     deadline: float
@@ -26,16 +26,26 @@ class Call(Protocol):
     def peer(self) -> str: ...
     def now(self) -> float: ...
     def send_head(self, metadata: Pairs) -> None: ...
-    def send_now(self, message: Any) -> bool: ...
-    async def send(self, message: Any) -> None: ...
+    def frame_of(self, message: Any) -> bytes: ...
+    def send_message(self, message: Any) -> bytes: ...
+    async def send(self, data: bytes) -> None: ...
 
 
 class ServerContext:
     """The context of one call."""
 
-    __slots__ = ("_call", "_callbacks", "_code", "_details", "_is_aborted", "_metadata", "_trailers")
+    __slots__ = (
+        "_call",
+        "_callbacks",
+        "_code",
+        "_details",
+        "_is_aborted",
+        "_metadata",
+        "_trailers",
+        "_writer",
+    )
 
-    def __init__(self, call: Call, metadata: Metadata) -> None:
+    def __init__(self, call: ServedCall, metadata: Metadata) -> None:
         self._call = call
         self._metadata = metadata
         self._code = grpc.StatusCode.OK
@@ -43,6 +53,7 @@ class ServerContext:
         self._trailers: tuple[tuple[str, str | bytes], ...] = ()
         self._is_aborted = False
         self._callbacks: list[Callable[[ServerContext], None]] = []
+        self._writer: ServerWriter | None = None
 
     def invocation_metadata(self) -> Metadata:
         """The client's metadata; values of keys that end with -bin are bytes."""
@@ -54,9 +65,11 @@ class ServerContext:
         return None if deadline == math.inf else max(0.0, deadline - self._call.now())
 
     @property
-    def sink(self) -> ServerSink:
-        """A short way for responses, for handlers that are asynchronous generators."""
-        return ServerSink(self._call)
+    def writer(self) -> ServerWriter:
+        """Takes the responses of a method that streams them."""
+        if self._writer is None:
+            self._writer = ServerWriter(self._call)
+        return self._writer
 
     def peer(self) -> str:
         """The client's address, as "ipv4:127.0.0.1:1234"."""
@@ -67,8 +80,19 @@ class ServerContext:
         self._call.send_head(metadata)
 
     async def write(self, message: Any) -> None:
-        """Send one of several responses. Raises ConnectionError when nobody waits for it."""
-        await self._call.send(message)
+        """Send one of several responses, and wait while the client has no room for more."""
+        self.writer.push(message)
+        await self.writer.flow.room()
+
+    async def finish(self) -> None:
+        """Wait until all responses are sent."""
+        if self._writer is not None:
+            await self._writer.finish()
+
+    def close(self) -> None:
+        """The call is over: send no more."""
+        if self._writer is not None:
+            self._writer.close()
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Pairs = ()

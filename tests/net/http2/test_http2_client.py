@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc
 import pytest
@@ -12,9 +12,10 @@ from h2.errors import ErrorCodes
 from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inferd.services.net.flow import Flow
 from inferd.services.net.http2 import connection as http2_connection
 from inferd.services.net.http2.channel import CALLS_PER_CONNECTION, Channel
-from inferd.services.net.http2.client_call import CallFailed, ClientCall, Taker
+from inferd.services.net.http2.client_call import CallFailed, ClientCall, MessageReceiver
 from inferd.services.net.http2.client_connection import CONNECTION_WINDOW, STREAM_WINDOW, ClientConnection
 from inferd.services.net.http2.frames import (
     ACK,
@@ -58,12 +59,19 @@ async def drained(call: ClientCall) -> list[bytes]:
     return messages
 
 
-class Taking(Taker):
-    def __init__(self, take: Callable[[bytes], bool]) -> None:
-        self._take = take
+class Receiver(MessageReceiver):
+    """Calls `receive` with each message; messages that had to wait are counted."""
 
-    def take(self, message: bytes) -> bool:
-        return self._take(message)
+    def __init__(self, receive: Callable[[bytes], bool]) -> None:
+        self._receive = receive
+        self.waited = 0
+
+    def receive(self, message: bytes) -> bool:
+        return self._receive(message)
+
+    def receive_all(self, messages: Sequence[bytes]) -> bool:
+        self.waited += len(messages)
+        return all(self._receive(message) for message in messages)
 
 
 async def fails(awaitable: Awaitable[object]) -> CallFailed:
@@ -1013,18 +1021,18 @@ async def test_messages_that_came_together_are_read_together():
         assert await within(call.read()) == []
 
 
-async def test_what_is_taken_is_not_read():
-    taken: list[bytes] = []
+async def test_messages_are_pushed_as_they_come():
+    received: list[bytes] = []
     read_on = asyncio.Event()
     more = 5 * STREAM_WINDOW // 1024
 
     async def talk(peer: Peer) -> None:
         await peer.greet()
         await peer.request()
-        peer.say(head(), data(frame(b"early")))
+        peer.say(head(), data(frame(b"-1")))
         await peer.synced()
         read_on.set()
-        # Past the window: what is taken makes room.
+        # Past the window: messages that are received make room.
         window = STREAM_WINDOW - 10
         for number in range(more):
             while window < 1024:
@@ -1037,42 +1045,82 @@ async def test_what_is_taken_is_not_read():
 
     async with talking(talk) as channel:
         call = await channel.start("/t.T/Any", b"")
-        call.taker = Taking(lambda message: taken.append(message) or True)
+        receiver = Receiver(lambda message: received.append(message) or True)
         await within(read_on.wait())
-        # Nobody waited for it: it is to be read.
-        read = await within(call.read())
-        assert read[0] == b"early"
-        read += await drained(call)
-        assert [int(message) for message in (*read[1:], *taken)] == list(range(more))
-        assert len(taken) > more // 2
+        await within(call.deliver(receiver, Flow()))
+        assert [int(message) for message in received] == list(range(-1, more))
+        # Only the message that came before anybody asked had to wait.
+        assert receiver.waited < more // 2
 
 
-async def test_what_is_refused_is_read_in_order():
-    order: list[bytes] = []
-    read: list[bytes] = []
+async def test_a_paused_flow_holds_messages_back_and_loses_none():
+    received: list[bytes] = []
+    flow = Flow()
+    arrived = asyncio.Event()
+    count = 3 * STREAM_WINDOW // 1024
+    sent = 0
 
-    def take(message: bytes) -> bool:
-        if message in (b"3", b"4", b"8"):
-            return False
-        order.append(message)
+    async def talk(peer: Peer) -> None:
+        nonlocal sent
+        await peer.greet()
+        await peer.request()
+        peer.say(head())
+        window = STREAM_WINDOW
+        for number in range(count):
+            while window < 1024:
+                arrived.set()
+                window += int.from_bytes((await peer.until(WINDOW_UPDATE, stream=1))[3], "big")
+            peer.say(data(frame(b"%1019d" % number)))
+            await peer.writer.drain()
+            window -= 1024
+            sent += 1
+        peer.say(trailers())
+        await peer.closed()
+
+    def receive(message: bytes) -> bool:
+        received.append(message)
+        if len(received) == 10:
+            flow.pause()
         return True
 
-    parts = [data(frame(b"%d" % number)) for number in range(10)]
-    async with talking(answering(head(), *parts, trailers(), pause=True)) as channel:
+    async with talking(talk) as channel:
         call = await channel.start("/t.T/Any", b"")
-        call.taker = Taking(take)
-        while messages := await within(call.read()):
-            read += messages
-            order += messages
-    assert order == [b"%d" % number for number in range(10)]
-    assert {b"3", b"4", b"8"} <= set(read)
+        delivering = asyncio.create_task(call.deliver(Receiver(receive), flow))
+        await within(arrived.wait())
+        await asyncio.sleep(0.1)
+        # The peer has used up the window, and nothing opens it again.
+        assert (len(received), sent) == (10, STREAM_WINDOW // 1024)
+        flow.resume()
+        await within(delivering)
+    assert [int(message) for message in received] == list(range(count))
 
 
-async def test_what_a_taker_raises_is_the_readers():
+async def test_a_receiver_that_wants_no_more_ends_the_delivery():
+    received: list[bytes] = []
+
+    def receive(message: bytes) -> bool:
+        received.append(message)
+        return message != b"3"
+
+    async def talk(peer: Peer) -> None:
+        await peer.greet()
+        await peer.request()
+        peer.say(head(), *(data(frame(b"%d" % number)) for number in range(10)))
+        assert (await peer.until(RST_STREAM))[2] == 1
+        await peer.closed()
+
+    async with talking(talk) as channel:
+        call = await channel.start("/t.T/Any", b"")
+        await within(call.deliver(Receiver(receive), Flow()))
+        assert received == [b"0", b"1", b"2", b"3"]
+        call.cancel()
+
+
+async def test_a_receivers_exception_is_raised_by_its_own_delivery():
     class Broken(Exception):
         pass
 
-    def take(message: bytes) -> bool:
+    def receive(message: bytes) -> bool:
         if message == b"2":
             raise Broken
         return True
@@ -1081,18 +1129,21 @@ async def test_what_a_taker_raises_is_the_readers():
         await peer.greet()
         one, two = (await peer.request())[0], (await peer.request())[0]
         peer.say(*(head(stream) for stream in (one, two)))
-        peer.say(*(data(frame(b"%d" % number), stream) for number in range(5) for stream in (one, two)))
+        await peer.synced()
+        for number in range(5):
+            for stream in (one, two):
+                peer.say(data(frame(b"%d" % number), stream))
+            await peer.writer.drain()
+            await asyncio.sleep(0.01)
         assert (await peer.until(RST_STREAM))[2] == one
         peer.say(trailers(two))
         await peer.closed()
 
     async with talking(talk) as channel:
         broken, well = [await channel.start("/t.T/Any", b"") for _ in range(2)]
-        broken.taker = Taking(take)
         with pytest.raises(Broken):
-            await drained(broken)
-        with pytest.raises(Broken):
-            await broken.read()
+            await within(broken.deliver(Receiver(receive), Flow()))
+        broken.cancel()
         assert await drained(well) == [b"%d" % number for number in range(5)]
 
 
@@ -1117,7 +1168,7 @@ class Transport:
     abort = close
 
 
-async def received(pieces: list[bytes], takes: bool) -> tuple[list[list[bytes]], list[object]]:
+async def received(pieces: list[bytes], pushes: bool) -> tuple[list[list[bytes]], list[object]]:
     """What three calls get of these pieces of a connection's bytes: messages, and ends."""
     connection = ClientConnection(
         max_message_bytes=1 << 20, max_header_bytes=1 << 16, quiet_seconds=60, on_lost=lambda: None
@@ -1129,13 +1180,13 @@ async def received(pieces: list[bytes], takes: bool) -> tuple[list[list[bytes]],
 
     async def read(index: int) -> None:
         call = calls[index]
-        if takes:
-            call.taker = Taking(
-                lambda message: len(message) % 2 == 0 and (got[index].append(message) or True)
-            )
         try:
-            while messages := await call.read():
-                got[index] += messages
+            if pushes:
+                receiver = Receiver(lambda message: got[index].append(message) or True)
+                await call.deliver(receiver, Flow())
+            else:
+                while messages := await call.read():
+                    got[index] += messages
             ends[index] = "OK"
         except CallFailed as error:
             ends[index] = (error.code, error.details)
@@ -1195,7 +1246,7 @@ def conversations(draw) -> tuple[bytes, list[list[bytes]], list[object]]:
     st.lists(st.integers(1, 60) | st.integers(1, 30_000), min_size=1, max_size=10),
     st.booleans(),
 )
-def test_any_cut_gives_the_same_messages_and_ends(conversation, sizes, takes):
+def test_any_cut_gives_the_same_messages_and_ends(conversation, sizes, pushes):
     sent, expected, ends = conversation
     pieces, start = [], 0
     for size in itertools.cycle(sizes):
@@ -1204,4 +1255,4 @@ def test_any_cut_gives_the_same_messages_and_ends(conversation, sizes, takes):
         pieces.append(sent[start : start + size])
         start += size
     pieces.append(sent[start:])
-    assert asyncio.run(received(pieces, takes)) == (expected, ends)
+    assert asyncio.run(received(pieces, pushes)) == (expected, ends)

@@ -1,6 +1,6 @@
-"""One answer of a chat, as it is generated: the text of its pieces to content, reasoning and tool calls.
+"""One choice of a chat as it is generated: its text becomes content, reasoning and tool calls.
 
-Knows nothing of chunks' frames, of usage or of log probabilities.
+Knows nothing of chunks, usage or log probabilities.
 """
 
 import uuid
@@ -8,8 +8,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from inferd.services.generation.piece_reader import Piece
-from inferd.services.generation.work import FINISH_REASONS
+from inferd.services.api.answers import FINISH_REASONS
+from inferd.services.generation.delta_sink import TextDelta
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 from inferd.services.text.output.parser import OutputParser
 from inferd.v1 import chat_pb2 as pb
@@ -17,11 +17,12 @@ from inferd.v1 import message_pb2, sampling_pb2
 
 
 @dataclass(slots=True)
-class AnswerOptions:
-    """How answers are told.
+class ChoiceOptions:
+    """How a choice is told to the client.
 
     `one_call`: calls after the first are left out. `legacy`: the call is a function_call.
-    `separate_reasoning` False: reasoning is content. `stream_reasoning` False: it is told when it is over.
+    `separate_reasoning` False: reasoning is content. `stream_reasoning` False: reasoning is told when it is
+    complete.
     """
 
     one_call: bool = False
@@ -30,45 +31,45 @@ class AnswerOptions:
     stream_reasoning: bool = True
 
 
-class AnswerReader:
-    """Reads the pieces of one answer. `parser` None: all of the text is content."""
+class ChoiceReader:
+    """Reads the text deltas of one choice. `parser` None: all of the text is content."""
 
-    def __init__(self, parser: OutputParser | None, options: AnswerOptions) -> None:
+    def __init__(self, parser: OutputParser | None, options: ChoiceOptions) -> None:
         self._parser = parser
         self._options = options
         self._held: list[Reasoning] = []
         self._ids: dict[int, str] = {}
         self._complete = True
-        #: Where each token's text ends: kept until it is known how many of the tokens are reasoning.
+        #: Where the text of each token ends, until the number of reasoning tokens is known.
         self._ends: list[int] = []
         self._reasoning_tokens: int | None = None if parser else 0
 
-    def read(self, piece: Piece) -> list[Event]:
-        """What this piece adds, in the order of the text. To be called to the last piece."""
+    def read(self, delta: TextDelta) -> list[Event]:
+        """The events of a delta, in the order of the text. To be called with each delta, up to the last."""
         parser = self._parser
         if parser is None:
-            return [Content(piece.text)] if piece.text else []
-        events = parser.feed(piece.text) if piece.text else []
-        if piece.finish:
+            return [Content(delta.text)] if delta.text else []
+        events = parser.feed(delta.text) if delta.text else []
+        if delta.finish:
             events = [*events, *parser.finish()]
-        self._count(parser, piece)
-        return self._told(events, last=piece.finish is not None)
+        self._count(parser, delta)
+        return self._selected(events, last=delta.finish is not None)
 
     @property
     def reasoning_tokens(self) -> int:
-        """How many of the tokens so far were reasoning."""
+        """The number of tokens so far that were reasoning."""
         return len(self._ends) if self._reasoning_tokens is None else self._reasoning_tokens
 
-    def finish_reason(self, piece: Piece) -> sampling_pb2.FinishReason:
-        """Why the answer ended with this piece, which was read."""
-        if piece.finish == "stop" and self._ids and self._complete:
+    def finish_reason(self, delta: TextDelta) -> sampling_pb2.FinishReason:
+        """Why the choice ended with this delta, which was read before."""
+        if delta.finish == "stop" and self._ids and self._complete:
             if self._options.legacy:
                 return sampling_pb2.FINISH_REASON_FUNCTION_CALL
             return sampling_pb2.FINISH_REASON_TOOL_CALLS
-        return FINISH_REASONS[piece.finish]
+        return FINISH_REASONS[delta.finish]
 
     def write_delta(self, delta: pb.ChatDelta, events: Iterable[Event]) -> None:
-        """What is new, as a stream tells it."""
+        """Fill in the events of a chunk."""
         for event in events:
             match event:
                 case Content(text):
@@ -86,7 +87,7 @@ class AnswerReader:
                     self._call_delta(delta, index).arguments += text
 
     def write_message(self, message: pb.AssistantMessage, events: Sequence[Event]) -> None:
-        """The whole answer, of all its events."""
+        """Fill in the whole message, of all its events."""
         message.role = message_pb2.ROLE_ASSISTANT
         content = "".join([event.text for event in events if isinstance(event, Content)])
         if self._parser is None:
@@ -115,14 +116,14 @@ class AnswerReader:
         else:
             message.tool_calls.extend(calls.values())
 
-    def _told(self, events: Sequence[Event], *, last: bool) -> list[Event]:
-        """The events as they are told: calls with an id, reasoning where and when it is wanted."""
+    def _selected(self, events: Sequence[Event], *, last: bool) -> list[Event]:
+        """The events as the options want them: calls with an id, reasoning in its place and at its time."""
         options = self._options
-        told: list[Event] = []
+        selected: list[Event] = []
         for event in events:
             match event:
                 case Reasoning(text) if not options.separate_reasoning:
-                    told.append(Content(text))
+                    selected.append(Content(text))
                     continue
                 case Reasoning() if not options.stream_reasoning:
                     self._held.append(event)
@@ -130,18 +131,18 @@ class AnswerReader:
                 case CallBegin(index) | CallArguments(index) | CallEnd(index) if options.one_call and index:
                     continue
                 case CallBegin(index, _, call_id):
-                    # Models count their calls, and some begin again with each.
+                    # Models number their calls, and some begin anew with each call.
                     given = call_id if call_id not in self._ids.values() else None
                     self._ids[index] = given or f"call_{uuid.uuid4().hex[:24]}"
                 case CallEnd(complete=False):
                     self._complete = False
-            told += self._held
+            selected += self._held
             self._held = []
-            told.append(event)
+            selected.append(event)
         if last:
-            told += self._held
+            selected += self._held
             self._held = []
-        return told
+        return selected
 
     def _call_delta(self, delta: pb.ChatDelta, index: int) -> pb.FunctionCallDelta:
         if self._options.legacy:
@@ -151,12 +152,12 @@ class AnswerReader:
                 return call.function
         return delta.tool_calls.add(index=index).function
 
-    def _count(self, parser: OutputParser, piece: Piece) -> None:
+    def _count(self, parser: OutputParser, delta: TextDelta) -> None:
         if self._reasoning_tokens is not None:
             return
-        self._ends += piece.ends
+        self._ends += delta.ends
         end = parser.reasoning_end
         if end is not None:
-            # A token is reasoning where its text begins before the end of it.
+            # A token is reasoning if its text begins before the end of the reasoning.
             self._reasoning_tokens = bisect_left([0, *self._ends[:-1]], end) if end and self._ends else 0
             self._ends = []

@@ -1,11 +1,11 @@
-"""The short way of tokens, through a whole inferd: clients get by it what they get by the long way."""
+"""Streams through a whole inferd: clients get all of it in order, however a runtime cuts its tokens."""
 
 import asyncio
 import contextlib
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -13,14 +13,11 @@ import h2.events
 import pytest
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
-from inferd.services.api import chat, completion
 from inferd.services.net.http2.framing import MessageSplitter
-from inferd.services.net.message_sink import MessageSink, message_sink
-from inferd.services.net.text_sender import TextSender
 from inferd.v1 import chat_pb2, chat_pb2_grpc, completion_pb2, completion_pb2_grpc
 from tokenizers import AddedToken, Tokenizer
 
-from tests.doubles.simulated_scheduler import Fault, echo, fixed, logprob_of
+from tests.doubles.simulated_scheduler import Fault, SimulatedRuntime, echo, fixed, logprob_of
 from tests.support.raw_http2 import PATIENCE, RawClient, connected
 from tests.support.small_model import write_small_model
 
@@ -101,55 +98,6 @@ APIS = {
 BODIES = {"chat": CHAT, "completion": COMPLETION}
 
 
-class Counting:
-    """A sink that counts what it takes."""
-
-    def __init__(self, sink: MessageSink, ways: "Ways") -> None:
-        self._sink = sink
-        self._ways = ways
-
-    def send(self, message: Any) -> bool:
-        return self._count(self._sink.send(message))
-
-    def text(self, message: Any, place: Any, field: str) -> Any:
-        sender = self._sink.text(message, place, field)
-        return CountingTexts(lambda text: self._count(sender.send(text)))
-
-    def _count(self, took: bool) -> bool:
-        self._ways.taken += took
-        self._ways.refused += not took
-        return took
-
-
-class CountingTexts(TextSender):
-    def __init__(self, send: Callable[[str], bool]) -> None:
-        self._send = send
-
-    def send(self, text: str) -> bool:
-        return self._send(text)
-
-
-class Ways:
-    """Which way tokens go: the short one, unless `is_long`. Counts what went by it, and what it refused."""
-
-    def __init__(self) -> None:
-        self.is_long = False
-        self.taken = 0
-        self.refused = 0
-
-    def sink(self, context: Any) -> MessageSink | None:
-        sink = message_sink(context)
-        return None if sink is None or self.is_long else Counting(sink, self)
-
-
-@pytest.fixture
-def ways(monkeypatch) -> Ways:
-    ways = Ways()
-    for module in (chat, completion):
-        monkeypatch.setattr(module, "message_sink", ways.sink)
-    return ways
-
-
 def ids_of(small_text, text: str) -> list[int]:
     return [*small_text.tokenizer.encode(text, add_special_tokens=False), 2]
 
@@ -198,23 +146,15 @@ def streamed_text(api: str, choice: dict) -> str:
     return choice["delta"].get("content", "") if api == "chat" else choice["text"]
 
 
-def runs_short(body: dict) -> bool:
-    return body.get("n", 1) == 1 and not isinstance(body.get("prompt"), list)
-
-
-async def same_both_ways(inferd, ways: Ways, api: str, body: dict) -> dict[str, Any]:
-    """What is said, after having made sure that it is the same by the long way and by the short one."""
+async def same_by_both(inferd, api: str, body: dict) -> dict[str, Any]:
+    """What is said, after having made sure that it is the same by REST and by gRPC."""
     service = APIS[api]
     answers = []
     for stream in (service.rest, service.grpc):
-        ways.is_long = True
-        long, long_error = await stream(inferd, body)
-        ways.is_long = False
-        short, short_error = await stream(inferd, body)
-        assert short_error == long_error
-        assert merged(short) == merged(long)
-        answers.append(merged(short))
-        check_counts(short, body)
+        chunks, error = await stream(inferd, body)
+        assert error is None
+        check_counts(chunks, body)
+        answers.append(merged(chunks))
     assert answers[0] == answers[1]
     return answers[0]
 
@@ -282,14 +222,13 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("api", "name"), [(api, name) for api, options in OPTIONS.items() for name in options]
 )
-async def test_an_answer_is_the_same_by_both_ways(start_inferd, small_text, ways, api, name):
+async def test_a_stream_says_what_the_whole_answer_says(start_inferd, small_text, api, name):
     body = {**BODIES[api], **OPTIONS[api][name]}
     ids = ids_of(small_text, TEXT)
     inferd = await start_inferd(fixed(ids))
     for cut in CUTS:
-        ways.taken = 0
         inferd.runtime.script = fixed(ids, chunk_sizes=cut, cached_tokens=1)
-        said = await same_both_ways(inferd, ways, api, body)
+        said = await same_by_both(inferd, api, body)
         whole = await APIS[api].whole(inferd, body)
         for choice in whole["choices"]:
             streamed = said["choices"][choice["index"]]
@@ -298,11 +237,9 @@ async def test_an_answer_is_the_same_by_both_ways(start_inferd, small_text, ways
                 assert streamed.get(field) == choice.get(field), field
         if "stream_options" in body:
             assert said["usage"] == whole["usage"]
-        if cut == (1,) and body.get("max_tokens", 300) > 10:
-            assert bool(ways.taken) == runs_short(body)
 
 
-async def test_characters_cut_over_tokens_come_whole(start_inferd, small_text, ways):
+async def test_characters_cut_over_tokens_come_whole(start_inferd, small_text):
     text = "🙂é你" * 20
     ids = ids_of(small_text, text)
     assert len(ids) > len(text)
@@ -310,7 +247,7 @@ async def test_characters_cut_over_tokens_come_whole(start_inferd, small_text, w
     for cut in ((1,), (2,), (5, 1)):
         inferd.runtime.script = fixed(ids, chunk_sizes=cut)
         for api in APIS:
-            said = await same_both_ways(inferd, ways, api, {**BODIES[api], "stream_options": USAGE})
+            said = await same_by_both(inferd, api, {**BODIES[api], "stream_options": USAGE})
             assert streamed_text(api, said["choices"][0]) == text
             assert said["usage"]["completion_tokens"] == len(ids)
     # The end comes in the middle of a character.
@@ -321,7 +258,7 @@ async def test_characters_cut_over_tokens_come_whole(start_inferd, small_text, w
     )
     inferd.runtime.script = fixed(ids[:cut_off])
     for api in APIS:
-        said = await same_both_ways(inferd, ways, api, {**BODIES[api], "stream_options": USAGE})
+        said = await same_by_both(inferd, api, {**BODIES[api], "stream_options": USAGE})
         assert streamed_text(api, said["choices"][0]).endswith("\ufffd")
         assert said["usage"]["completion_tokens"] == cut_off
 
@@ -347,9 +284,7 @@ TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": 
         {"separate_reasoning": False},
     ],
 )
-async def test_reasoning_and_calls_are_the_same_by_both_ways(
-    start_inferd, small_text, ways, options, tmp_path
-):
+async def test_a_stream_says_the_same_reasoning_and_calls(start_inferd, small_text, options, tmp_path):
     model = {
         "path": str(write_small_model(tmp_path / "long", context_length=4096)),
         "tool_call_parser": "hermes",
@@ -360,7 +295,7 @@ async def test_reasoning_and_calls_are_the_same_by_both_ways(
     body = {**CHAT, "stream_options": USAGE, **options}
     for cut in CUTS:
         inferd.runtime.script = fixed(ids, chunk_sizes=cut)
-        said = await same_both_ways(inferd, ways, "chat", body)
+        said = await same_by_both(inferd, "chat", body)
         whole = await APIS["chat"].whole(inferd, body)
         assert said["usage"] == whole["usage"]
         for choice in whole["choices"]:
@@ -386,28 +321,18 @@ async def test_reasoning_and_calls_are_the_same_by_both_ways(
         {"kind": "end"},
     ],
 )
-async def test_a_fault_is_the_same_by_both_ways(start_inferd, small_text, ways, fault, after):
+async def test_a_fault_comes_after_the_tokens_before_it(start_inferd, small_text, fault, after):
     ids = ids_of(small_text, TEXT)
     inferd = await start_inferd(fixed(ids, fault=Fault(after=after, **fault)))
     for api, n in itertools.product(APIS, (1, 2)):
         for stream in (APIS[api].rest, APIS[api].grpc):
-            body = {**BODIES[api], "n": n, "return_token_ids": True}
-            ways.is_long = True
-            long, long_error = await stream(inferd, body)
-            ways.is_long = False
-            short, short_error = await stream(inferd, body)
-            assert without_ids(short_error) == without_ids(long_error)
-            assert long_error is not None
+            chunks, error = await stream(inferd, {**BODIES[api], "n": n, "return_token_ids": True})
+            assert error is not None
             if n == 1:
                 # Of several, the one that fails first may end the others.
-                assert bool(short) == bool(long) == bool(after)
+                assert bool(chunks) == bool(after)
                 if after:
-                    assert merged(short) == merged(long)
-                    assert merged(short)["choices"][0]["token_ids"] == ids[:after]
-
-
-def without_ids(error: object) -> object:
-    return {name: error[name] for name in error if name != "request_id"} if isinstance(error, dict) else error
+                    assert merged(chunks)["choices"][0]["token_ids"] == ids[:after]
 
 
 async def until(found) -> None:
@@ -418,7 +343,7 @@ async def until(found) -> None:
 
 @pytest.mark.parametrize("transport", ["in process"])
 @pytest.mark.parametrize("api", APIS)
-async def test_a_clients_deadline_ends_a_runtime_that_hangs(start_inferd, small_text, ways, api):
+async def test_a_clients_deadline_ends_a_runtime_that_hangs(start_inferd, small_text, api):
     ids = ids_of(small_text, TEXT)
     inferd = await start_inferd(fixed(ids, fault=Fault("hang", after=9)))
     got = []
@@ -433,7 +358,7 @@ async def test_a_clients_deadline_ends_a_runtime_that_hangs(start_inferd, small_
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_a_client_that_leaves_ends_the_work(start_inferd, small_text, ways, api):
+async def test_a_client_that_leaves_ends_the_work(start_inferd, small_text, api):
     inferd = await start_inferd(echo(tokens_per_second=20))
     body = {**BODIES[api], "max_tokens": 300}
     async with inferd.channel() as channel:
@@ -449,7 +374,6 @@ async def test_a_client_that_leaves_ends_the_work(start_inferd, small_text, ways
                 await asyncio.wait_for(anext(lines), PATIENCE)
     await until(lambda: inferd.runtime.cancelled == 2)
     await until(lambda: not inferd.runtime.running)
-    assert ways.taken >= 4
 
 
 # Comments of a stream that waits
@@ -464,12 +388,12 @@ async def comments(inferd, body: dict) -> tuple[list[str], int]:
     return events, sum(event.startswith(":") for event in events)
 
 
-async def test_comments_come_while_the_runtime_is_slow(start_inferd, small_text, ways):
+async def test_comments_come_while_the_runtime_is_slow(start_inferd, small_text):
     ids = ids_of(small_text, TEXT)
     inferd = await start_inferd(fixed(ids, first_token_delay=1.0), keep_alive=0.1)
     events, _ = await comments(inferd, COMPLETION)
     assert events[0].startswith(":")
-    # Between tokens too, once some have gone the short way.
+    # Between tokens, too.
     inferd.runtime.script = fixed(ids[:6], tokens_per_second=3)
     events, count = await comments(inferd, COMPLETION)
     assert count and events[0].startswith("data: ")
@@ -479,7 +403,7 @@ async def test_comments_come_while_the_runtime_is_slow(start_inferd, small_text,
     )
 
 
-async def test_no_comments_while_tokens_flow(start_inferd, small_text, ways):
+async def test_no_comments_while_tokens_flow(start_inferd, small_text):
     inferd = await start_inferd(echo(tokens_per_second=100), keep_alive=1.5)
     _, count = await comments(inferd, {**COMPLETION, "max_tokens": 300, "prompt": "and now for more"})
     assert not count
@@ -507,13 +431,13 @@ LONG = 8000
 SCORED = 16_000
 
 
-async def stalled(ways: Ways) -> None:
-    """Until nothing goes on, with nobody reading."""
+async def stalled(runtime: SimulatedRuntime) -> None:
+    """Wait until nothing goes on, because nobody reads."""
     same, last = 0, -1
     async with asyncio.timeout(60):
         while same < 20:
             await asyncio.sleep(0.03)
-            same, last = (same + 1, last) if last == ways.taken > 0 else (0, ways.taken)
+            same, last = (same + 1, last) if last == runtime.sent > 0 else (0, runtime.sent)
 
 
 @contextlib.asynccontextmanager
@@ -553,7 +477,7 @@ def check_slow_answer(said: dict, is_scored: bool, small_text, texts: list[str])
 
 @pytest.mark.parametrize("is_scored", [False, True])
 async def test_a_slow_reader_by_rest_gets_all_in_order(
-    start_inferd, small_text, ways, wordy_model, transport, is_scored
+    start_inferd, small_text, wordy_model, transport, is_scored
 ):
     path, ids, texts = wordy_model
     inferd = await start_inferd(echo(chunk_sizes=(1, 1, 3)), model={"path": path})
@@ -564,7 +488,7 @@ async def test_a_slow_reader_by_rest_gets_all_in_order(
         writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + content)
         assert await asyncio.wait_for(reader.readline(), PATIENCE) == b"HTTP/1.1 200 OK\r\n"
         # Beyond its limit the reader takes nothing from the socket.
-        await stalled(ways)
+        await stalled(inferd.runtime)
         if is_scored and transport == "in process":
             # It was stopped before its end. (grpcio's channel has large buffers of its own.)
             assert inferd.runtime.running == 1
@@ -578,7 +502,6 @@ async def test_a_slow_reader_by_rest_gets_all_in_order(
     events = [event for event in events if not event.startswith(":")]
     assert events[-2:] == ["[DONE]", ""]
     check_slow_answer(merged([json.loads(event) for event in events[:-2]]), is_scored, small_text, texts)
-    assert ways.taken
 
 
 async def read_on(client: RawClient, stream: int) -> bytes:
@@ -598,9 +521,7 @@ async def read_on(client: RawClient, stream: int) -> bytes:
 
 @pytest.mark.parametrize("transport", ["in process"])
 @pytest.mark.parametrize("is_scored", [False, True])
-async def test_a_slow_reader_by_grpc_gets_all_in_order(
-    start_inferd, small_text, ways, wordy_model, is_scored
-):
+async def test_a_slow_reader_by_grpc_gets_all_in_order(start_inferd, small_text, wordy_model, is_scored):
     path, ids, texts = wordy_model
     inferd = await start_inferd(echo(chunk_sizes=(1, 1, 3)), model={"path": path})
     api = APIS["completion"]
@@ -613,17 +534,16 @@ async def test_a_slow_reader_by_grpc_gets_all_in_order(
 
         # As much as its window has room for.
         await client.until(lambda: received() == 65535)
-        await stalled(ways)
+        await stalled(inferd.runtime)
         if is_scored:
             assert inferd.runtime.running == 1
         content = await read_on(client, stream)
     messages = MessageSplitter(64 << 20).feed(content)
     chunks = [api.document(completion_pb2.CompletionChunk.FromString(message)) for _, message in messages]
     check_slow_answer(merged(chunks), is_scored, small_text, texts)
-    assert ways.taken and ways.refused
 
 
-async def test_a_slow_reader_does_not_hold_up_others(start_inferd, ways, wordy_model):
+async def test_a_slow_reader_does_not_hold_up_others(start_inferd, wordy_model):
     """Of the same runtime, whose calls share a connection."""
     path, ids, texts = wordy_model
     inferd = await start_inferd(echo(), model={"path": path})
@@ -633,7 +553,7 @@ async def test_a_slow_reader_does_not_hold_up_others(start_inferd, ways, wordy_m
         for _ in range(3):
             client.open("/inferd.v1.CompletionService/StreamCompletion", request)
         await until(lambda: inferd.runtime.running == 3)
-        await stalled(ways)
+        await stalled(inferd.runtime)
         assert inferd.runtime.running == 3
         few = {**COMPLETION, "prompt": ids, "max_tokens": 20}
         for stream in (api.rest, api.grpc):

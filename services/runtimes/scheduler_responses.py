@@ -1,87 +1,90 @@
-"""Reads the responses of one generation by the scheduler protocol: each token once, in order, none lost."""
+"""Reads the responses of one generation by the scheduler protocol, and pushes their tokens."""
 
 from collections.abc import Sequence
 from operator import itemgetter
+from time import monotonic
 
-from inferd.services.errors import ServiceError
+from inferd.services.net.http2.client_call import MessageReceiver
 from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, joined
 from inferd.services.runtimes.chunk_wire import next_token
 from inferd.services.runtimes.engine_errors import aborted, failed
 from inferd.services.runtimes.logprob_value import logprob_value
+from inferd.services.runtimes.token_sink import TokenSink
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 #: The fastest way to a list of a repeated field's elements.
 _elements = itemgetter(slice(None))
 
 
-class ResponseReader:
-    """Makes deltas of one call's responses: each token once, in order, none lost.
+class SchedulerResponses(MessageReceiver):
+    """Pushes each token of one call's responses to `sink`: once, in order, and none lost.
 
-    A stream's `complete` repeats the last chunk (SGLang), or repeats everything, or brings tokens that
-    no chunk had: `completion_tokens`, the number generated up to and with a message, tells which.
+    A stream's `complete` repeats the last chunk (SGLang), or repeats everything, or has tokens that no chunk
+    had: `completion_tokens`, the number generated up to and with a message, tells which. Methods that receive
+    raise ServiceError: UNAVAILABLE if the engine has aborted, INTERNAL if tokens are missing.
     """
 
-    def __init__(self, request: GenerateRequest) -> None:
+    def __init__(self, request: GenerateRequest, sink: TokenSink) -> None:
+        self._sink = sink
         self._logprobs = request.logprobs
         self._prompt_logprobs = request.prompt_logprobs
-        self._scored = request.logprobs or request.prompt_logprobs
-        #: How many tokens were read.
-        self.received = 0
-        self._cached_tokens = 0
-        #: One that comes after the delta that was read last.
-        self.error: ServiceError | None = None
+        self._is_scored = request.logprobs or request.prompt_logprobs
+        #: The number of tokens so far.
+        self._received = 0
+        #: When the engine sent its last message, in monotonic seconds.
+        self.heard = monotonic()
+        #: Whether the engine has finished, or the sink wants no more.
+        self.is_finished = False
+        self.is_over = False
 
-    def read(self, messages: Sequence[bytes]) -> Delta | None:
-        """What is new in these responses, which came together; None where nothing is.
+    def receive(self, message: bytes) -> bool:
+        self.heard = monotonic()
+        # The first response tells about the prompt as well.
+        token_id = -1 if self._is_scored or not self._received else next_token(message, self._received)
+        if token_id < 0:
+            return self._push(self._read(pb.GenerateResponse.FromString(message)))
+        self._received += 1
+        self.is_over = not self._sink.push_token(token_id)
+        return not self.is_over
 
-        Raises ServiceError: UNAVAILABLE where the engine aborted, INTERNAL where tokens are missing.
-        """
+    def receive_all(self, messages: Sequence[bytes]) -> bool:
         if len(messages) == 1:
-            return self.read_one(pb.GenerateResponse.FromString(messages[0]))
+            return self.receive(messages[0])
+        self.heard = monotonic()
         deltas: list[Delta] = []
-        for message in messages:
-            try:
-                delta = self.read_one(pb.GenerateResponse.FromString(message))
-            except ServiceError as error:
-                if not deltas:
-                    raise
-                self.error = error
-                break
-            if delta is not None:
-                deltas.append(delta)
-                if delta.finish is not None:
-                    break
-        return joined(deltas) if deltas else None
+        try:
+            for message in messages:
+                delta = self._read(pb.GenerateResponse.FromString(message))
+                if delta is not None:
+                    deltas.append(delta)
+                    if delta.finish is not None:
+                        break
+        finally:
+            # Tokens that came before an error are pushed before it is raised.
+            wants_more = self._push(joined(deltas) if deltas else None)
+        return wants_more
 
-    def next_token(self, message: bytes) -> int:
-        """The token of a response that brings the next one and nothing else; -1 for any other. Whoever takes
-        it has to count it (`received`), or to take `delta_of` it."""
-        # The first one tells of the prompt as well.
-        return -1 if self._scored or not self.received else next_token(message, self.received)
+    def _push(self, delta: Delta | None) -> bool:
+        if delta is None:
+            return True
+        self.is_finished = delta.finish is not None
+        self.is_over = not self._sink.push(delta) or self.is_finished
+        return not self.is_over
 
-    def delta_of(self, token_id: int) -> Delta:
-        """What `next_token` found, as a delta."""
-        self.received += 1
-        return Delta([token_id], cached_tokens=self._cached_tokens)
-
-    def read_one(self, response: pb.GenerateResponse) -> Delta | None:
-        """What is new in this response; raises as `read` does."""
-        if response.HasField("chunk"):
-            return self.read_chunk(response.chunk)
-        complete = response.complete
-        return self._new(complete, complete.output_ids, _finish(complete))
-
-    def read_chunk(self, chunk: pb.GenerateStreamChunk) -> Delta | None:
-        """What is new in a part of a stream; raises as `read` does."""
-        if self._scored:
+    def _read(self, response: pb.GenerateResponse) -> Delta | None:
+        """The new part of a response; None if there is none."""
+        if not response.HasField("chunk"):
+            complete = response.complete
+            return self._new(complete, complete.output_ids, _finish(complete))
+        chunk = response.chunk
+        if self._is_scored:
             return self._new(chunk, chunk.token_ids, None)
-        # The usual, with no more than it needs: what is new follows what came.
+        # Most chunks: all of their tokens are new.
         token_ids = _elements(chunk.token_ids)
         total = chunk.completion_tokens
-        if not token_ids or total - len(token_ids) != self.received:
+        if not token_ids or total - len(token_ids) != self._received:
             return self._new(chunk, token_ids, None)
-        self.received = total
-        self._cached_tokens = chunk.cached_tokens
+        self._received = total
         return Delta(token_ids, None, None, None, chunk.cached_tokens)
 
     def _new(
@@ -91,14 +94,14 @@ class ResponseReader:
         finish: Finish | None,
     ) -> Delta | None:
         count = len(token_ids)
-        # How many of them came before.
-        known = self.received - chunk.completion_tokens + count
-        if not 0 <= known <= self.received:
+        # The number of these tokens that came before.
+        known = self._received - chunk.completion_tokens + count
+        if not 0 <= known <= self._received:
             raise failed("the runtime lost tokens")
         if known:
             token_ids = token_ids[known:]
         if known < count:
-            self.received = chunk.completion_tokens
+            self._received = chunk.completion_tokens
 
         logprobs = prompt_logprobs = None
         if self._logprobs and known < count:
@@ -108,7 +111,6 @@ class ResponseReader:
             self._prompt_logprobs = False
         if not token_ids and finish is None and prompt_logprobs is None:
             return None
-        self._cached_tokens = chunk.cached_tokens
         return Delta(_elements(token_ids), logprobs, prompt_logprobs, finish, chunk.cached_tokens)
 
 

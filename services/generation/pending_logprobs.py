@@ -1,5 +1,4 @@
-"""Log probabilities on their way out: each goes with its token's text, and none where a stop string took that
-text away."""
+"""Log probabilities that wait for the text of their tokens. A stop string that cuts the text drops them."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,29 +6,30 @@ from collections.abc import Sequence
 from inferd.services.runtimes.base import Logprobs
 
 
-class LogprobQueue:
-    """The log probabilities of one continuation's tokens, while their text waits."""
+class PendingLogprobs:
+    """The log probabilities of one continuation's tokens whose text was not sent yet."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, float | None, Sequence[tuple[int, float]]]] = deque()
-        #: Where each waiting token's text ends, in characters, as far as it is decoded.
+        #: Where the text of each waiting token ends, in characters. A token that is not decoded has no entry.
         self._text_ends: deque[int] = deque()
         self._decoded = 0
         self._out = 0
 
     def add(self, logprobs: Logprobs) -> None:
-        """Those of the next tokens."""
+        """Add the log probabilities of the next tokens."""
         self._waiting.extend(zip(logprobs.token_ids, logprobs.values, logprobs.top, strict=True))
 
     def decoded(self, characters: int) -> None:
-        """The next token was decoded, and completed so many characters."""
+        """Count the characters that the next token completed when it was decoded."""
         self._decoded += characters
         self._text_ends.append(self._decoded)
 
     def take(self, characters: int, *, last: bool, cut: bool) -> Logprobs | None:
-        """Those of the tokens whose text is out, now that so many more characters are.
+        """The log probabilities of the tokens whose text is sent, now that `characters` more are.
 
-        The `last` time all that wait; or, where the text was `cut`, none that reach beyond the cut.
+        The `last` call takes all that wait, unless the text was `cut`: then tokens that reach beyond the cut
+        are left out.
         """
         self._out += characters
         count = 0

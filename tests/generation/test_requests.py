@@ -1,14 +1,15 @@
 """What a request asks of the runtimes, and what it costs. Without a front, over scripted replicas."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import grpc
 import pytest
 from inferd.services.errors import ServiceError
+from inferd.services.generation.generation import Generation
 from inferd.services.generation.sampling import sampling_params
-from inferd.services.generation.work import Work
 from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
+from inferd.services.runtimes.token_sink import TokenSink
 from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
 
 
@@ -20,12 +21,12 @@ class Scripted:
         self.requests: list[GenerateRequest] = []
         self.unsupported: frozenset[str] = frozenset()
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
         self.requests.append(request)
         for item in self.answer(request):
             if isinstance(item, Exception):
                 raise item
-            yield item
+            sink.push(item)
 
 
 def model_of(small_text, replicas: Scripted) -> SimpleNamespace:
@@ -40,7 +41,7 @@ async def test_everything_that_is_asked_for_reaches_each_request(small_text):
     replicas = Scripted(lambda request: [last(5)])
     media = (Medium("image", "data:image/png;base64,", "messages[0].content[1]"),)
     sampling = SamplingParams(4, priority=3)
-    work = Work(
+    work = Generation(
         model_of(small_text, replicas),
         [[3, 4], [6]],
         sampling,
@@ -77,7 +78,9 @@ async def test_usage_counts_what_the_runtime_says_it_read_and_saves_nothing_twic
         return [last(5, 6, cached_tokens=cached, prompt_tokens=read)]
 
     replicas = Scripted(answer)
-    work = Work(model_of(small_text, replicas), [[3, 4], [6, 7, 8]], SamplingParams(4), n=2, stream=False)
+    work = Generation(
+        model_of(small_text, replicas), [[3, 4], [6, 7, 8]], SamplingParams(4), n=2, stream=False
+    )
     before, after = sampling_pb2.Usage(), sampling_pb2.Usage()
     work.write_usage(before)
     assert before.total_tokens == 5
@@ -95,17 +98,17 @@ async def test_usage_counts_what_the_runtime_says_it_read_and_saves_nothing_twic
 async def test_background_work_fails_as_a_whole(small_text):
     error = ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_UNAVAILABLE", "gone")
 
-    def work(*, background: bool) -> Work:
+    def work(*, background: bool) -> Generation:
         replicas = Scripted(lambda request: [error] if request.token_ids == [3] else [Delta((5,)), last(6)])
         model = model_of(small_text, replicas)
-        return Work(model, [[3], [4]], SamplingParams(4), n=1, stream=False, background=background)
+        return Generation(model, [[3], [4]], SamplingParams(4), n=1, stream=False, background=background)
 
     with pytest.raises(ServiceError) as raised:
         await work(background=True).collect()
     assert raised.value is error
     [[failed], answered] = await work(background=False).collect()
     assert (failed.text, failed.finish, failed.error) == ("", "error", error)
-    assert [piece.finish for piece in answered] == [None, "length"]
+    assert [delta.finish for delta in answered] == [None, "length"]
 
 
 @pytest.mark.parametrize(

@@ -1,65 +1,93 @@
-"""The text state of one continuation: what a delta's tokens add to it, as a piece."""
+"""From a runtime's tokens to text deltas: the text state of one continuation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from inferd.services.errors import ServiceError
-from inferd.services.generation.logprob_queue import LogprobQueue
-from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, SamplingParams
+from inferd.services.generation.delta_sink import DeltaSink, TextDelta
+from inferd.services.generation.pending_logprobs import PendingLogprobs
+from inferd.services.generation.token_usage import TokenUsage
+from inferd.services.net.flow import Flow
+from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, SamplingParams
+from inferd.services.runtimes.token_sink import TokenSink
 from inferd.services.text.detokenizer import Detokenizer
 from inferd.services.text.model_text import ModelText
 from inferd.services.text.stop import StopStrings
 from inferd.services.text.stop_regex import StopPatterns
 
 
-# Not frozen: one is made for every token, and a frozen one costs a microsecond more.
-@dataclass(slots=True)
-class Piece:
-    """What is new of one continuation.
+class TextDeltas(TokenSink):
+    """Decodes the tokens of the continuation at `index`, finds where its text ends, and pushes text deltas to
+    `sink`.
 
-    `token_ids` are the new tokens, the stop token included. Where they were asked for (`spans`), `ends` has
-    for each how many characters of the continuation were decoded once it was. `cached_tokens` are those of
-    the prompt that the runtime had cached, `prompt_tokens` how many there were, where the runtime says so:
-    the same numbers in each piece. `matched` is the stop token's id, or the stop string, that ended it.
-    `error` is why it failed, where `finish` is "error".
+    Three things wait here until they are complete: half characters, text that may begin a stop string, and a
+    token that may turn out to have ended the text. The log probabilities of a token wait with its text.
+    `spans` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are skipped.
     """
 
-    text: str
-    token_ids: Sequence[int]
-    finish: Literal["stop", "length", "error"] | None = None
-    matched: int | str | None = None
-    ends: Sequence[int] = ()
-    logprobs: Logprobs | None = None
-    prompt_logprobs: Logprobs | None = None
-    cached_tokens: int = 0
-    prompt_tokens: int | None = None
-    error: ServiceError | None = None
-
-
-class PieceReader:
-    """Makes pieces of deltas: half characters, half stop strings and tokens that may turn out to
-    have ended it wait here; and the log probabilities of tokens whose text waits."""
-
-    def __init__(self, text: ModelText, request: GenerateRequest, spans: bool, keep: frozenset[int]) -> None:
+    def __init__(
+        self,
+        text: ModelText,
+        request: GenerateRequest,
+        sink: DeltaSink,
+        flow: Flow,
+        usage: TokenUsage,
+        index: int = 0,
+        *,
+        spans: bool = False,
+        keep: frozenset[int] = frozenset(),
+    ) -> None:
+        super().__init__(flow)
         sampling = request.sampling
+        self._sink = sink
+        self._usage = usage
+        self._index = index
         self._detokenizer = Detokenizer(
             text.tokenizer, request.token_ids, skip_special_tokens=sampling.skip_special_tokens, keep=keep
         )
         self._stops = _stops(sampling)
         self._trim = not sampling.no_stop_trim
         self._end_ids = text.ends.union(sampling.stop_token_ids)
-        #: A token that ends the text, if the runtime says next that it did.
+        #: A token that ends the text, if the runtime's next delta says that it did.
         self._held: Sequence[int] = ()
-        self._logprobs = LogprobQueue() if request.logprobs else None
-        #: Tokens that were decoded, and are in no piece yet; and of all, where their texts end.
-        self._unseen: Sequence[int] = ()
+        self._logprobs = PendingLogprobs() if request.logprobs else None
+        #: Tokens that were decoded and are in no delta yet.
+        self._unsent: Sequence[int] = ()
+        #: Where the texts of these tokens end, and of those in deltas until they are taken.
         self._ends: list[int] | None = [] if spans else None
         self._decoded = 0
         self._plain = not (self._stops or self._logprobs or spans)
 
-    def read(self, delta: Delta) -> Piece | None:
-        """The piece that this delta completes; None where all of it has to wait."""
+    def push(self, delta: Delta) -> bool:
+        if not self.has_begun:
+            self.begin()
+        if delta.cached_tokens or delta.prompt_tokens is not None:
+            self._usage.count_prompt(self._index, delta.cached_tokens, delta.prompt_tokens)
+        new = self._read(delta)
+        if new is None:
+            return True
+        # Counted before it is sent, because a chunk may tell the usage.
+        self._usage.completion_tokens += len(new.token_ids)
+        if new.finish is not None:
+            self._sink.push(new)
+            return False
+        if self._sink.texts is not None:
+            self._sink.texts.push(new.text)
+        else:
+            self._sink.push(new)
+        return True
+
+    def push_token(self, token_id: int) -> bool:
+        if not self._plain or self._held or self._unsent or token_id in self._end_ids:
+            return self.push(Delta((token_id,)))
+        text = self._detokenizer.text_of(token_id)
+        if text is None:
+            return self.push(Delta((token_id,)))
+        self._detokenizer.passed()
+        self._usage.completion_tokens += 1
+        self._sink.push_text(token_id, text)
+        return True
+
+    def _read(self, delta: Delta) -> TextDelta | None:
+        """The text delta that these tokens complete; None if all of it has to wait."""
         finish = delta.finish
         ids = [*self._held, *delta.token_ids] if self._held else delta.token_ids
         self._held = ()
@@ -83,13 +111,13 @@ class PieceReader:
         if self._logprobs:
             logprobs = self._logprobs.take(len(text), last=reason is not None, cut=stopped)
         tokens = ids[:used] if stopped else [*ids, *ending] if ending else ids
-        if self._unseen:
-            tokens = [*self._unseen, *tokens]
+        if self._unsent:
+            tokens = [*self._unsent, *tokens]
         if not (text or reason or logprobs or delta.prompt_logprobs):
-            self._unseen = tokens
+            self._unsent = tokens
             return None
-        self._unseen = ()
-        return Piece(
+        self._unsent = ()
+        return TextDelta(
             text,
             tokens,
             reason,
@@ -97,28 +125,18 @@ class PieceReader:
             self._take_ends(len(tokens)) if self._ends is not None else (),
             logprobs,
             delta.prompt_logprobs,
-            delta.cached_tokens,
-            delta.prompt_tokens,
         )
-
-    def text_of(self, token_id: int) -> str | None:
-        """The text of one more token, where that is all of its piece; None where it is not so, or not known
-        yet. It counts as read once `passed` is called."""
-        if not self._plain or self._held or self._unseen or token_id in self._end_ids:
-            return None
-        return self._detokenizer.text_of(token_id)
-
-    def passed(self) -> None:
-        """The text of the token went out."""
-        self._detokenizer.passed()
 
     @property
     def _stopped(self) -> bool:
         return self._stops is not None and self._stops.matched is not None
 
     def _matched(self, finish: Finish | None) -> int | str | None:
-        """What ended the text: what this side met, else what the runtime did (it looks for stop strings in
-        special tokens' texts too, which may be skipped here)."""
+        """The stop string or stop token that ended the text.
+
+        The runtime's answer counts if no stop string was found here: the runtime also looks into the texts of
+        special tokens, which may be skipped here.
+        """
         if self._stops is not None and self._stops.matched is not None:
             return self._stops.matched
         if finish is None:
@@ -126,7 +144,7 @@ class PieceReader:
         return finish.matched_text if finish.matched_text is not None else finish.matched_token_id
 
     def _text(self, ids: Sequence[int]) -> tuple[str, int]:
-        """The text of these tokens that may go out, and how many of them it took to get to its end."""
+        """The text of these tokens that may be sent, and the number of tokens up to its end."""
         add, stops = self._detokenizer.add, self._stops
         parts = []
         for used, token_id in enumerate(ids, 1):
@@ -152,13 +170,13 @@ class PieceReader:
         return rest if self._stops.matched is not None else rest + self._stops.finish()
 
     def _take_ends(self, count: int) -> Sequence[int]:
-        """Where the texts of a piece's tokens end; a last one that is no part of the text has none."""
+        """Where the texts of a delta's tokens end. A stop token outside of the text ends with the text."""
         ends, self._ends = self._ends or [], []
         return [*ends, *[self._decoded] * (count - len(ends))]
 
 
 def _stops(sampling: SamplingParams) -> StopStrings | StopPatterns | None:
-    """What looks for the end in the text itself, where there is anything to look for."""
+    """The search for stop strings and expressions; None if the request has neither."""
     trim = not sampling.no_stop_trim
     if sampling.stop_regex:
         return StopPatterns(sampling.stop, sampling.stop_regex, trim=trim)

@@ -1,0 +1,141 @@
+"""Writes the messages of one stream as server-sent events: the end of the chain that a token passes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Self
+
+import orjson
+from google.protobuf.message import Message
+from inferd.rest_bridge import sse
+from inferd.rest_bridge.exchange import Exchange
+from inferd.rest_bridge.response import Response, metadata_headers
+from inferd.rest_bridge.transport import RpcFailed
+from inferd.services.net.flow import Flow
+from inferd.services.net.message_writer import Metadata
+from inferd.services.net.random_id import random_id
+from inferd.services.net.text_sink import TextSink
+from inferd.services.net.timeouts import SharedTimeout
+
+
+class EventWriter:
+    """A `MessageWriter`. To be used as a context manager, while the call runs.
+
+    `encode` makes the event of a message. Nothing is sent before the first message, so that an early error
+    has its own HTTP status; but each time that `idle` expires without a message, a comment is sent.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange | None,
+        response: Response,
+        encode: Callable[[Message], bytes],
+        idle: SharedTimeout,
+    ) -> None:
+        self.flow = Flow()
+        #: The call's initial metadata. To be set before the first message.
+        self.metadata: Metadata = ()
+        #: The error that the stream's last message tells, if it tells one.
+        self.failure: RpcFailed | None = None
+        self._exchange = exchange
+        self._response = response
+        self._encode = encode
+        self._idle = idle
+        self._was_used = False
+        self._texts: TextEvents | None = None
+        #: Events that there was no room for. Empty unless the flow is paused.
+        self._buffer = bytearray()
+        self._sending: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._idle.start(self._check_idle)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._idle.cancel(self._check_idle)
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def push(self, message: Message) -> None:
+        """Send the event of a message, or keep it until there is room."""
+        try:
+            event = self._encode(message)
+        except RpcFailed as failure:
+            self.failure = failure
+            return
+        self.write(event)
+
+    def text_sink(self, message: Message, part: Message, field: str) -> TextSink:
+        """See `MessageWriter.text_sink`. The event is encoded once, and cut at the place of the text."""
+        # No text of the message is the same, because nobody can guess it.
+        mark = random_id()
+        setattr(part, field, mark)
+        before, after = self._encode(message).split(orjson.dumps(mark))
+        self._texts = TextEvents(self, self._exchange, before, after)
+        return self._texts
+
+    def write(self, event: bytes) -> None:
+        """Send an event, or keep it until there is room."""
+        self._was_used = True
+        response = self._response
+        if not self.flow.is_paused and response.start_events_now(self._headers) and response.write_now(event):
+            return
+        self._buffer += event
+        if self._sending is None:
+            self.flow.pause()
+            self._sending = asyncio.get_running_loop().create_task(self._send_buffer())
+
+    async def finish(self) -> None:
+        """Wait until everything is sent."""
+        if self._sending is not None:
+            await self._sending
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return metadata_headers(self.metadata)
+
+    async def _send_buffer(self) -> None:
+        try:
+            await self._response.start_events(self._headers)
+            while self._buffer:
+                data = bytes(self._buffer)
+                self._buffer.clear()
+                await self._response.write(data)
+        finally:
+            self._sending = None
+            self.flow.resume()
+
+    def _check_idle(self) -> None:
+        was_used, self._was_used = self._was_used, False
+        if self._texts is not None:
+            was_used, self._texts.was_used = was_used or self._texts.was_used, False
+        # A client that does not read what it has been sent needs no sign of life.
+        if not was_used and not self.flow.is_paused:
+            self.write(sse.KEEP_ALIVE)
+            self._was_used = False
+        self._idle.start(self._check_idle)
+
+
+class TextEvents(TextSink):
+    """Sends events that differ in one text: the bytes before its JSON, and those after it.
+
+    `was_used` is set by each event.
+    """
+
+    __slots__ = ("_after", "_before", "_exchange", "_flow", "_writer", "was_used")
+
+    def __init__(self, writer: EventWriter, exchange: Exchange | None, before: bytes, after: bytes) -> None:
+        self._writer = writer
+        self._flow = writer.flow
+        self._exchange = exchange
+        self._before = before
+        self._after = after
+        self.was_used = False
+
+    def push(self, text: str) -> None:
+        data = orjson.dumps(text)
+        self.was_used = True
+        if (
+            self._flow.is_paused
+            or self._exchange is None
+            or not self._exchange.write_parts(self._before, data, self._after)
+        ):
+            self._writer.write(self._before + data + self._after)

@@ -1,0 +1,45 @@
+"""Refuses requests that are no message of their method's type."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from inferd.services.calls.call import Call
+from inferd.services.errors import ServiceError
+
+
+class _Malformed:
+    """Stands for a request that could not be parsed."""
+
+
+def tolerant(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """A deserializer that never raises: gRPC answers INTERNAL if it does, and the request is at fault.
+
+    The link refuses what it returns for such a request.
+    """
+    if deserializer is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except (DecodeError, ValueError):
+            return _Malformed()
+
+    return parse
+
+
+class RequestForm:
+    """Refuses a request that `tolerant` could not parse, with INVALID_ARGUMENT."""
+
+    def enter(self, call: Call) -> None:
+        if isinstance(call.request, _Malformed):
+            raise ServiceError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "MALFORMED_MESSAGE",
+                "the request is no valid message of this method's type",
+            )
+
+    def leave(self, call: Call) -> None:
+        pass

@@ -1,0 +1,4 @@
+cdef class TokenUsage:
+    cdef object _prompts, _n
+    cdef dict _cached, _told
+    cdef public long long completion_tokens

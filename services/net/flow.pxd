@@ -1,0 +1,3 @@
+cdef class Flow:
+    cdef public bint is_paused
+    cdef list _waiters

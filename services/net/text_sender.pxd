@@ -1,2 +1,0 @@
-cdef class TextSender:
-    cpdef bint send(self, str text) except *

@@ -1,0 +1,2 @@
+cdef class TextSink:
+    cpdef object push(self, str text)
