@@ -1,4 +1,4 @@
-"""Writes docs/parameters.md: what becomes of each parameter of a chat and a text completion, by the protos.
+"""Writes docs/parameters.md, the list of the parameters of chat and text completions, from the protos.
 
 python scripts/parameters.py [FILE]
 """
@@ -18,24 +18,28 @@ PAGE = ROOT / "docs" / "parameters.md"
 HEAD = """\
 # Parameters of completions
 
-What becomes of each parameter of OpenAI's chat and text completions, of SGLang's extensions to them, and of
-some of vLLM's. Made from the protos by `make generate`; a test holds it to the protos, to OpenAI's SDK and to
-SGLang's own request classes.
+The parameters of OpenAI's chat and text completions, of SGLang's extensions to them, and some of vLLM's.
+`make generate` writes this page from the protos; a test compares it with the protos, with OpenAI's SDK and
+with SGLang's own request classes.
 
-- **served**: does what the text says. Where a model or its runtime cannot do it, the request is refused, and
-  the error names the parameter (`seed` alone is best effort: the response says `x-inferd-ignored: seed`).
-- **accepted**: taken, and without effect.
-- **refused**: error 400 `unsupported_parameter`, unless it is null, false, 0 or empty. gRPC has no such
-  field.
+- **served**: does what the description says. If a model or its runtime does not support the parameter, the
+  request is refused, and the error names the parameter. The exception is `seed`, which is best effort: if the
+  seed is ignored, the response says `x-inferd-ignored: seed`.
+- **accepted**: taken, without effect.
+- **refused**: error 400 `unsupported_parameter`, unless the value is null, false, 0 or empty. gRPC has no
+  such field.
 
-Members that are not listed are ignored, as OpenAI's servers do.
+Parameters that are not listed are ignored, as OpenAI's servers do.
 """
-STREAM = "Whether the answer is streamed. Over gRPC, the streaming RPC of the same service."
+STREAM = "If true, the answer is a stream of server-sent events. gRPC clients call the streaming RPC instead."
 ACCEPTED = "Accepted for OpenAI's clients"
 
 
 def rows(request: Descriptor, streaming: str) -> dict[str, tuple[str, str]]:
-    """By JSON member: what becomes of it, and the text that says more."""
+    """By parameter: its state (served, accepted or refused), and its description.
+
+    `streaming` is the name of the parameter that selects the streaming RPC, which is no field.
+    """
     texts = comments.load()
     found = {streaming: ("served", STREAM)}
     for field in message_spelling(request).fields:
@@ -48,13 +52,13 @@ def rows(request: Descriptor, streaming: str) -> dict[str, tuple[str, str]]:
 
 
 def page() -> str:
-    """The whole page."""
+    """The page, in Markdown."""
     parts = [HEAD]
     for title, request in (
         ("Chat completions", chat_pb2.CreateChatCompletionRequest),
         ("Text completions", completion_pb2.CreateCompletionRequest),
     ):
-        parts.append(f"\n## {title}\n\n| parameter | | |\n|---|---|---|\n")
+        parts.append(f"\n## {title}\n\n| parameter | state | description |\n|---|---|---|\n")
         for member, (state, text) in sorted(rows(request.DESCRIPTOR, "stream").items()):
             parts.append(f"| `{member}` | {state} | {text.replace('|', chr(92) + '|')} |\n")
     return "".join(parts)

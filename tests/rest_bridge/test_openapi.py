@@ -195,7 +195,8 @@ def test_an_inline_message_has_no_member_of_its_own() -> None:
     assert {"object", "id", "created", "model", "choices", "status"} <= set(job["required"])
     assert "usage" not in job["required"]
     # A name that both have is the job's.
-    assert job["properties"]["created"]["description"] == "When it was queued, in Unix seconds."
+    created = job["properties"]["created"]["description"]
+    assert created == "Time at which the job was queued, in Unix seconds."
 
 
 def test_an_error_within_a_response_is_that_of_an_error_response() -> None:

@@ -26,7 +26,18 @@ if _version_not_supported:
 
 
 class ChatServiceStub:
-    """Answers a conversation.
+    """Answers conversations.
+
+    Errors of both RPCs, with their reasons (ErrorInfo) and HTTP statuses. INVALID_ARGUMENT (400): the request is
+    at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING, OUT_OF_RANGE,
+    UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA, MEDIA_NOT_FETCHED,
+    TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404, MODEL_NOT_FOUND): no model or
+    adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or RUNTIME_OVERLOADED): the server or the runtime
+    is at its limit of requests. UNAVAILABLE (503, MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or
+    ADAPTER_NOT_LOADED): no runtime of the model can answer now. DEADLINE_EXCEEDED (504): the deadline of the
+    call, or the server's request_timeout, passed. INTERNAL (500): the server or the runtime failed.
+
+    If the client cancels a call, the runtime ends the work.
     """
 
     def __init__(self, channel):
@@ -48,20 +59,34 @@ class ChatServiceStub:
 
 
 class ChatServiceServicer:
-    """Answers a conversation.
+    """Answers conversations.
+
+    Errors of both RPCs, with their reasons (ErrorInfo) and HTTP statuses. INVALID_ARGUMENT (400): the request is
+    at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING, OUT_OF_RANGE,
+    UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA, MEDIA_NOT_FETCHED,
+    TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404, MODEL_NOT_FOUND): no model or
+    adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or RUNTIME_OVERLOADED): the server or the runtime
+    is at its limit of requests. UNAVAILABLE (503, MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or
+    ADAPTER_NOT_LOADED): no runtime of the model can answer now. DEADLINE_EXCEEDED (504): the deadline of the
+    call, or the server's request_timeout, passed. INTERNAL (500): the server or the runtime failed.
+
+    If the client cancels a call, the runtime ends the work.
     """
 
     def CreateChatCompletion(self, request, context):
-        """Answers a conversation, in one message, when the answer is complete.
+        """Answers a conversation in one message, once the answer is complete.
+
+        Over HTTP, a model in the path replaces the model in the body, and may contain slashes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamChatCompletion(self, request, context):
-        """Answers a conversation, chunk by chunk as the answer is generated. The texts of a choice's chunks,
-        joined, are the text that CreateChatCompletion gives. Over HTTP: the same paths, with
-        "stream": true in the body, as server-sent events.
+        """Answers a conversation in chunks, as the answer is generated. The texts of the chunks of one choice,
+        joined, equal the text that CreateChatCompletion returns.
+
+        Over HTTP, the paths of CreateChatCompletion stream server-sent events if "stream" is true in the body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +114,18 @@ def add_ChatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatService:
-    """Answers a conversation.
+    """Answers conversations.
+
+    Errors of both RPCs, with their reasons (ErrorInfo) and HTTP statuses. INVALID_ARGUMENT (400): the request is
+    at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING, OUT_OF_RANGE,
+    UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA, MEDIA_NOT_FETCHED,
+    TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404, MODEL_NOT_FOUND): no model or
+    adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or RUNTIME_OVERLOADED): the server or the runtime
+    is at its limit of requests. UNAVAILABLE (503, MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or
+    ADAPTER_NOT_LOADED): no runtime of the model can answer now. DEADLINE_EXCEEDED (504): the deadline of the
+    call, or the server's request_timeout, passed. INTERNAL (500): the server or the runtime failed.
+
+    If the client cancels a call, the runtime ends the work.
     """
 
     @staticmethod

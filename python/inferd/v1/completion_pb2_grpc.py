@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class CompletionServiceStub:
-    """Continues texts.
+    """Continues prompts.
+
+    Errors of both RPCs: the codes, reasons and HTTP statuses of ChatService. EMPTY_PROMPT (INVALID_ARGUMENT,
+    400) is the reason if a prompt has no tokens.
+
+    If the client cancels a call, the runtime ends the work.
     """
 
     def __init__(self, channel):
@@ -48,20 +53,28 @@ class CompletionServiceStub:
 
 
 class CompletionServiceServicer:
-    """Continues texts.
+    """Continues prompts.
+
+    Errors of both RPCs: the codes, reasons and HTTP statuses of ChatService. EMPTY_PROMPT (INVALID_ARGUMENT,
+    400) is the reason if a prompt has no tokens.
+
+    If the client cancels a call, the runtime ends the work.
     """
 
     def CreateCompletion(self, request, context):
-        """Continues one or more prompts, in one message, when all are complete.
+        """Continues one or more prompts in one message, once all continuations are complete.
+
+        Over HTTP, a model in the path replaces the model in the body, and may contain slashes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamCompletion(self, request, context):
-        """Continues one or more prompts, chunk by chunk as the texts are generated. The texts of a choice's
-        chunks, joined, are the text that CreateCompletion gives. Over HTTP: the same paths, with
-        "stream": true in the body, as server-sent events.
+        """Continues one or more prompts in chunks, as the texts are generated. The texts of the chunks of one choice,
+        joined, equal the text that CreateCompletion returns.
+
+        Over HTTP, the paths of CreateCompletion stream server-sent events if "stream" is true in the body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +102,12 @@ def add_CompletionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CompletionService:
-    """Continues texts.
+    """Continues prompts.
+
+    Errors of both RPCs: the codes, reasons and HTTP statuses of ChatService. EMPTY_PROMPT (INVALID_ARGUMENT,
+    400) is the reason if a prompt has no tokens.
+
+    If the client cancels a call, the runtime ends the work.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Lists the models.
+    """Lists models and LoRA adapters.
     """
 
     def __init__(self, channel):
@@ -48,18 +48,19 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Lists the models.
+    """Lists models and LoRA adapters.
     """
 
     def ListModels(self, request, context):
-        """Lists all models, in the order of the configuration.
+        """Lists all models, in the order of the configuration, each followed by its LoRA adapters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets one model, by its id or one of its aliases.
+        """Returns one model or LoRA adapter, by its id or one of its aliases. NOT_FOUND (404, MODEL_NOT_FOUND) if
+        there is none of this name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +88,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Lists the models.
+    """Lists models and LoRA adapters.
     """
 
     @staticmethod

@@ -26,11 +26,18 @@ if _version_not_supported:
 
 
 class QueueServiceStub:
-    """Queues chat completions. A job that was accepted is stored before the call is answered: it survives
-    crashes of the server, of the runtime and of the database, runs at least once, and its result can be read
-    until it is purged. Jobs start by priority, and in the order of their coming within one.
+    """Queues chat completions as jobs. A job is stored before the call that queues it is answered, and survives
+    crashes of the server, of the runtime and of the database. A job runs at least once. Its result can be read
+    until the job is purged: result_ttl of the configuration, 7 days by default, after its end. Jobs of one model
+    start in the order of their priority, highest first; jobs of equal priority start in the order in which they
+    were queued.
 
-    Every OpenAI SDK is a client of it, with `/queue` for the base URL's `/v1`.
+    OpenAI's SDKs can use the queue if their base URL ends in `/queue` instead of `/v1`.
+
+    Errors of all RPCs: INVALID_ARGUMENT (400) if the request is at fault, with the field in BadRequest;
+    NOT_FOUND (404, JOB_NOT_FOUND) if there is no job of this id; UNAVAILABLE (503, QUEUE_UNAVAILABLE) if the
+    database cannot be used; UNAVAILABLE (503, SHUTTING_DOWN) if the server stops while a call waits.
+    RESOURCE_EXHAUSTED (429, OVERLOADED), DEADLINE_EXCEEDED (504) and INTERNAL (500) as in ChatService.
     """
 
     def __init__(self, channel):
@@ -87,78 +94,102 @@ class QueueServiceStub:
 
 
 class QueueServiceServicer:
-    """Queues chat completions. A job that was accepted is stored before the call is answered: it survives
-    crashes of the server, of the runtime and of the database, runs at least once, and its result can be read
-    until it is purged. Jobs start by priority, and in the order of their coming within one.
+    """Queues chat completions as jobs. A job is stored before the call that queues it is answered, and survives
+    crashes of the server, of the runtime and of the database. A job runs at least once. Its result can be read
+    until the job is purged: result_ttl of the configuration, 7 days by default, after its end. Jobs of one model
+    start in the order of their priority, highest first; jobs of equal priority start in the order in which they
+    were queued.
 
-    Every OpenAI SDK is a client of it, with `/queue` for the base URL's `/v1`.
+    OpenAI's SDKs can use the queue if their base URL ends in `/queue` instead of `/v1`.
+
+    Errors of all RPCs: INVALID_ARGUMENT (400) if the request is at fault, with the field in BadRequest;
+    NOT_FOUND (404, JOB_NOT_FOUND) if there is no job of this id; UNAVAILABLE (503, QUEUE_UNAVAILABLE) if the
+    database cannot be used; UNAVAILABLE (503, SHUTTING_DOWN) if the server stops while a call waits.
+    RESOURCE_EXHAUSTED (429, OVERLOADED), DEADLINE_EXCEEDED (504) and INTERNAL (500) as in ChatService.
     """
 
     def Enqueue(self, request, context):
-        """Queues a chat completion. The answer is at once, with status 202 over HTTP, or waits for the job for as
-        long as wait_seconds says: then 200 if the job has ended. Not idempotent, unless the request has a
-        request_id.
+        """Queues a chat completion as a job. The request is checked as CreateChatCompletion checks it. The call
+        returns at once, or waits up to wait_seconds for the job's end. Without a request_id, each call queues
+        another job.
+
+        Over HTTP, the status is 200 if the job has ended, else 202; the header Location is the job's path, and at
+        202 the header Retry-After has the seconds after which to ask again.
+
+        Errors: those of ChatService's checks; RESOURCE_EXHAUSTED (429, QUEUE_FULL) if as many jobs wait as the
+        configuration allows; ALREADY_EXISTS (409, REQUEST_ID_REUSED) if the request_id was used for another
+        request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueAndWatch(self, request, context):
-        """Queues a chat completion, and tells of it as Watch does. A client that leaves does not cancel the job,
-        whose id is in the initial metadata x-inferd-job (over HTTP a header).
+        """Queues a chat completion as a job, and streams the job's events as Watch does. The initial metadata (over
+        HTTP, a header) has the job's id as x-inferd-job. If the client leaves, the job goes on.
+
+        Over HTTP, the path of Enqueue streams server-sent events if "stream" is true in the body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Gets a job, in whatever state. Waits for its end for as long as wait_seconds says.
+        """Returns a job in any state, with its answer if it has succeeded. The call waits up to wait_seconds for the
+        job's end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Tells of a job until it has ended: its state and position whenever they change, then the chunks of its
-        answer as they are generated, and why there is none where it did not succeed. Whenever it begins, the
-        answer's chunks come from the first one; those of an answer that is complete may come joined. Ends with
-        ABORTED (ATTEMPT_LOST) where chunks were sent of an attempt that was lost: watched again, the job's
-        next attempt comes from its start.
+        """Streams the events of a job until it has ended: the job whenever its state or its queue position changes,
+        and the chunks of its answer as they are generated. A job that does not succeed ends with an error event.
+        The chunks always begin with the answer's first one; an answer that is already complete may come as one
+        chunk for each choice.
+
+        The stream ends with ABORTED (409, ATTEMPT_LOST) if chunks were sent and the attempt that generated them
+        was lost. Watch again to get the chunks of the next attempt.
+
+        Over HTTP, the path of Get streams server-sent events if the query has `stream=true`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Wait(self, request, context):
-        """Waits for the end of a job, and gets it; also, unended, when the timeout or the call's deadline is near.
+        """Waits for the end of a job, and returns the job. The job is returned before its end if the timeout, or all
+        but 0.2 seconds of the call's deadline, has passed. Not served over HTTP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Lists jobs, newest first.
+        """Lists jobs, newest first by default. INVALID_ARGUMENT (400, INVALID_PAGE_TOKEN) if page_token is from
+        another query; NOT_FOUND (404, MODEL_NOT_FOUND) if the model does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Cancels a job that has not ended. FAILED_PRECONDITION (over HTTP, 409) where it has.
+        """Cancels a job that has not ended. FAILED_PRECONDITION (409, JOB_ENDED) if the job has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Deletes a job and its result; one that has not ended is cancelled by that. Its request_id is free again.
+        """Deletes a job in any state, and its result. A job that has not ended is aborted. Its request_id can be used
+        again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stats(self, request, context):
-        """Tells how much is queued and running, by model.
+        """Returns the numbers of queued and running jobs, by model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,11 +252,18 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService:
-    """Queues chat completions. A job that was accepted is stored before the call is answered: it survives
-    crashes of the server, of the runtime and of the database, runs at least once, and its result can be read
-    until it is purged. Jobs start by priority, and in the order of their coming within one.
+    """Queues chat completions as jobs. A job is stored before the call that queues it is answered, and survives
+    crashes of the server, of the runtime and of the database. A job runs at least once. Its result can be read
+    until the job is purged: result_ttl of the configuration, 7 days by default, after its end. Jobs of one model
+    start in the order of their priority, highest first; jobs of equal priority start in the order in which they
+    were queued.
 
-    Every OpenAI SDK is a client of it, with `/queue` for the base URL's `/v1`.
+    OpenAI's SDKs can use the queue if their base URL ends in `/queue` instead of `/v1`.
+
+    Errors of all RPCs: INVALID_ARGUMENT (400) if the request is at fault, with the field in BadRequest;
+    NOT_FOUND (404, JOB_NOT_FOUND) if there is no job of this id; UNAVAILABLE (503, QUEUE_UNAVAILABLE) if the
+    database cannot be used; UNAVAILABLE (503, SHUTTING_DOWN) if the server stops while a call waits.
+    RESOURCE_EXHAUSTED (429, OVERLOADED), DEADLINE_EXCEEDED (504) and INTERNAL (500) as in ChatService.
     """
 
     @staticmethod

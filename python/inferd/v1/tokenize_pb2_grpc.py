@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class TokenizeServiceStub:
-    """Counts and converts tokens, with the model's own tokenizer and chat template.
+    """Counts and converts tokens, with the model's own tokenizer and chat template. No runtime is needed.
+
+    Errors of all RPCs: INVALID_ARGUMENT (400) if the request is at fault, with the field in BadRequest;
+    NOT_FOUND (404, MODEL_NOT_FOUND) if there is no such model. Images and recordings are refused
+    (UNSUPPORTED_CONTENT), because only a runtime can count them. RESOURCE_EXHAUSTED (429, OVERLOADED),
+    DEADLINE_EXCEEDED (504) and INTERNAL (500) as in ChatService.
     """
 
     def __init__(self, channel):
@@ -53,26 +58,32 @@ class TokenizeServiceStub:
 
 
 class TokenizeServiceServicer:
-    """Counts and converts tokens, with the model's own tokenizer and chat template.
+    """Counts and converts tokens, with the model's own tokenizer and chat template. No runtime is needed.
+
+    Errors of all RPCs: INVALID_ARGUMENT (400) if the request is at fault, with the field in BadRequest;
+    NOT_FOUND (404, MODEL_NOT_FOUND) if there is no such model. Images and recordings are refused
+    (UNSUPPORTED_CONTENT), because only a runtime can count them. RESOURCE_EXHAUSTED (429, OVERLOADED),
+    DEADLINE_EXCEEDED (504) and INTERNAL (500) as in ChatService.
     """
 
     def CountTokens(self, request, context):
-        """Counts the tokens of a request: exactly the usage.prompt_tokens that a completion of it reports. With
-        messages it counts as chat does, with a prompt alone as text completion does.
+        """Counts the prompt tokens of a completion request. The number equals the usage.prompt_tokens of that
+        completion. A request with messages or input_ids counts as a chat completion, one with a prompt alone as a
+        text completion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Gives the tokens of a text or a conversation.
+        """Returns the tokens of a text or a conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detokenize(self, request, context):
-        """Gives the text of tokens.
+        """Returns the text of tokens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +116,12 @@ def add_TokenizeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenizeService:
-    """Counts and converts tokens, with the model's own tokenizer and chat template.
+    """Counts and converts tokens, with the model's own tokenizer and chat template. No runtime is needed.
+
+    Errors of all RPCs: INVALID_ARGUMENT (400) if the request is at fault, with the field in BadRequest;
+    NOT_FOUND (404, MODEL_NOT_FOUND) if there is no such model. Images and recordings are refused
+    (UNSUPPORTED_CONTENT), because only a runtime can count them. RESOURCE_EXHAUSTED (429, OVERLOADED),
+    DEADLINE_EXCEEDED (504) and INTERNAL (500) as in ChatService.
     """
 
     @staticmethod
