@@ -18,7 +18,7 @@ import uvloop
 from google.protobuf.message import Message
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
-from inferd.rest_bridge.docs import docs_routes
+from inferd.rest_bridge.docs_page import docs_routes
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.http_protocol import HttpProtocol
 from inferd.rest_bridge.http_server import HttpServer

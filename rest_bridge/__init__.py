@@ -1,1 +1,4 @@
-"""The REST bridge: HTTP and JSON to RPCs, compiled from the protos. Knows nothing of models."""
+"""The REST bridge: serves RPCs over HTTP and JSON, as the protos' HTTP rules and options say.
+
+Knows no model, and no service, method or field by name.
+"""

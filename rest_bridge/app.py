@@ -1,4 +1,7 @@
-"""The web application: FastAPI hosting the bridge, beside health, CORS and pages such as documentation."""
+"""The web application: the bridge within FastAPI, beside /health, CORS and pages such as the documentation.
+
+Does not listen: `http_server` does.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -20,10 +23,11 @@ def create_app(
     pages: Sequence[BaseRoute] = (),
     home: str | None = None,
 ) -> ASGIApp:
-    """The application. `serving` says whether the service takes requests, for `GET /health`.
+    """The ASGI application.
 
-    `cors_origins`: what browsers' pages may call the API from, "*" for any; none: no CORS headers at all.
-    `pages` are served beside the bridge, and go before it. `GET /` redirects to `home`, where given.
+    `serving` tells whether the service takes requests, for `GET /health`. `cors_origins` are the origins
+    whose pages may call the API, "*" for all; if there are none, no CORS headers are sent. `pages` are routes
+    that precede the bridge's. `GET /` redirects to `home`, if it is given.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
@@ -41,13 +45,14 @@ def create_app(
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: StarletteHTTPException) -> Response:
-        # Another verb on a page of ours. The router knows no other fault.
+        # The only error of FastAPI's router is another method on a page.
         message = f"{request.method} is not allowed here"
         body = from_http(HttpError(error.status_code, "method_not_allowed", message)).body
         return Response(body, error.status_code, error.headers, "application/json")
 
     app.router.routes.extend(pages)
-    # As the default, not as a mount: that would not match every path, such as one with a line feed.
+    # The bridge is the default and not a mount, because a mount does not match all paths, such as one with a
+    # line feed.
     app.router.default = bridge
     if cors_origins:
         app.add_middleware(
@@ -67,18 +72,20 @@ def create_app(
         )
         return app
     paths = bridge.fixed_paths.difference(route.path.encode() for route in pages if isinstance(route, Route))
-    return _Direct(bridge, paths, app)
+    return _Dispatcher(bridge, paths, app)
 
 
-class _Direct:
-    """Has the bridge answer what is for these paths of its own, and `others` the rest: the way through
-    FastAPI's middleware and past its routes costs 50 µs a request."""
+class _Dispatcher:
+    """Passes requests for `bridge_paths` to the bridge, and all others to the FastAPI application.
 
-    def __init__(self, bridge: Bridge, paths: frozenset[bytes], others: ASGIApp) -> None:
+    The bridge's paths skip FastAPI's middleware and routes, which take 50 µs a request.
+    """
+
+    def __init__(self, bridge: Bridge, bridge_paths: frozenset[bytes], app: ASGIApp) -> None:
         self._bridge = bridge
-        self._paths = paths
-        self._others = others
+        self._bridge_paths = bridge_paths
+        self._app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_ours = scope["type"] == "http" and scope["raw_path"] in self._paths
-        return (self._bridge if is_ours else self._others)(scope, receive, send)
+        is_for_bridge = scope["type"] == "http" and scope["raw_path"] in self._bridge_paths
+        return (self._bridge if is_for_bridge else self._app)(scope, receive, send)

@@ -248,7 +248,7 @@ def _error_response(error: Exception, request_id: str) -> ErrorResponse:
             return errors.from_status(error.to_status())
         case RpcFailed():
             response = errors.from_status(error.status)
-            if not response.plain and response.status != 501:
+            if not response.keeps_message and response.status != 501:
                 log.error("%s; request id %s", error.status, request_id)
             response.headers.extend(metadata_headers(error.metadata))
             return response

@@ -1,7 +1,7 @@
-"""JSON documents to request messages: each message type is compiled once, at start, into closures a field.
+"""Converts JSON documents to request messages. Compiles each message type once, at start, to closures.
 
-Checks types only; what a well-typed request may ask for is checked by the services. Every fault of the
-JSON ends as a ServiceError INVALID_ARGUMENT that names the member, spelled as the client spelled it.
+Checks the types of values only: the services check limits and meaning. A fault of the JSON is a ServiceError
+INVALID_ARGUMENT that names the member as the client wrote it.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from inferd.rest_bridge import well_known
+from inferd.rest_bridge import well_known_types
 from inferd.rest_bridge.json_body import bad_body
-from inferd.rest_bridge.json_faults import Mismatch, expected, required, shown, spoken, unknown_word
+from inferd.rest_bridge.json_errors import Mismatch, expected, kind_names, not_one_of, quoted, required
 from inferd.rest_bridge.json_scalars import (
     BITS,
     Convert,
@@ -21,15 +21,15 @@ from inferd.rest_bridge.json_scalars import (
     boolean,
     bounds,
     declared_bounds,
-    double,
+    float32,
+    float64,
     integer,
+    one_of,
     raw_document,
     refuse,
-    single,
     string,
-    word,
 )
-from inferd.rest_bridge.spelling import (
+from inferd.rest_bridge.json_spelling import (
     FieldSpelling,
     MessageSpelling,
     SpellingError,
@@ -37,28 +37,32 @@ from inferd.rest_bridge.spelling import (
     element_kinds,
     enum_spelling,
     field_kinds,
-    flattened,
-    listed_kinds,
+    inner_list_kinds,
+    json_fields,
     message_spelling,
 )
 
-#: By JSON member: the proto field's name, the type of a value that needs no conversion, the conversion.
+#: By JSON member: the name of the proto field, the Python type that needs no conversion (or None), the
+#: conversion.
 _Members = dict[str, tuple[str, type | None, Convert]]
 
 _INTEGER_KEY = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 class Decoder:
-    """Makes messages of one type. Raises SpellingError for a type that has no JSON form."""
+    """Makes messages of one type. Raises SpellingError if the type cannot be the body of a request."""
 
     def __init__(self, message: Descriptor) -> None:
-        if message_spelling(message).text_form:
+        if message_spelling(message).is_json_string:
             raise SpellingError(f"{message.full_name} is a JSON string: it cannot be a body")
         self._new = GetMessageClass(message)
         self._convert = _Compiler().message(message)
 
     def decode(self, document: Any) -> Message:
-        """The message that a JSON document (of `parse`) spells. Raises INVALID_ARGUMENT."""
+        """The message of a JSON document, as `json_body.parse` returns it.
+
+        Raises ServiceError INVALID_ARGUMENT naming the member at fault.
+        """
         try:
             return self._new(**self._convert(document))
         except Mismatch as mismatch:
@@ -68,19 +72,19 @@ class Decoder:
 
 
 class _Compiler:
-    """Compiles message types, each once, so that a message may contain itself."""
+    """Compiles message types, each once, because a message may contain itself."""
 
     def __init__(self) -> None:
         self._messages: dict[Descriptor, Convert] = {}
 
     def message(self, message: Descriptor) -> Convert:
-        """The conversion of a message's JSON form."""
+        """The conversion of a JSON value to the message's fields, as a dict by name."""
         convert = self._messages.get(message)
         if convert is None:
             spelling = message_spelling(message)
-            if spelling.text_form:
-                convert = self._messages[message] = well_known.json_reader(message)
-            elif spelling.error:
+            if spelling.is_json_string:
+                convert = self._messages[message] = well_known_types.json_reader(message)
+            elif spelling.is_status:
                 convert = self._messages[message] = refuse("nothing: only responses have errors")
             elif spelling.bare:
                 convert = self._bare(spelling)
@@ -93,11 +97,11 @@ class _Compiler:
     def _object(self, spelling: MessageSpelling) -> Convert:
         members: _Members = {}
         convert = _fields(members, self._no_object(spelling))
-        if spelling.unions:
-            convert = _exclusive(spelling.unions, convert)
+        if spelling.oneofs:
+            convert = _exclusive(spelling.oneofs, convert)
         if spelling.refused:
             convert = _refusing(spelling.refused, convert)
-        # Entered before its members are compiled: one of them may be of this type.
+        # Stored before the members are compiled, because one of them may be of this type.
         self._messages[spelling.descriptor] = convert
         if spelling.inline is not None:
             convert = self._inlined(spelling, spelling.inline, convert)
@@ -106,8 +110,8 @@ class _Compiler:
         return convert
 
     def _inlined(self, spelling: MessageSpelling, inline: FieldSpelling, convert: Convert) -> Convert:
-        """An object of which the members that are not its own are those of its inline field."""
-        name, own = inline.name, spelling.own
+        """The conversion of an object that also has the members of the message's inline field."""
+        name, own = inline.name, spelling.own_members
 
         def both(value: Any) -> Any:
             values = convert(value)
@@ -122,21 +126,23 @@ class _Compiler:
         return both
 
     def _tagged(self, spelling: MessageSpelling) -> Convert:
-        tag, union = spelling.tag, spelling.unions[0]
+        """The conversion of an object whose tag (such as "type") tells which field of the oneof is set."""
+        tag, oneof = spelling.tag, spelling.oneofs[0]
         no_object = self._no_object(spelling)
-        # An enum that has a bare string of its own is not offered a second time, as a kind.
-        offered = [field.member for field in union if field is not spelling.shorthand or not _is_enum(field)]
-        may_be_missing = {field.name for field in union if _may_be_empty(field)}
+        # An enum that a bare string can set is not offered as a kind too.
+        offered = [field.member for field in oneof if field is not spelling.shorthand or not _is_enum(field)]
+        may_be_absent = {field.name for field in oneof if _may_be_empty(field)}
         # By kind: the field, and the conversion of an object of that kind. Members of other kinds are
-        # ignored, like any other that the kind does not have.
+        # ignored, as unknown members are.
         kinds: dict[str, tuple[FieldSpelling, Convert]] = {}
 
         def infer(value: dict[str, Any]) -> tuple[FieldSpelling, Convert]:
+            """The kind of an object without a tag, if its members are of one kind only."""
             present = [
                 kind for kind in kinds.values() if any(value.get(m) is not None for m in kind[0].accepted)
             ]
             if len(present) != 1:
-                raise required().under(tag)
+                raise required().prefixed(tag)
             return present[0]
 
         def convert(value: Any) -> dict[str, Any]:
@@ -148,24 +154,25 @@ class _Compiler:
             elif type(named) is str and named in kinds:
                 field, fields = kinds[named]
             else:
-                raise unknown_word(offered, named).under(tag)
+                raise not_one_of(offered, named).prefixed(tag)
             values = fields(value)
             if field.name not in values:
-                if field.name not in may_be_missing:
-                    raise required().under(field.member)
+                if field.name not in may_be_absent:
+                    raise required().prefixed(field.member)
                 values[field.name] = {}
             return values
 
         self._messages[spelling.descriptor] = convert
-        for chosen in union:
+        for chosen in oneof:
             members: _Members = {}
             kinds[chosen.member] = (chosen, _fields(members, no_object))
             for field in spelling.fields:
-                if field is chosen or field not in union:
+                if field is chosen or field not in oneof:
                     self._add(members, field)
         return convert
 
     def _bare(self, spelling: MessageSpelling) -> Convert:
+        """The conversion of a value to the field that is set. The kind of the JSON value tells the field."""
         forms: dict[type, tuple[str, Convert]] = {}
 
         def convert(value: Any) -> dict[str, Any]:
@@ -173,23 +180,23 @@ class _Compiler:
             if form is None:
                 if value is None:
                     return {}
-                raise expected(wanted, value)
+                raise expected(expected_kinds, value)
             return {form[0]: form[1](value)}
 
         self._messages[spelling.descriptor] = convert
         by_kind = bare_forms(spelling)
-        wanted = spoken(by_kind)
+        expected_kinds = kind_names(by_kind)
         fields = {field.name: self._field(field) for field in spelling.fields}
         for kind, field in by_kind.items():
             forms[kind] = (field.name, fields[field.name])
         return convert
 
     def _no_object(self, spelling: MessageSpelling) -> Convert:
-        """The conversion of what is no object: the shorthand string, or an error."""
+        """The conversion of a value that is not an object: the shorthand string, or an error."""
         field = spelling.shorthand
         if field is None:
             return refuse("an object")
-        name, convert = field.name, self._leaf(field)
+        name, convert = field.name, self._single_value(field)
         otherwise = refuse("an object or a string")
         return lambda value: {name: convert(value)} if type(value) is str else otherwise(value)
 
@@ -200,30 +207,31 @@ class _Compiler:
             members[member] = (field.name, plain, convert)
 
     def _field(self, field: FieldSpelling) -> Convert:
+        """The conversion of a field's JSON value."""
         if field.is_map:
             entry = message_spelling(field.nested)
             key, value = entry.fields
-            convert = self._leaf(value)
+            convert = self._single_value(value)
             if value.field.message_type is not None:
-                convert = _built(value.nested, convert)
+                convert = _as_message(value.nested, convert)
             return _map(_key(key.field), convert)
         if not field.field.is_repeated:
-            return self._leaf(field)
-        element = self._leaf(field)
-        elements = _list(element, _uniform(field.field))
+            return self._single_value(field)
+        element = self._single_value(field)
+        elements = _list(element, _needs_no_conversion(field.field))
         if not field.shorthand:
             return elements
         return _list_or_element(element, elements, field)
 
-    def _leaf(self, field: FieldSpelling) -> Convert:
-        """The conversion of a singular field, or of one element of a list or map."""
+    def _single_value(self, field: FieldSpelling) -> Convert:
+        """The conversion of the value of a singular field, or of one value of a list or map."""
         if field.raw:
             return raw_document
         match field.field.type:
             case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
                 return self.message(field.nested)
             case FieldDescriptor.TYPE_ENUM:
-                return word(enum_spelling(field.field.enum_type).numbers)
+                return one_of(enum_spelling(field.field.enum_type).numbers)
             case FieldDescriptor.TYPE_BYTES:
                 return _byte_list if field.byte_list else base64_bytes
             case FieldDescriptor.TYPE_STRING:
@@ -231,15 +239,18 @@ class _Compiler:
             case FieldDescriptor.TYPE_BOOL:
                 return boolean
             case FieldDescriptor.TYPE_DOUBLE:
-                return double
+                return float64
             case FieldDescriptor.TYPE_FLOAT:
-                return single
+                return float32
             case _:
                 return integer(*bounds(field.field), declared_bounds(field.field))
 
 
 def _fields(members: _Members, no_object: Convert) -> Convert:
-    """An object: its fields, by their names in the proto. Unknown members are ignored."""
+    """The conversion of an object to a dict of field values, by field name. Unknown members are ignored.
+
+    `no_object` converts values that are not objects.
+    """
 
     def convert(value: Any) -> Any:
         if type(value) is not dict:
@@ -252,36 +263,38 @@ def _fields(members: _Members, no_object: Convert) -> Convert:
                     name, plain, convert_value = entry
                     values[name] = given if type(given) is plain else convert_value(given)
         except Mismatch as mismatch:
-            raise mismatch.under(member) from None
+            raise mismatch.prefixed(member) from None
         return values
 
     return convert
 
 
-def _exclusive(unions: Sequence[Sequence[FieldSpelling]], convert: Convert) -> Convert:
-    """An object of which at most one member of each union is given."""
+def _exclusive(oneofs: Sequence[Sequence[FieldSpelling]], convert: Convert) -> Convert:
+    """`convert`, after which two members of one oneof are refused."""
 
     def check(value: Any) -> Any:
         values = convert(value)
-        for union in unions:
-            given = [field for field in union if field.name in values]
+        for oneof in oneofs:
+            given = [field for field in oneof if field.name in values]
             if len(given) > 1:
-                raise Mismatch(f" cannot stand beside {given[0].member}").under(given[1].member)
+                raise Mismatch(f" cannot stand beside {given[0].member}").prefixed(given[1].member)
         return values
 
     return check
 
 
 def _refusing(refused: Mapping[str, str], convert: Convert) -> Convert:
-    """An object without members that ask for what is not done. Null, false, 0 and what is empty ask for
-    nothing."""
+    """`convert`, before which the members of the option `refused` are refused.
+
+    null, false, 0 and empty values pass.
+    """
     names = frozenset(refused)
 
     def check(value: Any) -> Any:
         if type(value) is dict and not names.isdisjoint(value):
             for member in value:
                 if member in names and value[member]:
-                    raise Mismatch(f" is not supported: {refused[member]}", "UNSUPPORTED_PARAMETER").under(
+                    raise Mismatch(f" is not supported: {refused[member]}", "UNSUPPORTED_PARAMETER").prefixed(
                         member
                     )
         return convert(value)
@@ -289,44 +302,47 @@ def _refusing(refused: Mapping[str, str], convert: Convert) -> Convert:
     return check
 
 
-def _list(convert: Convert, uniform: Callable[[list[Any]], bool]) -> Convert:
-    """A list; one that is `uniform` is taken as it is."""
+def _list(convert: Convert, needs_none: Callable[[list[Any]], bool]) -> Convert:
+    """The conversion of a list. A list for which `needs_none` is true is returned as it is."""
 
     def elements(value: Any) -> list[Any]:
         if type(value) is not list:
             raise expected("a list", value)
-        if uniform(value):
+        if needs_none(value):
             return value
         converted: list[Any] = []
         try:
             for element in value:
                 converted.append(convert(element))
         except Mismatch as mismatch:
-            raise mismatch.under(f"[{len(converted)}]") from None
+            raise mismatch.prefixed(f"[{len(converted)}]") from None
         return converted
 
     return elements
 
 
 def _list_or_element(element: Convert, elements: Convert, field: FieldSpelling) -> Convert:
-    """A list, or a bare element that stands for a list of one."""
-    kinds, held = element_kinds(field), listed_kinds(field)
-    wanted = spoken(field_kinds(field))
+    """The conversion of a list, or of a bare element that stands for a list of one."""
+    kinds, inner_kinds = element_kinds(field), inner_list_kinds(field)
+    expected_kinds = kind_names(field_kinds(field))
 
     def convert(value: Any) -> list[Any]:
         if type(value) is list:
-            if held and value and type(value[0]) in held:
+            if inner_kinds and value and type(value[0]) in inner_kinds:
                 return [element(value)]
             return elements(value)
         if type(value) in kinds:
             return [element(value)]
-        raise expected(wanted, value)
+        raise expected(expected_kinds, value)
 
     return convert
 
 
-def _uniform(field: FieldDescriptor) -> Callable[[list[Any]], bool]:
-    """Whether a whole list needs no conversion: token ids come by the ten thousand."""
+def _needs_no_conversion(field: FieldDescriptor) -> Callable[[list[Any]], bool]:
+    """Tells whether a whole list can be kept as it is.
+
+    Lists of token ids may have tens of thousands of elements, for which one test is faster than conversions.
+    """
     if field.type == FieldDescriptor.TYPE_STRING:
         return lambda value: set(map(type, value)) == {str}
     if field.cpp_type in BITS:
@@ -344,14 +360,14 @@ def _map(key: Convert, convert: Convert) -> Convert:
             for name, given in value.items():
                 converted[key(name)] = convert(given)
         except Mismatch as mismatch:
-            raise mismatch.under(f"[{shown(name)}]") from None
+            raise mismatch.prefixed(f"[{quoted(name)}]") from None
         return converted
 
     return entries
 
 
-def _built(message: Descriptor, convert: Convert) -> Convert:
-    """The message itself, not a dict: a map's constructor takes nothing else."""
+def _as_message(message: Descriptor, convert: Convert) -> Convert:
+    """The conversion to a message instead of a dict, which the values of a map field must be."""
     new = GetMessageClass(message)
 
     def build(value: Any) -> Message:
@@ -362,11 +378,11 @@ def _built(message: Descriptor, convert: Convert) -> Convert:
 
 
 def _key(field: FieldDescriptor) -> Convert:
-    """A map's key, which JSON always spells as a string."""
+    """The conversion of a map's key, which is a string in JSON."""
     if field.type == FieldDescriptor.TYPE_STRING:
         return string
     if field.type == FieldDescriptor.TYPE_BOOL:
-        return word({"true": True, "false": False})
+        return one_of({"true": True, "false": False})
     low, high = bounds(field)
 
     def convert(value: str) -> int:
@@ -377,7 +393,8 @@ def _key(field: FieldDescriptor) -> Convert:
     return convert
 
 
-_PLAIN: dict[Convert, type] = {string: str, boolean: bool, double: float}
+#: Conversions that return a value of this type unchanged.
+_PLAIN: dict[Convert, type] = {string: str, boolean: bool, float64: float}
 
 
 _bytes_of = _list(integer(0, 255), lambda value: not value)
@@ -392,7 +409,7 @@ def _is_enum(field: FieldSpelling) -> bool:
 
 
 def _may_be_empty(field: FieldSpelling) -> bool:
-    """Whether the field is a message that may be empty, so that its tag alone says everything."""
+    """Whether the field is a message without required fields, so that the tag alone may stand for it."""
     return field.field.message_type is not None and not any(
-        inner.required for inner in flattened(message_spelling(field.nested))
+        inner.required for inner in json_fields(message_spelling(field.nested))
     )

@@ -7,7 +7,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from inferd.rest_bridge import sse
 from inferd.rest_bridge.encode import Encoder
-from inferd.rest_bridge.spelling import FieldSpelling, message_spelling
+from inferd.rest_bridge.json_spelling import FieldSpelling, message_spelling
 from inferd.rest_bridge.transport import RpcFailed
 
 
@@ -46,4 +46,4 @@ def error_fields(message: Descriptor) -> tuple[FieldSpelling, ...]:
 
 
 def _is_status(field: FieldSpelling) -> bool:
-    return field.field.message_type is not None and message_spelling(field.nested).error
+    return field.field.message_type is not None and message_spelling(field.nested).is_status

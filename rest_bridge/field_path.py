@@ -1,7 +1,7 @@
-"""Fields by path (`a.b.c`), set from text: what the variables of a path and query parameters need.
+"""Fields named by a path (`a.b.c`) and set from text: for variables of URL paths and query parameters.
 
-Values are scalars and the messages that are a string in JSON, or lists of them in a query; other messages
-are for the JSON body.
+Handles scalars and messages that are strings in JSON, and lists of them. Other messages can only be set by
+the JSON body.
 """
 
 import base64
@@ -12,8 +12,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from inferd.rest_bridge import well_known
-from inferd.rest_bridge.spelling import FieldSpelling, enum_spelling, message_spelling
+from inferd.rest_bridge import well_known_types
+from inferd.rest_bridge.json_spelling import FieldSpelling, enum_spelling, message_spelling
 from inferd.services.errors import invalid
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
@@ -26,13 +26,16 @@ _BITS = {
 
 
 class FieldPathError(ValueError):
-    """A path that names no field, or no scalar field, of a message type."""
+    """A path that does not name a field of a message type, or names a field that text cannot set."""
 
 
 @dataclass(frozen=True)
 class FieldPath:
-    """A scalar field of a message, or of a message within it. `text` is how it was named; `names` are the
-    fields on the way to it, as the protos name them, inline ones too."""
+    """A field of a message, or of a message within it, that text can set.
+
+    `text` is the path as it was given. `names` are the fields on the way to the field, as the protos name
+    them, inline fields included. `read` converts a text to the field's value, or raises ValueError.
+    """
 
     text: str
     names: tuple[str, ...]
@@ -40,8 +43,11 @@ class FieldPath:
     read: Callable[[str], Any]
 
     def set(self, message: Message, texts: Sequence[str]) -> None:
-        """Set the field. Raises INVALID_ARGUMENT for text that is no value of it, or for more texts than
-        the field holds."""
+        """Set the field to the values of `texts`, of which a field that is not repeated takes one.
+
+        Raises ServiceError INVALID_ARGUMENT for a text that is not a value of the field, or for too many
+        texts.
+        """
         values = [self._read(text) for text in texts]
         *parents, name = self.names
         holder: Any = message
@@ -61,11 +67,11 @@ class FieldPath:
         try:
             return self.read(text)
         except ValueError as error:
-            raise invalid(self.text, f"{self.text}: {error}, got {_shown(text)}") from None
+            raise invalid(self.text, f"{self.text}: {error}, got {_quoted(text)}") from None
 
 
 def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
-    """Find a field; each name is the field's own or that of its JSON member. Raises FieldPathError."""
+    """Find a field. Each name is the field's name in the proto or in JSON. Raises FieldPathError."""
     *parents, last = names
     path: list[str] = []
     for name in parents:
@@ -77,7 +83,7 @@ def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
         message = field.message_type
     steps = _find(message, last)
     spelling = steps[-1]
-    if spelling.field.message_type is not None and not message_spelling(spelling.nested).text_form:
+    if spelling.field.message_type is not None and not message_spelling(spelling.nested).is_json_string:
         raise FieldPathError(f"{spelling.field.full_name} is no scalar")
     return FieldPath(
         text=".".join(names),
@@ -88,7 +94,7 @@ def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
 
 
 def _find(message: Descriptor, name: str) -> tuple[FieldSpelling, ...]:
-    """The field of that name, last, and the inline fields that it stands in."""
+    """The field of that name, after the inline fields that contain it."""
     inlines: list[FieldSpelling] = []
     spelling = message_spelling(message)
     while True:
@@ -102,7 +108,7 @@ def _find(message: Descriptor, name: str) -> tuple[FieldSpelling, ...]:
 
 
 def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
-    """Text to the field's value, or ValueError that says what was expected."""
+    """The conversion of a text to the field's value; raises ValueError with the expected values."""
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             return str
@@ -112,10 +118,10 @@ def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
             enum = field.enum_type
             assert enum is not None
             names = {value.name: value.number for value in enum.values}
-            return _one_of(enum_spelling(enum).numbers, unspoken=names)
+            return _one_of(enum_spelling(enum).numbers, unlisted=names)
         case FieldDescriptor.TYPE_MESSAGE:
             assert field.message_type is not None
-            return well_known.text_reader(field.message_type)
+            return well_known_types.text_reader(field.message_type)
         case FieldDescriptor.TYPE_BYTES:
             return _base64
         case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
@@ -125,8 +131,9 @@ def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
             return _integer(-(2**bits) if signed else 0, 2**bits - 1)
 
 
-def _one_of(words: dict[str, Any], unspoken: dict[str, Any] | None = None) -> Callable[[str], Any]:
-    values = {**(unspoken or {}), **words}
+def _one_of(words: dict[str, Any], unlisted: dict[str, Any] | None = None) -> Callable[[str], Any]:
+    """The conversion of a few words. Words of `unlisted` are accepted, but not named in the error."""
+    values = {**(unlisted or {}), **words}
 
     def read(text: str) -> Any:
         if text not in values:
@@ -163,5 +170,5 @@ def _base64(text: str) -> bytes:
         raise ValueError("expected base64") from None
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(text if len(text) <= 64 else f"{text[:60]}…")

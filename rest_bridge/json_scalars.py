@@ -1,5 +1,7 @@
-"""JSON values to scalar proto values: each function takes one JSON value and gives the field's, or raises
-Mismatch. As strict as OpenAI's API: no number in a string, no boolean for a number."""
+"""Conversions of JSON values to scalar values of proto fields. Each takes one JSON value, or raises Mismatch.
+
+As strict as OpenAI's API: a string is not taken for a number, nor a boolean. Messages are `decode`'s.
+"""
 
 import base64
 from collections.abc import Callable
@@ -8,13 +10,13 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from inferd.options.v1 import options_pb2
-from inferd.rest_bridge.json_faults import Mismatch, expected, shown, unknown_word
+from inferd.rest_bridge.json_errors import Mismatch, expected, not_one_of, quoted
 
-#: Turns a JSON value into what a message's constructor takes (a nested message is a dict), or raises
-#: Mismatch.
+#: Converts a JSON value to a value that a message's constructor takes (a dict for a nested message), or
+#: raises Mismatch.
 Convert = Callable[[Any], Any]
 
-#: Bits of the magnitude of each integer type, and whether it is signed.
+#: For each integer type, the bits of its magnitude, and whether it is signed.
 BITS = {
     FieldDescriptor.CPPTYPE_INT32: (31, True),
     FieldDescriptor.CPPTYPE_INT64: (63, True),
@@ -23,38 +25,45 @@ BITS = {
 }
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _LIMITS: Any = options_pb2.limits
-#: The least number that is infinity in 32 bits.
+#: The least number that rounds to infinity in 32 bits.
 _FLOAT_INFINITY = 3.4028235677973366e38
 
 
 def string(value: Any) -> str:
+    """A string."""
     if type(value) is str:
         return value
     raise expected("a string", value)
 
 
 def boolean(value: Any) -> bool:
+    """true or false."""
     if type(value) is bool:
         return value
     raise expected("a boolean", value)
 
 
-def double(value: Any) -> float:
+def float64(value: Any) -> float:
+    """A number, for a field of type double."""
     if type(value) is float or type(value) is int:
         return float(value)
     raise expected("a number", value)
 
 
-def single(value: Any) -> float:
-    number = double(value)
+def float32(value: Any) -> float:
+    """A number, for a field of type float."""
+    number = float64(value)
     if abs(number) >= _FLOAT_INFINITY:
-        raise Mismatch(f": expected a number of up to 32 bits, got {shown(value)}", "OUT_OF_RANGE")
+        raise Mismatch(f": expected a number of up to 32 bits, got {quoted(value)}", "OUT_OF_RANGE")
     return number
 
 
-def integer(low: int, high: int, told: tuple[int, int] | None = None) -> Convert:
-    """Integers from `low` to `high`; an error tells of the bounds `told`, where they are narrower."""
-    least, greatest = told or (low, high)
+def integer(low: int, high: int, shown_bounds: tuple[int, int] | None = None) -> Convert:
+    """The conversion of integers from `low` to `high`, which may be written with a decimal point (`5.0`).
+
+    The error message names `shown_bounds`, which may be narrower.
+    """
+    least, greatest = shown_bounds or (low, high)
 
     def convert(value: Any) -> int:
         if type(value) is int:
@@ -65,7 +74,8 @@ def integer(low: int, high: int, told: tuple[int, int] | None = None) -> Convert
             number = int(value)
         else:
             raise expected("an integer", value)
-        # A float so great may stand for any of several integers: orjson reads those beyond 64 bits as one.
+        # Above 2**53 a float may stand for several integers. orjson reads integers of more than 64 bits as
+        # floats.
         exact = type(value) is int or abs(number) <= 2**53
         if exact and low <= number <= high:
             return number
@@ -74,28 +84,28 @@ def integer(low: int, high: int, told: tuple[int, int] | None = None) -> Convert
     return convert
 
 
-def word(words: dict[str, Any]) -> Convert:
-    """One of a few strings."""
+def one_of(words: dict[str, Any]) -> Convert:
+    """The conversion of a few strings, each to its value in `words`."""
     offered = list(words)
 
     def convert(value: Any) -> Any:
         if type(value) is str and value in words:
             return words[value]
-        raise unknown_word(offered, value)
+        raise not_one_of(offered, value)
 
     return convert
 
 
 def raw_document(value: Any) -> str:
-    """Any JSON document, kept as its text; an object's members keep their order."""
+    """The text of any JSON document; members of objects keep their order."""
     try:
         return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # orjson writes 254 levels, and reads 1024
+    except orjson.JSONEncodeError:  # orjson reads 1024 levels, but writes only 254
         raise Mismatch(" is nested too deeply") from None
 
 
 def base64_bytes(value: Any) -> bytes:
-    """Standard or URL-safe base64, with or without padding, as proto3 JSON takes it."""
+    """Standard or URL-safe base64, with or without padding, as in proto3 JSON."""
     text = string(value).rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -104,7 +114,7 @@ def base64_bytes(value: Any) -> bytes:
 
 
 def refuse(wanted: str) -> Convert:
-    """No value at all, where only a shorthand can be meant."""
+    """The conversion that accepts no value: the error says that `wanted` was expected."""
 
     def convert(value: Any) -> Any:
         raise expected(wanted, value)
@@ -113,13 +123,16 @@ def refuse(wanted: str) -> Convert:
 
 
 def bounds(field: FieldDescriptor) -> tuple[int, int]:
-    """Least and greatest value of an integer field's type."""
+    """The least and the greatest value of an integer field's type."""
     bits, signed = BITS[field.cpp_type]
     return -(2**bits) if signed else 0, 2**bits - 1
 
 
 def declared_bounds(field: FieldDescriptor) -> tuple[int, int]:
-    """Those that the field's limits leave: what a client is told. The services check them."""
+    """The least and the greatest value of an integer field by its limits, which error messages name.
+
+    Does not check them: the services do.
+    """
     low, high = bounds(field)
     limits = field.GetOptions().Extensions[_LIMITS]
     return (

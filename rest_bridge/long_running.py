@@ -1,5 +1,6 @@
-"""Work that may outlast its call: what the options `pending`, `location` and `prefer_wait` of a method say,
-read and checked at start, and what they do to a request and its response.
+"""The method options `pending`, `location` and `prefer_wait`, for work that may go on after its call.
+
+Reads and checks the options at start, and applies them to requests and responses. Does not wait for the work.
 """
 
 from collections.abc import Sequence
@@ -18,31 +19,34 @@ from inferd.rest_bridge.json_scalars import BITS, declared_bounds
 from inferd.rest_bridge.path_template import TemplateError, Wildcard
 
 
-class PendingError(ValueError):
-    """One of these options cannot work."""
+class LongRunningError(ValueError):
+    """One of the three options cannot work."""
 
 
 @dataclass(frozen=True)
 class Pending:
-    """While `field` of the response is set, in seconds, the work is under way and the status is `status`."""
+    """The option `pending`: the work has not ended while `field` of the response is set, which is in seconds.
+
+    `status` is the HTTP status of such a response.
+    """
 
     field: FieldDescriptor
     status: int
 
     def retry_after(self, response: Message) -> int | None:
-        """When to ask again, in seconds; None: the work is done."""
+        """Seconds after which the client should ask again; None if the work has ended."""
         return getattr(response, self.field.name) if _is_set(response, self.field) else None
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where to find what a response tells of: `literals`, with a field's value after each but the last."""
+    """The option `location`: a path of `literals`, with a response field's value between any two."""
 
     literals: Sequence[str]
     fields: Sequence[str]
 
     def of(self, response: Message) -> str:
-        """The path, percent-encoded; "" where a field that it is made of is empty."""
+        """The path for a response, with percent-encoded values; empty if one of the fields is empty."""
         values = [str(attrgetter(field)(response)) for field in self.fields]
         if not all(values):
             return ""
@@ -52,33 +56,37 @@ class Location:
 
 @dataclass(frozen=True)
 class PreferredWait:
-    """`field` of the request is how long to wait, `most` seconds at most; a header may say it."""
+    """The option `prefer_wait`: the header Prefer sets `field` of the request, to `limit` seconds at most."""
 
     field: FieldDescriptor
-    most: int
+    limit: int
 
     def apply(self, request: Message, seconds: int | None) -> Headers:
-        """Set the field, where the request does not say itself how long; and the header that tells of it."""
+        """Set the field to the preferred seconds, unless the request has set it.
+
+        Returns the header Preference-Applied (RFC 7240, section 3), or no header if the field was not
+        changed.
+        """
         if seconds is None or _is_set(request, self.field):
             return []
-        applied = min(seconds, self.most)
+        applied = min(seconds, self.limit)
         setattr(request, self.field.name, applied)
         return [(b"preference-applied", b"wait=%d" % applied)]
 
 
 def pending_of(method: MethodDescriptor) -> Pending | None:
-    """The option `pending`. Raises PendingError."""
+    """The option `pending` of a method, or None. Raises LongRunningError."""
     options: Any = method.GetOptions()
     if not options.HasExtension(options_pb2.pending):
         return None
     option = options.Extensions[options_pb2.pending]
     if option.status not in (200, 201, 202, 203):
-        raise PendingError(f"pending: status {option.status} does not go with a body")
+        raise LongRunningError(f"pending: status {option.status} does not go with a body")
     return Pending(_seconds("pending", method.output_type, option.field), option.status)
 
 
 def location_of(method: MethodDescriptor) -> Location | None:
-    """The option `location`. Raises PendingError."""
+    """The option `location` of a method, or None. Raises LongRunningError."""
     options: Any = method.GetOptions()
     if not options.HasExtension(options_pb2.location):
         return None
@@ -86,33 +94,33 @@ def location_of(method: MethodDescriptor) -> Location | None:
     try:
         template = path_template.parse(text)
     except TemplateError as error:
-        raise PendingError(f"location {text!r}: {error}") from None
+        raise LongRunningError(f"location {text!r}: {error}") from None
     literals, end = [], 0
     fields = []
     for variable in template.variables:
         where = f"location {text!r}: column {variable.column}"
-        # A variable with a pattern of its own would not end with its name.
-        stands = "{" + ".".join(variable.field_path) + "}"
+        placeholder = "{" + ".".join(variable.field_path) + "}"
         start = variable.column - 1
-        if not text.startswith(stands, start):
-            raise PendingError(f"{where}: a variable has no pattern here")
+        # A variable with a pattern, such as {id=*}, does not end after its name.
+        if not text.startswith(placeholder, start):
+            raise LongRunningError(f"{where}: a variable has no pattern here")
         try:
             path = resolve(method.output_type, variable.field_path)
         except FieldPathError as error:
-            raise PendingError(f"{where}: {error}") from None
+            raise LongRunningError(f"{where}: {error}") from None
         is_text = path.field.type == FieldDescriptor.TYPE_STRING or path.field.cpp_type in BITS
         if path.field.is_repeated or not is_text:
-            raise PendingError(f"{where}: {path.text} is no single string or integer")
+            raise LongRunningError(f"{where}: {path.text} is no single string or integer")
         literals.append(text[end:start])
         fields.append(".".join(path.names))
-        end = start + len(stands)
+        end = start + len(placeholder)
     if sum(isinstance(segment, Wildcard) for segment in template.segments) > len(fields):
-        raise PendingError(f"location {text!r}: a wildcard stands for no field")
+        raise LongRunningError(f"location {text!r}: a wildcard stands for no field")
     return Location((*literals, text[end:]), tuple(fields))
 
 
 def preferred_wait_of(method: MethodDescriptor) -> PreferredWait | None:
-    """The option `prefer_wait`. Raises PendingError."""
+    """The option `prefer_wait` of a method, or None. Raises LongRunningError."""
     options: Any = method.GetOptions()
     if not options.HasExtension(options_pb2.prefer_wait):
         return None
@@ -121,11 +129,12 @@ def preferred_wait_of(method: MethodDescriptor) -> PreferredWait | None:
 
 
 def _seconds(option: str, message: Descriptor, name: str) -> FieldDescriptor:
+    """The integer field that an option names."""
     field = message.fields_by_name.get(name)
     if field is None:
-        raise PendingError(f"{option}: {message.full_name} has no field {name!r}")
+        raise LongRunningError(f"{option}: {message.full_name} has no field {name!r}")
     if field.cpp_type not in BITS or field.is_repeated:
-        raise PendingError(f"{option}: {field.full_name} is no single integer")
+        raise LongRunningError(f"{option}: {field.full_name} is no single integer")
     return field
 
 

@@ -1,6 +1,6 @@
-"""The OpenAPI document, made from the services' descriptors: their HTTP rules, comments and options.
+"""The OpenAPI document of services, made from their descriptors: HTTP rules, comments and options.
 
-Names no service, method or field: what an API is called and what it means stands in the protos alone.
+Does not know any service, method or field by name: the protos alone name and describe the API.
 """
 
 import json
@@ -11,25 +11,25 @@ from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inferd.options.v1 import options_pb2
-from inferd.rest_bridge import comments as proto_comments
+from inferd.rest_bridge import proto_comments
+from inferd.rest_bridge.json_spelling import FieldSpelling, json_fields, message_spelling
 from inferd.rest_bridge.openapi_responses import Responses, selection
 from inferd.rest_bridge.openapi_schema import Json, Schemas
 from inferd.rest_bridge.path_template import Wildcard
 from inferd.rest_bridge.routes import Route, compile_routes
-from inferd.rest_bridge.spelling import FieldSpelling, flattened, message_spelling
 
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _EXAMPLE: Any = options_pb2.example
 
-_SELECTS = "Whether the answer is a stream of events."
+_SELECTOR_DESCRIPTION = "If true, the answer is a stream of server-sent events. Default: false."
 
 _DESCRIPTION = """\
-A typed gRPC service in front of SGLang runtimes, and the REST paths of OpenAI's API over it. This document \
-is made from the protos: every path here, but /health, is an RPC there.
+A gRPC service in front of SGLang runtimes, with the REST paths of OpenAI's API. This document is made from \
+the protos: every path except /health is an RPC of the protos.
 
-Members of a request that are not described here are ignored. A null in a request is as good as an absent \
-member. The header `x-request-timeout` sets a deadline, in seconds; `x-request-id` names the request, and \
-the response repeats it or brings one."""
+Members of a request that are not described here are ignored. A null in a request counts as an absent \
+member. The request header `x-request-timeout` sets a deadline, in seconds. The header `x-request-id` names \
+the request; the response repeats the id, or has a random one."""
 
 
 def _health(description: str, status: str) -> Json:
@@ -38,24 +38,24 @@ def _health(description: str, status: str) -> Json:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-# The one path that is no RPC of these services (`app` serves it).
+# The only path that is not an RPC. `app` serves it.
 _HEALTH: Json = {
     "operationId": "health",
     "tags": ["health"],
     "summary": "Tells whether the server is ready",
     "description": "The same answer as grpc.health.v1 gives for the server as a whole.",
     "responses": {
-        "200": _health("Ready: requests are answered.", "serving"),
-        "503": _health("Not ready: starting, stopping, or without a runtime.", "not_serving"),
+        "200": _health("The server is ready and answers requests.", "serving"),
+        "503": _health("The server is starting or stopping, or has no runtime.", "not_serving"),
     },
 }
 
 
 def document(services: Sequence[ServiceDescriptor]) -> Json:
-    """The OpenAPI 3.1.0 document of the HTTP rules of some services, ready to be written as JSON.
+    """The OpenAPI 3.1.0 document of the HTTP rules of services, as a value that JSON can represent.
 
-    Raises ValueError where the protos cannot be described, naming what is at fault: a rule that cannot
-    work, an example that is no JSON object, two operations or schemas of the same name.
+    Raises ValueError, naming the place, for a rule that cannot work, an example that is not a JSON object, or
+    two operations or schemas of the same name.
     """
     return _Document(proto_comments.load()).build(services)
 
@@ -68,7 +68,8 @@ class _Document:
 
     def build(self, services: Sequence[ServiceDescriptor]) -> Json:
         routes = compile_routes(services)
-        # Bodies first, so that a message that responses have too keeps its plain name in requests.
+        # Request bodies come first, so that a message of requests and responses has its plain name in
+        # requests.
         for route in routes:
             if route.body:
                 self._body(route)
@@ -98,10 +99,11 @@ class _Document:
         }
 
     def _comment(self, descriptor: Any) -> str:
+        """The comment of a descriptor, else its name."""
         return self._comments.get(descriptor.full_name, descriptor.name)
 
     def _operation(self, route: Route, main: Route) -> Json:
-        """The operation of one binding; `main` is the first one of the same method."""
+        """The operation of one route; `main` is the first route of the same method."""
         method = route.method
         service = method.containing_service
         name = f"{service.name}_{method.name}"
@@ -134,7 +136,7 @@ class _Document:
             comment = self._comment(path.field)
             captured = route.template.segments[variable.start : variable.stop]
             if Wildcard.MANY in captured or len(captured) > 1:
-                comment += " In the path it may hold slashes, as they are."
+                comment += " In the path, slashes need no encoding."
             yield {
                 "name": path.text,
                 "in": "path",
@@ -145,11 +147,10 @@ class _Document:
             }
 
     def _query_parameters(self, route: Route, example: Json) -> Iterator[Json]:
-        """The request's own scalars that stand neither in the path nor in the body, and what selects the
-        stream where there is no body."""
+        """The fields that neither the path nor the body sets; and the selector, if there is no body."""
         if route.body == "*":
             return
-        for field in flattened(message_spelling(route.method.input_type)):
+        for field in json_fields(message_spelling(route.method.input_type)):
             if field.name in (*_bound(route), route.body) or _is_document(field):
                 continue
             yield {
@@ -165,7 +166,7 @@ class _Document:
                 "name": route.streaming.selector,
                 "in": "query",
                 "required": False,
-                "description": _SELECTS,
+                "description": _SELECTOR_DESCRIPTION,
                 "schema": {"type": "boolean", "default": False},
             }
 
@@ -176,29 +177,29 @@ class _Document:
                 "name": "Prefer",
                 "in": "header",
                 "required": False,
-                "description": f"`wait=N` (RFC 7240), where the request itself says nothing of it. {comment}",
+                "description": f"`wait=N` (RFC 7240), used if the request does not set the field. {comment}",
                 "schema": {"type": "string"},
                 "example": "wait=10",
             }
 
     def _body(self, route: Route) -> Json:
-        """Schema of the request body."""
+        """The schema of the request body."""
         message, bound = route.method.input_type, _bound(route)
         if route.body != "*":
             (field,) = (field for field in message_spelling(message).fields if field.name == route.body)
             message, bound = field.nested, frozenset()
         selector = route.streaming.selector if route.streaming is not None else ""
-        return self._schemas.body(message, bound, selector, _SELECTS)
+        return self._schemas.body(message, bound, selector, _SELECTOR_DESCRIPTION)
 
     def _request_body(self, route: Route, example: Json) -> Json:
-        # What stands in the path need not be said twice.
+        # The path sets these members already.
         example = {member: value for member, value in example.items() if member not in _bound(route)}
         media: Json = {"schema": self._body(route)}
         if example and route.streaming is not None:
             streamed = {**example, route.streaming.selector: True}
             media["examples"] = {
-                "whole": {"summary": "The whole answer at once", "value": example},
-                "stream": {"summary": "The answer as it is made", "value": streamed},
+                "whole": {"summary": "The complete answer at once", "value": example},
+                "stream": {"summary": "The answer as it is generated", "value": streamed},
             }
         elif example:
             media["example"] = example
@@ -208,21 +209,22 @@ class _Document:
 
 
 def _path(route: Route) -> str:
-    """The path as OpenAPI writes it: a variable says nothing of what it matches."""
+    """The path as OpenAPI writes it: variables have no patterns."""
     return re.sub(r"\{([^=}]+)=[^}]*\}", r"{\1}", route.template.text)
 
 
 def _bound(route: Route) -> frozenset[str]:
-    """The request's own fields, or those of its inline message, that stand in the path."""
+    """The fields of the request, or of its inline message, that the path sets."""
     return frozenset(path.field.name for path in route.path_fields if "." not in path.text)
 
 
 def _is_document(field: FieldSpelling) -> bool:
-    """Whether the field is a message that no parameter can hold."""
-    return field.field.message_type is not None and not message_spelling(field.nested).text_form
+    """Whether the field is a message that a query parameter cannot set."""
+    return field.field.message_type is not None and not message_spelling(field.nested).is_json_string
 
 
 def _example(method: MethodDescriptor) -> Json:
+    """The example of a request body, or an empty object."""
     text = method.GetOptions().Extensions[_EXAMPLE]
     try:
         example = json.loads(text or "{}")

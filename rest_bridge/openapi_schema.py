@@ -1,8 +1,7 @@
-"""Messages as JSON Schema (2020-12), as their options spell them: what the codec takes and writes, for
-people and for generators of clients. Knows nothing of HTTP.
+"""JSON Schemas (2020-12) of messages, in the JSON spelling of their options. Knows nothing of HTTP.
 
-It describes the JSON that we want to see: that the codec also takes camelCase names, or a union whose tag
-is left out, is not told.
+The schemas describe the recommended JSON. `decode` also accepts camelCase names and oneofs without their tag,
+which the schemas do not mention.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,11 +9,11 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from inferd.options.v1 import options_pb2
-from inferd.rest_bridge.spelling import (
+from inferd.rest_bridge.json_spelling import (
     FieldSpelling,
     MessageSpelling,
     enum_spelling,
-    flattened,
+    json_fields,
     message_spelling,
 )
 
@@ -23,22 +22,23 @@ Json = dict[str, Any]
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _LIMITS: Any = options_pb2.limits
 
-#: An error, as google.rpc.Status is spelled; and the name of its schema.
+#: Name of the schema of an error, which is the JSON form of google.rpc.Status.
 ERROR_OBJECT = "ErrorObject"
 _ERROR_OBJECT: Json = {
     "type": "object",
-    "description": "What went wrong.",
+    "description": "An error.",
     "properties": {
-        "message": {"type": "string", "description": "What is wrong, for people."},
-        "type": {"type": "string", "description": "The kind of error, such as `server_error`."},
+        "message": {"type": "string", "description": "Description of the error, for people."},
+        "type": {"type": "string", "description": "Kind of the error, such as `server_error`."},
         "param": {"type": ["string", "null"], "description": "Path of the member at fault, if any."},
-        "code": {"type": "string", "description": "The reason, for programs."},
+        "code": {"type": "string", "description": "Reason of the error, for programs."},
     },
     "required": ["message", "type", "param", "code"],
 }
 
-# The well-known types that are a string; a request may give those that are a time as a number of seconds.
-_TEXTS: Mapping[str, Json] = {
+# The well-known types that are strings. A request may also give Timestamp and Duration as a number of
+# seconds.
+_STRING_TYPES: Mapping[str, Json] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
     "google.protobuf.FieldMask": {"type": "string"},
@@ -47,7 +47,7 @@ _TEXTS: Mapping[str, Json] = {
 _NULL: Json = {"type": "null"}
 _NO_LIMITS = options_pb2.Limits()
 
-# Of each type of number: its JSON type and format, and its range where that is finite.
+# For each type of number: the JSON type, the format, and the range of an integer type.
 _NUMBERS: Mapping[int, tuple[str, str, tuple[int, int] | None]] = {
     FieldDescriptor.CPPTYPE_INT32: ("integer", "int32", (-(2**31), 2**31 - 1)),
     FieldDescriptor.CPPTYPE_INT64: ("integer", "int64", (-(2**63), 2**63 - 1)),
@@ -59,11 +59,11 @@ _NUMBERS: Mapping[int, tuple[str, str, tuple[int, int] | None]] = {
 
 
 class Schemas:
-    """The named schemas of a document, made as they are asked for.
+    """The named schemas of a document, made on first use.
 
-    A request and a response spell a message differently: a request has limits and required members, and
-    takes null for what is unset; a response has members that are always there. A message that is asked
-    for in both gets two schemas; the second one's name says which it is.
+    A message has different schemas in requests and in responses. In a request, fields have limits, some are
+    required, and null stands for an unset field; in a response, some members are always present. A message
+    that is used in both gets two schemas, and the name of the second one ends in Body, Input or Output.
     """
 
     def __init__(self, comments: Mapping[str, str]) -> None:
@@ -71,40 +71,42 @@ class Schemas:
         self._comments = comments
         self._names: dict[tuple[object, ...], str] = {}
 
-    def body(self, message: Descriptor, bound: frozenset[str], selector: str, selects: str) -> Json:
-        """Reference to the schema of a request body.
+    def body(
+        self, message: Descriptor, bound: frozenset[str], selector: str, selector_description: str
+    ) -> Json:
+        """A reference to the schema of a request body.
 
-        The fields named in `bound` are set from the path, so they are not required here. `selector`,
-        where it is not empty, is a boolean member beside the fields, described by `selects`.
+        The path sets the fields named in `bound`, so that the body need not. `selector` is the name of a
+        boolean member beside the fields, or empty.
         """
         spelling = message_spelling(message)
-        fields = flattened(spelling)
+        fields = json_fields(spelling)
         relaxed = frozenset(field.name for field in fields if field.required and field.name in bound)
         suffix = "".join(name.title().replace("_", "") for name in sorted(relaxed))
         plain = _name(message) + (f"{suffix}InPath" if relaxed else "")
         name, is_new = self._claim((message.full_name, "body", relaxed, selector), plain, f"{plain}Body")
         if is_new:
-            schema = self._spelled(spelling, True, relaxed)
+            schema = self._schema(spelling, True, relaxed)
             if selector:
-                member = {"type": ["boolean", "null"], "default": False, "description": selects}
+                member = {"type": ["boolean", "null"], "default": False, "description": selector_description}
                 schema["properties"][selector] = member
             self.components[name] = self._described(message.full_name, schema)
         return _reference(name)
 
     def response(self, message: Descriptor) -> Json:
-        """Reference to the schema of a response body."""
+        """A reference to the schema of a response body."""
         return self._message(message, False)
 
-    def alone(self, field: FieldSpelling) -> Json:
-        """Schema of the value of a response's field, without its member."""
+    def value(self, field: FieldSpelling) -> Json:
+        """The schema of the value of a response's field."""
         return self._value(field, False)
 
     def parameter(self, field: FieldDescriptor) -> Json:
-        """Schema of a request's field that stands in the path or the query."""
+        """The schema of a request's field that is a parameter of the path or the query."""
         return self._value(message_spelling(field.containing_type).fields[field.index], True)
 
     def _claim(self, key: tuple[object, ...], name: str, otherwise: str) -> tuple[str, bool]:
-        """The component name of a key, and whether it is new."""
+        """The component name of a key, and whether it is new. `otherwise` is used if `name` is taken."""
         if key in self._names:
             return self._names[key], False
         if name in self.components:
@@ -112,25 +114,27 @@ class Schemas:
         if name in self.components:
             raise ValueError(f"two schemas would be named {name}")
         self._names[key] = name
-        # Held by its name while it is made: messages may be recursive.
+        # The name is taken before the schema is made, because messages may be recursive.
         self.components[name] = {}
         return name, True
 
     def _message(self, message: Descriptor, request: bool) -> Json:
+        """The schema of a message, or a reference to it."""
         spelling = message_spelling(message)
-        if spelling.error:
+        if spelling.is_status:
             return _reference(ERROR_OBJECT)
-        if spelling.text_form:
-            return _text(spelling, request)
+        if spelling.is_json_string:
+            return _json_string(spelling, request)
         plain = _name(message)
         key = (message.full_name, "request" if request else "response")
         name, is_new = self._claim(key, plain, plain + ("Input" if request else "Output"))
         if is_new:
-            schema = self._spelled(spelling, request, frozenset())
+            schema = self._schema(spelling, request, frozenset())
             self.components[name] = self._described(message.full_name, schema)
         return _reference(name)
 
-    def _spelled(self, message: MessageSpelling, request: bool, relaxed: frozenset[str]) -> Json:
+    def _schema(self, message: MessageSpelling, request: bool, relaxed: frozenset[str]) -> Json:
+        """The schema of a message. Fields named in `relaxed` are not required."""
         if message.bare:
             forms = [self._form(field, request) for field in message.fields]
             unset = not request and all(field.field.has_presence for field in message.fields)
@@ -138,27 +142,27 @@ class Schemas:
         if message.tag:
             forms = list(self._variants(message, request))
         else:
-            forms = [self._object(flattened(message), request, relaxed)]
+            forms = [self._object(json_fields(message), request, relaxed)]
             if word := _constant(message):
                 constant = {"type": "string", "const": word}
                 forms[0]["properties"] = {"object": constant, **forms[0]["properties"]}
                 forms[0]["required"] = ["object", *forms[0].get("required", [])]
-        # A response uses no shorthand but the word of a union.
+        # Responses use no shorthands, except the word of an enum in a oneof.
         if message.shorthand and (request or (message.tag and _is_enum(message.shorthand))):
             forms = [self._form(message.shorthand, request), *forms]
         return forms[0] if len(forms) == 1 else {"oneOf": forms}
 
     def _form(self, field: FieldSpelling, request: bool) -> Json:
-        """The value of a field where it stands alone, without its member."""
+        """The schema of a field's value that stands for the whole message."""
         return self._described(field.field.full_name, {"title": field.name, **self._value(field, request)})
 
     def _variants(self, message: MessageSpelling, request: bool) -> Iterator[Json]:
-        """The object for each field of the oneof, named by the tag."""
-        (union,) = message.unions
-        for chosen in union:
+        """The schema of the object for each field of the oneof, which the tag names."""
+        (oneof,) = message.oneofs
+        for chosen in oneof:
             if chosen is message.shorthand and _is_enum(chosen):
                 continue
-            fields = [field for field in message.fields if field is chosen or field not in union]
+            fields = [field for field in message.fields if field is chosen or field not in oneof]
             schema = self._object(fields, request, frozenset(), chosen)
             schema["title"] = chosen.member
             tag = {"type": "string", "const": chosen.member}
@@ -173,25 +177,27 @@ class Schemas:
         relaxed: frozenset[str],
         chosen: FieldSpelling | None = None,
     ) -> Json:
-        """An object with the members of some fields; `chosen` is the one that a tag names."""
+        """The schema of an object with some fields; `chosen` is the field that the tag names."""
         properties: Json = {}
         required: list[str] = []
         for field in fields:
             if field is chosen:
-                needed = not _may_be_missing(field, request)
+                needed = not _may_be_absent(field, request)
             else:
-                needed = field.required and field.name not in relaxed if request else _is_emitted(field)
+                needed = (
+                    field.required and field.name not in relaxed if request else _is_always_present(field)
+                )
             if needed:
                 required.append(field.member)
             schema = self._value(field, request)
-            # In a request, null is as good as an absent member.
+            # In a request, null counts as an absent member.
             if field.null_when_unset if not request else not needed:
                 schema = _or_null(schema)
             properties[field.member] = self._described(field.field.full_name, schema)
         return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
     def _value(self, field: FieldSpelling, request: bool) -> Json:
-        """Schema of a field that is set."""
+        """The schema of a field's value, if the field is set."""
         limits = field.field.GetOptions().Extensions[_LIMITS] if request else _NO_LIMITS
         if field.is_map:
             value = message_spelling(field.nested).fields[1]
@@ -209,7 +215,7 @@ class Schemas:
         return _any_of([element, schema]) if request and field.shorthand else schema
 
     def _element(self, field: FieldSpelling, request: bool, limits: options_pb2.Limits) -> Json:
-        """Schema of one value: of a singular field, or of each value of a list or map."""
+        """The schema of the value of a singular field, or of each value of a list or map."""
         match field.field.type:
             case _ if field.raw:
                 return {}
@@ -256,33 +262,33 @@ def _reference(name: str) -> Json:
 
 
 def _constant(message: MessageSpelling) -> str:
-    """Value of the constant member "object", of the message or of the one whose members stand in it."""
-    if message.inline is None or "object" in message.own:
+    """Value of the constant member "object", of the message or of its inline field's message."""
+    if message.inline is None or "object" in message.own_members:
         return message.object
     return _constant(message_spelling(message.inline.nested))
 
 
-def _text(message: MessageSpelling, request: bool) -> Json:
-    schema = _TEXTS[message.descriptor.full_name]
-    return _any_of([schema, {"type": "number"}]) if request and message.numeric else schema
+def _json_string(message: MessageSpelling, request: bool) -> Json:
+    schema = _STRING_TYPES[message.descriptor.full_name]
+    return _any_of([schema, {"type": "number"}]) if request and message.accepts_number else schema
 
 
 def _is_enum(field: FieldSpelling) -> bool:
     return field.field.enum_type is not None
 
 
-def _is_emitted(field: FieldSpelling) -> bool:
-    """Whether every response has the member."""
+def _is_always_present(field: FieldSpelling) -> bool:
+    """Whether every response has the field's member."""
     if field.field.has_presence or field.raw:
         return field.null_when_unset
     return not field.omit_when_empty
 
 
-def _may_be_missing(field: FieldSpelling, request: bool) -> bool:
-    """Whether the tag that names the field may stand alone."""
+def _may_be_absent(field: FieldSpelling, request: bool) -> bool:
+    """Whether the member of a field that the tag names may be absent."""
     if field.field.message_type is None:
         return False
-    inner = flattened(message_spelling(field.nested))
+    inner = json_fields(message_spelling(field.nested))
     return not any(member.required for member in inner) if request else not inner
 
 

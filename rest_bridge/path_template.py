@@ -1,12 +1,12 @@
-"""Path templates of google.api.http: text to segments and variables.
+"""Parses the path templates of google.api.http into segments and variables.
 
     Template  = "/" Segments [ ":" LITERAL ]
     Segments  = Segment { "/" Segment }
     Segment   = "*" | "**" | LITERAL | "{" FieldPath [ "=" Segments ] "}"
     FieldPath = IDENT { "." IDENT }
 
-As in Envoy, and wider than google/api/http.proto says, literals may follow `**`; nothing else may. Knows
-nothing of messages: whether a variable names a field is for `routes` to check.
+Only literals may follow `**`. Envoy allows them too; google/api/http.proto does not. Does not know messages:
+`routes` checks that the variables name fields.
 """
 
 import re
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 
 class Wildcard(Enum):
-    """A segment that is no literal: `*` is one segment of a path, `**` any number of them."""
+    """A segment that is not a literal: `*` matches one segment of a path, `**` any number of segments."""
 
     ONE = "*"
     MANY = "**"
@@ -25,7 +25,7 @@ class Wildcard(Enum):
 Segment = str | Wildcard
 
 _IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# RFC 3986's pchar, without ":" (it starts the verb) and "*".
+# pchar of RFC 3986, without ":" (which starts the verb) and "*".
 _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=@]|%[0-9A-Fa-f]{2})+")
 
 
@@ -39,7 +39,10 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class Variable:
-    """A field path and the segments of the template, from `start` up to `stop`, that it captures."""
+    """A variable: its field path, and the template's segments that it captures, from `start` up to `stop`.
+
+    `column` is the variable's place in the template's text, in characters from 1.
+    """
 
     field_path: tuple[str, ...]
     start: int
@@ -49,7 +52,10 @@ class Variable:
 
 @dataclass(frozen=True)
 class PathTemplate:
-    """A parsed template. Literals are percent-decoded; at most one segment is `**`; `verb` is "" if none."""
+    """A parsed template. Literals are percent-decoded; at most one segment is `**`.
+
+    `verb` is the literal after the colon at the end, or empty.
+    """
 
     text: str
     segments: tuple[Segment, ...]
@@ -57,8 +63,8 @@ class PathTemplate:
     verb: str
 
     @property
-    def many(self) -> int | None:
-        """Index of the segment `**`."""
+    def many_index(self) -> int | None:
+        """Index of the segment `**`; None if there is none."""
         return self.segments.index(Wildcard.MANY) if Wildcard.MANY in self.segments else None
 
 
@@ -79,7 +85,7 @@ class _Parser:
         self._parse_segments(in_variable=False)
         verb = self._literal() if self._skip(":") else ""
         if self._at < len(self._text):
-            raise self._error("expected '/', ':' or the end" if not verb else "expected the end")
+            raise self._error("expected the end" if verb else "expected '/', ':' or the end")
         return PathTemplate(self._text, tuple(self._segments), tuple(self._variables), verb)
 
     def _parse_segments(self, in_variable: bool) -> None:

@@ -1,7 +1,8 @@
-"""Query parameters to fields: `?page_size=10&filter.name=x&tag=a&tag=b`.
+"""Query parameters, set as fields of the request: `?page_size=10&filter.name=x&tag=a&tag=b`.
 
-Only for rules whose body does not cover all fields. A parameter that names no scalar field is ignored, as
-in Google's APIs and OpenAI's; so is one that begins with "$", which Google's clients send to gateways.
+Not used if the HTTP rule's body is "*", because the body then sets all fields. A parameter that names no
+field is ignored, as in Google's and OpenAI's APIs. So is a parameter that begins with "$", which Google's
+clients send to gateways.
 """
 
 from collections.abc import Sequence
@@ -13,28 +14,34 @@ from google.protobuf.message import Message
 from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve
 from inferd.services.errors import ServiceError, invalid
 
-#: The names and texts of a query's parameters, in their order.
+#: The names and values of a query's parameters, in order.
 Parameters = Sequence[tuple[str, str]]
 
-_MOST_PARAMETERS = 1000
+_MAX_PARAMETERS = 1000
 _FLAGS = {"true": True, "false": False}
 
 
 def parse(query: bytes) -> Parameters:
-    """The parameters of a query. Raises INVALID_ARGUMENT for what is not UTF-8, or for too many."""
+    """The parameters of a query string.
+
+    Raises ServiceError INVALID_ARGUMENT (MALFORMED_QUERY) if it is not UTF-8, or has more than 1000
+    parameters.
+    """
     try:
         return parse_qsl(
-            query.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS
+            query.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
         )
     except UnicodeDecodeError:
         raise _bad("the query is not UTF-8") from None
     except ValueError:
-        raise _bad(f"the query has more than {_MOST_PARAMETERS} parameters") from None
+        raise _bad(f"the query has more than {_MAX_PARAMETERS} parameters") from None
 
 
 def flag(parameters: Parameters, name: str) -> bool:
-    """A boolean parameter that is no field of the request, such as "stream"; false where it is not given.
-    Raises INVALID_ARGUMENT, naming it."""
+    """A boolean parameter that is not a field of the request, such as "stream"; false if it is absent.
+
+    Raises ServiceError INVALID_ARGUMENT naming the parameter.
+    """
     texts = [text for given, text in parameters if given == name]
     if len(texts) > 1 or (texts and texts[0] not in _FLAGS):
         raise invalid(name, f"{name}: expected one of {', '.join(_FLAGS)}, once")
@@ -42,10 +49,10 @@ def flag(parameters: Parameters, name: str) -> bool:
 
 
 def bind(message: Message, kind: Descriptor, parameters: Parameters, covered: str = "") -> None:
-    """Set the fields of a message of type `kind` that a query names.
+    """Set the fields of a message of type `kind` that parameters name.
 
-    Those in the field `covered` are the body's, and are left alone. Raises INVALID_ARGUMENT, naming the
-    parameter.
+    `covered` is the name of the field that the body sets, or empty: parameters do not change it. Raises
+    ServiceError INVALID_ARGUMENT naming the parameter.
     """
     texts: dict[tuple[str, ...], list[str]] = {}
     paths: dict[tuple[str, ...], FieldPath] = {}

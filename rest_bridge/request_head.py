@@ -1,18 +1,19 @@
-"""What the bridge reads from a request's headers: the request's id, the metadata that the RPC gets, its
-deadline, and whether the body is JSON. Headers not named here go no further.
+"""The headers of a request: its id, the RPC's metadata and timeout, the preferred wait, the type of the body.
+
+Other headers are not passed on to the RPC. Does not read the body.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inferd.rest_bridge import prefer
 from inferd.rest_bridge.errors import HttpError
+from inferd.rest_bridge.prefer_header import preferred_wait
 from inferd.services.net.random_id import random_id
 
 REQUEST_ID = "x-request-id"
 
-#: HTTP header → metadata key.
+#: Metadata keys by the HTTP headers that are passed on.
 _FORWARDED = {
     b"authorization": "authorization",
     b"traceparent": "traceparent",
@@ -21,26 +22,30 @@ _FORWARDED = {
     b"user-agent": "x-forwarded-user-agent",
 }
 
-# What gRPC takes in metadata.
+# Values that gRPC allows in metadata.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _KEY = re.compile(rb"[\x20-\x7e]{1,255}")
 _ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
-# gRPC over HTTP/2: TimeoutValue is at most 8 digits.
+# TimeoutValue of gRPC over HTTP/2 has at most 8 digits.
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-# Longer than any call; a clock in nanoseconds has no room for what a header can say.
-_LONGEST = 30 * 24 * 3600.0
+#: Longest timeout in seconds, which no call reaches. The headers' greatest values would overflow clocks that
+#: count nanoseconds.
+_MAX_TIMEOUT = 30 * 24 * 3600.0
 
 _JSON = re.compile(r"(?:application/json|text/plain|[^/]+/[^/]+\+json)", re.IGNORECASE)
 
 
-# Not frozen, which costs a microsecond more.
+# Not frozen: creating a frozen instance takes a microsecond longer.
 @dataclass(slots=True)
 class RequestHead:
-    """The headers of one request: `fields` all of them, `values` the last one of each name. `metadata` holds
-    the request's id too."""
+    """The headers of one request.
+
+    `fields` are all headers in order; `values` has the last value of each name. `metadata` is for the RPC,
+    and includes the request's id.
+    """
 
     request_id: str
     metadata: list[tuple[str, str | bytes]]
@@ -49,27 +54,33 @@ class RequestHead:
 
     @property
     def wait(self) -> int | None:
-        """Seconds that the client prefers to wait, of `Prefer: wait=N`."""
-        return prefer.wait([value for name, value in self.fields if name == b"prefer"])
+        """Seconds that the client prefers to wait (`Prefer: wait=N`); None if it has no preference."""
+        return preferred_wait([value for name, value in self.fields if name == b"prefer"])
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the call may take, of `grpc-timeout` or `x-request-timeout`. Raises HttpError 400."""
+        """Seconds that the call may take, by `grpc-timeout`, else by `x-request-timeout`, else None.
+
+        Raises HttpError 400 for a malformed header.
+        """
         coded = self.values.get(b"grpc-timeout")
         if coded is not None:
             found = _GRPC_TIMEOUT.fullmatch(coded)
             if found is None:
                 raise _bad_header("grpc-timeout", "up to 8 digits and a unit, one of H M S m u n")
-            return min(int(found[1]) * _UNITS[found[2]], _LONGEST)
+            return min(int(found[1]) * _UNITS[found[2]], _MAX_TIMEOUT)
         seconds = self.values.get(b"x-request-timeout")
         if seconds is not None:
             if _SECONDS.fullmatch(seconds) is None:
                 raise _bad_header("x-request-timeout", "a number of seconds")
-            return min(float(seconds), _LONGEST)
+            return min(float(seconds), _MAX_TIMEOUT)
         return None
 
     def check_idempotency_key(self) -> None:
-        """Raises HttpError 400 for a key that cannot be passed on: a request that lost it might run twice."""
+        """Raise HttpError 400 for an Idempotency-Key that metadata cannot hold.
+
+        Such a key is not just dropped, because the request could then run twice.
+        """
         if b"idempotency-key" not in self.values:
             return
         keys = {value for name, value in self.fields if name == b"idempotency-key"}
@@ -79,8 +90,7 @@ class RequestHead:
             raise _bad_header("idempotency-key", "1 to 255 characters of printable ASCII")
 
     def check_body(self) -> None:
-        """Raises HttpError 415 for a body that is not JSON in UTF-8, or is compressed. A body that is known
-        to be empty is neither."""
+        """Raise HttpError 415 if the body is not JSON in UTF-8, or is compressed. An empty body passes."""
         values = self.values
         if values.get(b"content-length") == b"0":
             return
@@ -95,7 +105,7 @@ class RequestHead:
 def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
     """Read the headers of an ASGI scope, whose names are in lower case.
 
-    An id that cannot be passed on (not printable ASCII, or over 128 characters) is replaced.
+    An x-request-id that is not printable ASCII of up to 128 characters is replaced by a random one.
     """
     values: dict[bytes, bytes] = {}
     metadata: list[tuple[str, str | bytes]] = []

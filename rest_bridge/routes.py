@@ -1,7 +1,7 @@
-"""HTTP rules to routes: what the protos say about HTTP, read and checked once, at start.
+"""Reads the HTTP rules of the protos (google.api.http and inferd's options) and checks them, once, at start.
 
-A rule that cannot work raises RouteError here, with the method's name and, in a template, the column; it
-never waits for the first request. `router` finds the route of a request.
+A rule that cannot work raises RouteError with the method's name and, for a template, the column: no request
+meets it. Does not match requests: `router` finds the route of a request.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,20 +13,20 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import path_template
 from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve
+from inferd.rest_bridge.json_spelling import json_fields, message_spelling
 from inferd.rest_bridge.long_running import (
     Location,
+    LongRunningError,
     Pending,
-    PendingError,
     PreferredWait,
     location_of,
     pending_of,
     preferred_wait_of,
 )
 from inferd.rest_bridge.path_template import PathTemplate, TemplateError
-from inferd.rest_bridge.spelling import flattened, message_spelling
 
-#: Options of a unary method that has an HTTP rule.
-_OF_UNARY: tuple[Any, ...] = (
+#: Options that only a unary method with an HTTP rule may have.
+_UNARY_OPTIONS: tuple[Any, ...] = (
     options_pb2.streaming,
     options_pb2.pending,
     options_pb2.location,
@@ -35,15 +35,16 @@ _OF_UNARY: tuple[Any, ...] = (
 
 
 class RouteError(ValueError):
-    """A method's HTTP rule, or an option beside it, cannot work."""
+    """The HTTP rule of a method, or an option of the method, cannot work."""
 
 
 @dataclass(frozen=True)
 class StreamingRule:
-    """The server-streaming sibling of a method; the member `selector` of the JSON body selects it or, where
-    there is no body, the parameter of the query.
+    """The server-streaming method that shares the HTTP paths of a unary one.
 
-    `done` is the data of the event that ends a complete stream; "" if there is none.
+    `selector` is the boolean member of the JSON body that selects `method` or, if the rule has no body, the
+    query parameter. `done` is the data of the event that ends a complete stream; empty if there is no such
+    event.
     """
 
     method: MethodDescriptor
@@ -55,10 +56,10 @@ class StreamingRule:
 class Route:
     """One HTTP binding of a method.
 
-    `path_fields` are the fields that the template's variables set, in their order. `body` is "*", a field's
-    name, or "" as in google.api.HttpRule; `needs_body`: a body without members cannot be right, since a
-    field that is required stands nowhere else. `success_status` is of the unary answer, as are `pending`,
-    `location` and `preferred_wait`; a stream is 200.
+    `verb` is the HTTP method. `path_fields` are the fields that the template's variables set, in order.
+    `body` is "*", a field's name, or empty, as in google.api.HttpRule. `needs_body` tells that the body must
+    not be empty, because it alone can set a required field. `success_status`, `pending`, `location` and
+    `preferred_wait` are for the unary response; the status of a stream is 200.
     """
 
     verb: str
@@ -75,13 +76,13 @@ class Route:
 
 
 def compile_routes(services: Iterable[ServiceDescriptor]) -> tuple[Route, ...]:
-    """The routes of all methods, in the order of the protos. Raises RouteError."""
-    return tuple(route for service in services for method in service.methods for route in _of_method(method))
+    """The routes of all methods that have HTTP rules, in the order of the protos. Raises RouteError."""
+    return tuple(route for service in services for method in service.methods for route in _routes_of(method))
 
 
-def _of_method(method: MethodDescriptor) -> Iterator[Route]:
+def _routes_of(method: MethodDescriptor) -> Iterator[Route]:
     options: Any = method.GetOptions()
-    given = [option.name for option in _OF_UNARY if options.HasExtension(option)]
+    given = [option.name for option in _UNARY_OPTIONS if options.HasExtension(option)]
     if given and method.server_streaming:
         raise RouteError(f"{method.full_name}: a {given[0]} option on a method that streams")
     if not options.HasExtension(annotations_pb2.http):
@@ -113,7 +114,7 @@ def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, streaming: Streami
     try:
         pending, location = pending_of(method), location_of(method)
         preferred_wait = preferred_wait_of(method)
-    except PendingError as error:
+    except LongRunningError as error:
         raise RouteError(f"{method.full_name}: {error}") from None
     return Route(
         verb=verb,
@@ -172,7 +173,7 @@ def _needs_body(method: MethodDescriptor, body: str, path_fields: Iterable[Field
         message = field_type
     bound = {path.field for path in path_fields}
     return bool(body) and any(
-        field.required and field.field not in bound for field in flattened(message_spelling(message))
+        field.required and field.field not in bound for field in json_fields(message_spelling(message))
     )
 
 
@@ -196,7 +197,7 @@ def _streaming(method: MethodDescriptor) -> StreamingRule:
         raise RouteError(f"{method.full_name}: {option.rpc} is not server-streaming")
     if sibling.input_type.full_name != method.input_type.full_name:
         raise RouteError(f"{method.full_name}: {option.rpc} takes another request")
-    members = {name for field in flattened(message_spelling(method.input_type)) for name in field.accepted}
+    members = {name for field in json_fields(message_spelling(method.input_type)) for name in field.accepted}
     if not option.selector or option.selector in members:
         raise RouteError(f"{method.full_name}: the selector is a field, or empty: {option.selector!r}")
     if not option.done.isprintable():

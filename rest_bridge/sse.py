@@ -1,11 +1,11 @@
-"""Server-sent events, as OpenAI's streams use them: only `data`, and comments, which clients ignore.
+"""Server-sent events in the form of OpenAI's streams: `data` fields and comments. Does not write to sockets.
 
-Source: the HTML standard, section 9.2. An error is an event of its own, and no `[DONE]` follows it.
+Source: the HTML standard, section 9.2. An error is an event of its own, after which no `[DONE]` follows.
 """
 
 CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 
-#: It shows proxies and clients that the connection is alive.
+#: A comment that shows proxies and clients that the connection is alive.
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -15,5 +15,5 @@ def event(data: bytes) -> bytes:
 
 
 def comment(text: bytes) -> bytes:
-    """What clients ignore. `text` is one line."""
+    """A comment, which clients ignore. `text` is one line."""
     return b": %b\n\n" % text

@@ -1,4 +1,4 @@
-"""The bridge as a process of its own, in front of a gRPC server elsewhere: `inferd bridge`."""
+"""The bridge alone, in front of a gRPC server elsewhere: `inferd bridge`. Does not serve models itself."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -7,14 +7,14 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
-from inferd.rest_bridge.docs import docs_routes
+from inferd.rest_bridge.docs_page import docs_routes
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.openapi import document
 from inferd.rest_bridge.remote_health import ChannelHealth
 from inferd.rest_bridge.transport import OverChannel
 
 _CHANNEL_OPTIONS = [
-    # The server bounds what it takes; what it answers is as long as it is.
+    # The server limits the size of requests. The size of its responses has no limit.
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -37,7 +37,8 @@ async def run_bridge(
 ) -> None:
     """Serve `services` of the gRPC server at `target` over REST at `address`, until `stop` is set.
 
-    `on_listening` is told the port. Raises OSError where the address cannot be had.
+    `keep_alive_seconds` is the longest silence of a stream, `grace_seconds` the time in which requests may
+    end after `stop`. `on_listening` is called with the port. Raises OSError if the address is not available.
     """
     services = tuple(services)
     listener = listen(*address)

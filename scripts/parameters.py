@@ -8,8 +8,8 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor
 from inferd.options.v1 import options_pb2
-from inferd.rest_bridge import comments
-from inferd.rest_bridge.spelling import message_spelling
+from inferd.rest_bridge import proto_comments
+from inferd.rest_bridge.json_spelling import message_spelling
 from inferd.v1 import chat_pb2, completion_pb2
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def rows(request: Descriptor, streaming: str) -> dict[str, tuple[str, str]]:
 
     `streaming` is the name of the parameter that selects the streaming RPC, which is no field.
     """
-    texts = comments.load()
+    texts = proto_comments.load()
     found = {streaming: ("served", STREAM)}
     for field in message_spelling(request).fields:
         text = texts[field.field.full_name].replace("\n\n", " ")

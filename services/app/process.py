@@ -11,7 +11,7 @@ from typing import Any
 
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
-from inferd.rest_bridge.docs import docs_routes
+from inferd.rest_bridge.docs_page import docs_routes
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.openapi import document

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.json_body import parse
-from inferd.rest_bridge.spelling import FieldSpelling, enum_spelling, flattened, message_spelling
+from inferd.rest_bridge.json_spelling import FieldSpelling, enum_spelling, json_fields, message_spelling
 from inferd.services.errors import ServiceError
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, queue_pb2, sampling_pb2, tokenize_pb2
 
@@ -88,7 +88,7 @@ def leaves(field: FieldSpelling, depth: int, full: bool) -> st.SearchStrategy[An
             return st.integers(0, 2**62).map(lambda nanos: well_known(field, nanos))
         case FieldDescriptor.TYPE_MESSAGE if field.nested.full_name == "google.protobuf.Duration":
             return st.integers(-(2**62), 2**62).map(lambda nanos: well_known(field, nanos))
-        case FieldDescriptor.TYPE_MESSAGE if message_spelling(field.nested).error:
+        case FieldDescriptor.TYPE_MESSAGE if message_spelling(field.nested).is_status:
             return st.builds(GetMessageClass(field.nested), code=st.integers(0, 20), message=TEXT)
         case FieldDescriptor.TYPE_MESSAGE:
             return messages(GetMessageClass(field.nested), depth - 1, full, field.field.is_repeated)
@@ -148,7 +148,7 @@ def messages(
     spelling = message_spelling(new.DESCRIPTOR)
     message = new()
     chosen = set()
-    for union in spelling.unions:
+    for union in spelling.oneofs:
         empty_too = [] if spelling.tag or (spelling.bare and not element) else [None]
         one = draw(st.sampled_from([*union, *empty_too]))
         chosen.update(field.name for field in union if field is not one)
@@ -156,7 +156,7 @@ def messages(
         if field.name in chosen or field.member in hidden:
             continue
         nested = field.field.type == FieldDescriptor.TYPE_MESSAGE
-        in_union = any(field in union for union in spelling.unions)
+        in_union = any(field in union for union in spelling.oneofs)
         must = in_union or (spelling.bare and not element) or (full and (nested or _is_enum(field)))
         must = must or field.inline
         if not must and (draw(st.booleans()) or (nested and depth <= 0)):
@@ -164,7 +164,9 @@ def messages(
         if nested and depth <= 0 and in_union and not spelling.tag and not spelling.bare:
             continue
         if field.inline:
-            value = draw(messages(GetMessageClass(field.nested), depth - 1, full, hidden=spelling.own))
+            value = draw(
+                messages(GetMessageClass(field.nested), depth - 1, full, hidden=spelling.own_members)
+            )
         else:
             value = draw(values(field, depth, full))
         if field.is_map and message_spelling(field.nested).fields[1].field.message_type is not None:
@@ -226,8 +228,8 @@ def _with_numbers(document: Any) -> Any:
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_json_is_a_message_or_an_error(new: type[Message], data: Any) -> None:
-    members = [field.name for field in flattened(message_spelling(new.DESCRIPTOR))]
-    members += [field.member for field in flattened(message_spelling(new.DESCRIPTOR))]
+    members = [field.name for field in json_fields(message_spelling(new.DESCRIPTOR))]
+    members += [field.member for field in json_fields(message_spelling(new.DESCRIPTOR))]
     document = data.draw(st.dictionaries(st.sampled_from(members), DOCUMENTS, max_size=4))
     decoder = Decoder(new.DESCRIPTOR)
     try:

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from inferd.rest_bridge.encode import Encoder
-from inferd.rest_bridge.spelling import SpellingError
+from inferd.rest_bridge.json_spelling import SpellingError
 from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import (
     chat_pb2,

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import uvicorn
 from google.protobuf.message import Message
-from inferd.rest_bridge import comments
+from inferd.rest_bridge import proto_comments
 from inferd.rest_bridge.decode import Decoder
-from inferd.rest_bridge.docs import docs_routes
+from inferd.rest_bridge.docs_page import docs_routes
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.openapi import document
 from inferd.rest_bridge.routes import compile_routes
@@ -128,7 +128,7 @@ def test_examples_run_as_they_are(path: str, verb: str, operation: dict[str, Any
 
 def test_every_field_of_the_contract_is_described() -> None:
     """No field is without a comment, so no member is without a description."""
-    known = comments.load()
+    known = proto_comments.load()
     for service in SERVICES:
         assert known[service.full_name]
         for method in service.methods:

@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inferd.rest_bridge.prefer import wait
+from inferd.rest_bridge.prefer_header import preferred_wait
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ from inferd.rest_bridge.prefer import wait
     ],
 )  # fmt: skip
 def test_wait(headers: list[bytes], seconds: int | None) -> None:
-    assert wait(headers) == seconds
+    assert preferred_wait(headers) == seconds
 
 
 @given(st.lists(st.binary(max_size=30) | st.text('wait=1",;\\ ', max_size=30).map(str.encode)))
 def test_any_header_is_no_error(headers: list[bytes]) -> None:
-    seconds = wait(headers)
+    seconds = preferred_wait(headers)
     assert seconds is None or seconds >= 0
 
 
@@ -64,5 +64,5 @@ def test_any_header_is_no_error(headers: list[bytes]) -> None:
 def test_the_time_grows_with_the_length_alone(part: bytes, end: bytes) -> None:
     header = b"wait=" + part * (60_000 // len(part)) + end
     start = time.process_time()
-    wait([header, part * (60_000 // len(part)) + end])
+    preferred_wait([header, part * (60_000 // len(part)) + end])
     assert time.process_time() - start < 1

@@ -1,7 +1,7 @@
-"""How OpenAI's JSON spells messages, fields and enums: the options of inferd/options/v1, read and checked.
+"""The JSON spelling of messages, fields and enums, read from their options (inferd/options/v1) at start.
 
-Everything here runs at start. A bad option raises `SpellingError`, which names the message or field.
-Converts no values: `decode` and `encode` compile what is read here.
+Checks the options: one that cannot work raises SpellingError with the name of the message or field. Does not
+convert values: `decode` and `encode` compile the conversions.
 """
 
 from collections.abc import Mapping
@@ -13,20 +13,22 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from inferd.options.v1 import options_pb2
 
-#: The Python types that orjson gives for JSON values, but null, which is "unset" everywhere.
+#: Kinds of JSON values, as the Python types that orjson reads them to. null is no kind: it means "unset"
+#: everywhere.
 Kinds = frozenset[type]
 ANY_KIND: Kinds = frozenset({str, bool, int, float, list, dict})
 NUMBER: Kinds = frozenset({int, float})
 
-#: Well-known types that are a JSON string, and the JSON kinds that a request may use: `well_known`.
-_TEXT_FORMS: dict[str, Kinds] = {
+#: Well-known types that are a JSON string, with the kinds of values that a request may use; see
+#: `well_known_types`.
+_STRING_TYPES: dict[str, Kinds] = {
     "google.protobuf.Timestamp": frozenset({str}) | NUMBER,
     "google.protobuf.Duration": frozenset({str}) | NUMBER,
     "google.protobuf.FieldMask": frozenset({str}),
 }
-#: What RPCs end with, which is OpenAI's error object in JSON; only in responses.
+#: The status of an RPC, which is OpenAI's error object in JSON. Only responses have it.
 _STATUS = "google.rpc.Status"
-#: Well-known types that proto3 JSON spells as the value they wrap.
+#: Well-known types that proto3 JSON spells as the value that they wrap.
 _WRAPPERS = {
     f"google.protobuf.{name}Value"
     for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
@@ -35,14 +37,16 @@ _REFUSED = {f"google.protobuf.{name}" for name in ("Any", "Struct", "Value", "Li
 
 
 class SpellingError(ValueError):
-    """A message has no JSON form: its options contradict themselves, or its shape is not supported."""
+    """A message has no JSON form: its options contradict each other, or one of its types is not supported."""
 
 
 @dataclass(frozen=True)
 class FieldSpelling:
-    """The JSON spelling of a field. `accepted` are the members that a request may use; `member` is the
-    one that is written. An inline field has no member of its own: none is accepted, none written.
-    `required` is of inferd.options.v1.Limits, the rest of FieldJson."""
+    """The JSON spelling of a field: inferd.options.v1.FieldJson, and `required` of Limits.
+
+    `member` is the name of the JSON member in responses. `accepted` are the names that a request may use; an
+    inline field has none.
+    """
 
     field: FieldDescriptor
     member: str
@@ -63,54 +67,55 @@ class FieldSpelling:
 
     @property
     def nested(self) -> Descriptor:
-        """The type of a message field's message."""
+        """The message type of a message field."""
         message = self.field.message_type
         assert message is not None, self.field.full_name
         return message
 
     @property
-    def oneof(self) -> str:
-        """The name of the oneof that the field is in."""
+    def oneof_name(self) -> str:
+        """The name of the field's oneof."""
         oneof = self.field.containing_oneof
         assert oneof is not None, self.field.full_name
         return oneof.name
 
     @property
     def is_map(self) -> bool:
+        """Whether the field is a map."""
         message = self.field.message_type
         return message is not None and message.GetOptions().map_entry
 
 
 @dataclass(frozen=True)
 class MessageSpelling:
-    """The JSON spelling of a message: inferd.options.v1.MessageJson, with names resolved to fields.
+    """The JSON spelling of a message: inferd.options.v1.MessageJson, with field names resolved to fields.
 
-    `unions` are its oneofs (without those that merely make a field optional). A message with a tag has
-    exactly one. `inline` is the field whose members stand among the message's own. `refused` has, by member,
-    why it is refused. `text_form`: a well-known type that is a JSON string. `error`: google.rpc.Status,
-    OpenAI's error object.
+    `oneofs` excludes the oneofs that make a single field optional; a message with a tag has exactly one.
+    `inline` is the field whose members stand among the message's own. `refused` has the reason of each
+    refused member. `is_json_string` is true for well-known types that are JSON strings, `is_status` for
+    google.rpc.Status, which is OpenAI's error object.
     """
 
     descriptor: Descriptor
     fields: tuple[FieldSpelling, ...]
-    unions: tuple[tuple[FieldSpelling, ...], ...]
+    oneofs: tuple[tuple[FieldSpelling, ...], ...]
     object: str
     bare: bool
     tag: str
     shorthand: FieldSpelling | None
     inline: FieldSpelling | None
     refused: Mapping[str, str]
-    text_form: bool
-    error: bool
+    is_json_string: bool
+    is_status: bool
 
     @property
-    def numeric(self) -> bool:
-        """Whether a request may give a number for its text form."""
-        return self.text_form and float in _TEXT_FORMS[self.descriptor.full_name]
+    def accepts_number(self) -> bool:
+        """Whether a request may give a number in place of the string."""
+        return self.is_json_string and float in _STRING_TYPES[self.descriptor.full_name]
 
     @property
-    def own(self) -> frozenset[str]:
-        """The members that the message has itself, which none of its inline field's can be."""
+    def own_members(self) -> frozenset[str]:
+        """The message's own members. They hide members of the same names of the inline field's message."""
         constant = {"object"} if self.object else set()
         return frozenset(constant.union(*(field.accepted for field in self.fields)))
 
@@ -125,7 +130,7 @@ class EnumSpelling:
 
 @cache
 def message_spelling(message: Descriptor) -> MessageSpelling:
-    """Read the options of a message and of its fields. Raises SpellingError."""
+    """The spelling of a message type, by its options and those of its fields. Raises SpellingError."""
     if message.full_name in _REFUSED:
         raise SpellingError(
             f"{message.full_name} is not supported: hold the document in a string field with json.raw"
@@ -141,30 +146,33 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
     spelling = MessageSpelling(
         descriptor=message,
         fields=fields,
-        unions=_unions(message, by_name),
+        oneofs=_oneofs(message, by_name),
         object=options.object,
         bare=options.bare or message.full_name in _WRAPPERS,
         tag=options.tag,
         shorthand=by_name.get(options.shorthand),
         inline=next((field for field in fields if field.inline), None),
         refused={member.name: member.reason for member in options.refused},
-        text_form=message.full_name in _TEXT_FORMS,
-        error=message.full_name == _STATUS,
+        is_json_string=message.full_name in _STRING_TYPES,
+        is_status=message.full_name == _STATUS,
     )
     _check_message(spelling)
     return spelling
 
 
-def flattened(message: MessageSpelling) -> tuple[FieldSpelling, ...]:
-    """The fields as they stand in JSON: those of the inline field's message, which are required only where
-    it is, and the message's own, which win."""
+def json_fields(message: MessageSpelling) -> tuple[FieldSpelling, ...]:
+    """The fields that are members of the JSON object: the message's own and those of its inline message.
+
+    If two have the same member, the message's own field wins. Fields of the inline message are required only
+    if the inline field is.
+    """
     own = {field.member: field for field in message.fields if not field.inline}
     if message.inline is None:
         return tuple(own.values())
-    hidden = message.own - own.keys()
+    hidden = message.own_members - own.keys()
     fields = {
         field.member: replace(field, required=field.required and message.inline.required)
-        for field in flattened(message_spelling(message.inline.nested))
+        for field in json_fields(message_spelling(message.inline.nested))
         if field.member not in hidden
     }
     return tuple((fields | own).values())
@@ -172,9 +180,9 @@ def flattened(message: MessageSpelling) -> tuple[FieldSpelling, ...]:
 
 @cache
 def enum_spelling(enum: EnumDescriptor) -> EnumSpelling:
-    """Read the words of an enum; those of proto3 JSON, the values' names, where it declares none.
+    """The words of an enum's values: their json_value or, if no value has one, their names (proto3 JSON).
 
-    The value 0 has a word only where it declares one. Raises SpellingError.
+    The value 0 has a word only if it has a json_value. Raises SpellingError.
     """
     declared: dict[int, str] = {
         value.number: word for value in enum.values if (word := _option(value, options_pb2.json_value))
@@ -190,7 +198,10 @@ def enum_spelling(enum: EnumDescriptor) -> EnumSpelling:
 
 
 def element_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> Kinds:
-    """The JSON kinds of a singular field, or of one element of a repeated one."""
+    """The kinds of JSON values of a singular field, or of one element of a repeated field.
+
+    `within` are the bare messages around the field, so that a bare message that contains itself is found.
+    """
     match field.field.type:
         case _ if field.raw:
             return ANY_KIND
@@ -207,7 +218,7 @@ def element_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> 
 
 
 def field_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> Kinds:
-    """The JSON kinds of a field as a whole."""
+    """The kinds of JSON values of a field, which include lists if the field is repeated."""
     if field.is_map:
         return frozenset({dict})
     if field.field.is_repeated:
@@ -217,8 +228,10 @@ def field_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> Ki
 
 
 def bare_forms(message: MessageSpelling, within: tuple[Descriptor, ...] = ()) -> dict[type, FieldSpelling]:
-    """The field of a bare message that each JSON kind stands for. Raises SpellingError where two fields
-    cannot be told apart."""
+    """The field of a bare message that each kind of JSON value sets.
+
+    Raises SpellingError if one kind could set two fields.
+    """
     if message.descriptor in within:
         raise SpellingError(f"{message.descriptor.full_name}: its bare form contains itself")
     forms: dict[type, FieldSpelling] = {}
@@ -233,10 +246,11 @@ def bare_forms(message: MessageSpelling, within: tuple[Descriptor, ...] = ()) ->
     return forms
 
 
-def listed_kinds(field: FieldSpelling) -> Kinds:
-    """For a repeated shorthand field whose element may itself be a JSON list: what that list holds.
+def inner_list_kinds(field: FieldSpelling) -> Kinds:
+    """The kinds of an inner list's elements, if the elements of a repeated shorthand field may be lists.
 
-    Raises SpellingError where a list cannot be told from an element that is one.
+    Empty if no element may be a list. Raises SpellingError if a list of elements cannot be told from an
+    element that is a list.
     """
     if list not in element_kinds(field):
         return frozenset()
@@ -252,8 +266,8 @@ def listed_kinds(field: FieldSpelling) -> Kinds:
 
 
 def _message_kinds(message: MessageSpelling, within: tuple[Descriptor, ...]) -> Kinds:
-    if message.text_form:
-        return _TEXT_FORMS[message.descriptor.full_name]
+    if message.is_json_string:
+        return _STRING_TYPES[message.descriptor.full_name]
     if message.bare:
         return frozenset(bare_forms(message, within))
     return frozenset({dict, str}) if message.shorthand else frozenset({dict})
@@ -304,13 +318,13 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
     return spelling
 
 
-def _unions(message: Descriptor, by_name: dict[str, FieldSpelling]) -> tuple[tuple[FieldSpelling, ...], ...]:
+def _oneofs(message: Descriptor, by_name: dict[str, FieldSpelling]) -> tuple[tuple[FieldSpelling, ...], ...]:
     proto = DescriptorProto()
     message.CopyToProto(proto)
-    # An optional field is, in the descriptor, a oneof of its own.
+    # In the descriptor, an optional field is a oneof with one field.
     optional = {field.name for field in proto.field if field.proto3_optional}
-    unions = [[field.name for field in oneof.fields] for oneof in message.oneofs]
-    return tuple(tuple(by_name[n] for n in names) for names in unions if not optional.issuperset(names))
+    oneofs = [[field.name for field in oneof.fields] for oneof in message.oneofs]
+    return tuple(tuple(by_name[n] for n in names) for names in oneofs if not optional.issuperset(names))
 
 
 def _check_message(message: MessageSpelling) -> None:
@@ -327,21 +341,21 @@ def _check_message(message: MessageSpelling) -> None:
                     f"{name}: the member {member!r} is both {owners[member]} and {field.name}"
                 )
             owners[member] = field.name
-    if message.tag and len(message.unions) != 1:
-        raise SpellingError(f"{name}: a tag needs exactly one oneof, not {len(message.unions)}")
+    if message.tag and len(message.oneofs) != 1:
+        raise SpellingError(f"{name}: a tag needs exactly one oneof, not {len(message.oneofs)}")
     if message.inline and (message.bare or message.tag):
         raise SpellingError(f"{name}: a bare or tagged message has no inline field")
-    if message.inline and any(message.inline in union for union in message.unions):
+    if message.inline and any(message.inline in oneof for oneof in message.oneofs):
         raise SpellingError(f"{name}: an inline field stands in no oneof, as {message.inline.name} does")
     if not message.bare and any(field.comment for field in message.fields):
         raise SpellingError(f"{name}: json.comment needs a field of a bare message")
     if message.bare:
         if message.object or message.tag or message.shorthand:
             raise SpellingError(f"{name}: a bare message has no object, tag or shorthand")
-        in_union = len(message.unions) == 1 and len(message.unions[0]) == len(message.fields)
-        if len(message.fields) != 1 and not in_union:
+        in_oneof = len(message.oneofs) == 1 and len(message.oneofs[0]) == len(message.fields)
+        if len(message.fields) != 1 and not in_oneof:
             raise SpellingError(f"{name}: a bare message has one field, or one oneof and nothing beside it")
-    for member in message.refused.keys() & message.own:
+    for member in message.refused.keys() & message.own_members:
         raise SpellingError(f"{name}: {member} is refused, and the member of a field")
     if message.refused and (message.bare or message.tag):
         raise SpellingError(f"{name}: only a message that is a plain object has members to refuse")
@@ -353,20 +367,20 @@ def _check_message(message: MessageSpelling) -> None:
 
 
 def _check_inline(message: Descriptor) -> None:
-    """Before the fields are read: a message may not stand among its own members."""
+    """Check the inline fields before the other fields are read: a message must not be inline in itself."""
     within = [message]
     while fields := [field for field in within[-1].fields if _option(field, options_pb2.json).inline]:
         if len(fields) > 1:
             raise SpellingError(f"{within[-1].full_name}: at most one field is inline")
         inner = fields[0].message_type
-        if inner is None or fields[0].is_repeated:  # which `_field_spelling` refuses
-            return
+        if inner is None or fields[0].is_repeated:
+            return  # `_field_spelling` refuses such a field.
         if inner in within:
             raise SpellingError(f"{fields[0].full_name}: json.inline: {inner.full_name} contains itself")
         within.append(inner)
     if len(within) > 1:
         spelling = message_spelling(within[1])
-        if spelling.text_form or spelling.bare or spelling.tag or spelling.error:
+        if spelling.is_json_string or spelling.bare or spelling.tag or spelling.is_status:
             raise SpellingError(f"{message.full_name}: json.inline: {within[1].full_name} has no members")
 
 

@@ -1,5 +1,7 @@
-"""The protos' doc comments by full name, out of the descriptor set that `make generate` writes: generated
-Python keeps none. Does not know what they are used for.
+"""The comments of the protos, by the full name of the declaration.
+
+Reads them from the descriptor set that `make generate` writes, because generated Python has no comments. Does
+not use them: the OpenAPI document and docs/parameters.md do.
 """
 
 import re
@@ -9,9 +11,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2
 
-# What a declaration may hold, and the number of the field that holds it in descriptor.proto: the paths of
-# SourceCodeInfo are made of these numbers.
-_PARTS: Mapping[type, tuple[tuple[str, int], ...]] = {
+# For each kind of declaration, the fields of descriptor.proto that hold its inner declarations, and their
+# numbers. The paths of SourceCodeInfo consist of these numbers.
+_INNER_DECLARATIONS: Mapping[type, tuple[tuple[str, int], ...]] = {
     descriptor_pb2.FileDescriptorProto: (("message_type", 4), ("enum_type", 5), ("service", 6)),
     descriptor_pb2.DescriptorProto: (("field", 2), ("nested_type", 3), ("enum_type", 4), ("oneof_decl", 8)),
     descriptor_pb2.EnumDescriptorProto: (("value", 2),),
@@ -20,16 +22,16 @@ _PARTS: Mapping[type, tuple[tuple[str, int], ...]] = {
 
 
 def load() -> dict[str, str]:
-    """The comments of inferd's own protos, from the descriptor set in the package `inferd`."""
+    """The comments of inferd's own protos, from the descriptor set in the package `inferd`; see `read`."""
     data = resources.files("inferd").joinpath("descriptors.binpb").read_bytes()
     return read(descriptor_pb2.FileDescriptorSet.FromString(data))
 
 
 def read(files: descriptor_pb2.FileDescriptorSet) -> dict[str, str]:
-    """The comment before each declaration that has one: full name → text.
+    """The comments before declarations, by full name; declarations without a comment are absent.
 
-    An enum value goes by its enum's full name and its own. A paragraph is one line, and an empty line
-    stands between two.
+    The name of an enum value is the enum's full name, a dot and the value's name. In a comment, each
+    paragraph is one line, and an empty line separates two paragraphs.
     """
     comments: dict[str, str] = {}
     for file in files.file:
@@ -42,11 +44,12 @@ def read(files: descriptor_pb2.FileDescriptorSet) -> dict[str, str]:
 
 
 def _declarations(parent: Any, scope: str, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], str]]:
-    for attribute, number in _PARTS.get(type(parent), ()):
-        for index, part in enumerate(getattr(parent, attribute)):
-            name, place = f"{scope}.{part.name}", (*path, number, index)
-            yield place, name
-            yield from _declarations(part, name, place)
+    """The paths (of SourceCodeInfo) and full names of all declarations within `parent`."""
+    for attribute, number in _INNER_DECLARATIONS.get(type(parent), ()):
+        for index, inner in enumerate(getattr(parent, attribute)):
+            name, inner_path = f"{scope}.{inner.name}", (*path, number, index)
+            yield inner_path, name
+            yield from _declarations(inner, name, inner_path)
 
 
 def _unwrap(comment: str) -> str:

@@ -1,7 +1,7 @@
-"""`/openapi.json`, and `/docs`: Swagger UI over it, all of it served from here.
+"""The documentation page: an OpenAPI document at /openapi.json, and Swagger UI for it at /docs.
 
-A host without internet shows the same page: nothing names another host, and the page's policy forbids to
-load from one.
+Does not make the document: `openapi` does. The page needs no internet: all its files are served here, and its
+Content-Security-Policy forbids to load from other hosts.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from swagger_ui_bundle import swagger_ui_path
 
-#: Of Swagger UI's files, those that the page needs. What a system calls a script differs, so it is said here.
+#: The files of Swagger UI that the page needs, with their media types. Systems differ in the media type of a
+#: script.
 _FILES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -42,7 +43,7 @@ _PAGE = b"""\
 </html>
 """
 
-# Without a layout, Swagger UI shows no bar to load other documents with. validatorUrl: it would send the
+# Without a layout, Swagger UI has no bar for loading other documents. With a validatorUrl, it would send the
 # document's address to swagger.io.
 _START = b"""\
 SwaggerUIBundle({
@@ -54,14 +55,14 @@ SwaggerUIBundle({
 });
 """
 
-# Swagger UI styles its elements inline, and holds its images as data.
+# Swagger UI has inline styles, and images as data URLs.
 _POLICY = {
     "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 }
 
 
 def docs_routes(document: Mapping[str, Any]) -> list[Route]:
-    """The routes of an OpenAPI document at /openapi.json, and of Swagger UI over it at /docs and /docs/."""
+    """The routes of an OpenAPI document at /openapi.json, and of Swagger UI for it at /docs and /docs/."""
     routes = [
         _route("/openapi.json", partial(Response, orjson.dumps(document), media_type="application/json"))
     ]
