@@ -1,4 +1,4 @@
-"""Where each microsecond of a token and of a request goes: the tables of docs/budget.md.
+"""Where each microsecond of a token and of a request goes: the tables of docs/performance.md.
 
     python -m benchmarks.budget [--write]
 
@@ -38,7 +38,7 @@ from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 from benchmarks import paths
 from benchmarks.paths import Calls, Front, Turn
 
-PAGE = Path(__file__).parents[1] / "docs" / "budget.md"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 _BEGIN, _END = "<!-- budget:begin -->\n", "<!-- budget:end -->"
 _ROUNDS = 30
 #: Seconds between the steps of an engine, where the code is cold. (A turn of the loop follows each step:
