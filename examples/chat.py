@@ -1,4 +1,7 @@
-"""Chat over gRPC: one answer whole, one as it is generated. Needs only grpcio and the generated protos."""
+"""A chat over gRPC: one answer whole, and one as a stream.
+
+Needs only grpcio and the generated modules `inferd.v1`.
+"""
 
 import grpc
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2
