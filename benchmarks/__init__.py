@@ -1,1 +1,1 @@
-"""What inferd costs, and what its peers do."""
+"""Measures what inferd costs, by itself and beside its peers. Nothing here is installed."""

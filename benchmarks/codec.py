@@ -1,6 +1,8 @@
-"""CPU time of the REST bridge's JSON codec beside google.protobuf.json_format: `python benchmarks/codec.py`.
+"""Measures the JSON codec of the REST bridge beside google.protobuf.json_format.
 
-Best of several repeats of CPU (not wall) time, in µs an operation, bytes to message and back.
+    python benchmarks/codec.py
+
+Prints the best CPU time of several repeats, in µs, for bytes to message and for message to bytes.
 """
 
 import time
@@ -31,7 +33,7 @@ REQUEST = {
 
 
 def chunk(**choice: Any) -> chat_pb2.ChatCompletionChunk:
-    """A streamed chunk of one choice."""
+    """A chunk of a streamed chat, with one choice."""
     return chat_pb2.ChatCompletionChunk(
         id="chatcmpl-0123456789abcdef0123456789abcdef",
         created=1_760_000_000,
@@ -41,7 +43,7 @@ def chunk(**choice: Any) -> chat_pb2.ChatCompletionChunk:
 
 
 def measure(call: Callable[[], object], repeats: int = 9) -> float:
-    """Best CPU time of one call, in µs."""
+    """The best CPU time of one call, in µs."""
     calls = 1
     while _seconds(call, calls) < 0.02:
         calls *= 2
@@ -56,7 +58,7 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
 
 
 def decoding(name: str, message: type[Message], document: dict[str, Any]) -> None:
-    """Print the costs of decoding OpenAI's JSON, and of json_format with the same message's proto3 JSON."""
+    """Print the cost of decoding OpenAI's JSON, and of json_format for the same message's proto3 JSON."""
     body = orjson.dumps(document)
     descriptor: Any = message.DESCRIPTOR
     decoder = Decoder(descriptor)
@@ -67,7 +69,7 @@ def decoding(name: str, message: type[Message], document: dict[str, Any]) -> Non
 
 
 def encoding(name: str, message: Message) -> None:
-    """Print the costs of encoding."""
+    """Print the cost of encoding a message, and that of json_format."""
     descriptor: Any = message.DESCRIPTOR
     encoder = Encoder(descriptor)
     ours = measure(lambda: encoder.encode(message))

@@ -2,9 +2,9 @@
 
     python -m benchmarks.floor --runtime-port PORT --rest-port PORT
 
-Asks the runtime what it was asked for, and writes the same ready event for each message that comes, whatever
-is in it: no text, no checks, no errors. What is left is the event loop and the kernel. It is one of the
-fronts of `benchmarks.suite`, whose load and paces it is measured with; it is no server.
+It sends each request on to the runtime, and writes the same ready event for each message that comes. It reads
+no text, checks nothing and handles no errors. Its cost is therefore that of the event loop and of the kernel.
+`benchmarks.suite` measures it with the same load as the other fronts. It is no real server.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from benchmarks.suite import frames
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-#: As long as those of an inferd.
+#: An event that is as long as one of inferd's.
 _EVENT = (
     b'data: {"object":"text_completion","id":"cmpl-0123456789abcdef0123456789abcdef","created":1760000000,'
     b'"model":"m","choices":[{"index":0,"text":" token","logprobs":null,"finish_reason":null}]}\n\n'
 )
 _CHUNK = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-#: Of the prompt: the runtime reads no more of it than how many there are.
+#: The token ids of the prompt. The simulated runtime only counts them.
 _PROMPT = list(range(20))
 _METHOD = "/sglang.grpc.scheduler.SglangScheduler/Generate"
 _BLOCK = header_block(
@@ -43,7 +43,7 @@ _BLOCK = header_block(
 
 
 class Runtime(asyncio.Protocol):
-    """The connection to the runtime: frames of a stream are events of a client."""
+    """The connection to the runtime. Each DATA frame of a stream becomes an event of that stream's client."""
 
     def __init__(self) -> None:
         self._streams: dict[int, Client] = {}
@@ -60,7 +60,7 @@ class Runtime(asyncio.Protocol):
         )
 
     def generate(self, client: "Client", tokens: int, *, stream: bool) -> None:
-        """Ask for an answer."""
+        """Ask the runtime for an answer of so many tokens."""
         request = pb.GenerateRequest(
             request_id="0123456789abcdef0123456789abcdef",
             tokenized=pb.TokenizedInput(original_text="", input_ids=_PROMPT),
@@ -127,12 +127,12 @@ class Client(asyncio.Protocol):
         self._runtime.generate(self, self._tokens, stream=self._streamed)
 
     def token(self) -> None:
-        """A message of the answer: its next token, or the repetition at the end."""
+        """A message of the answer came: its next token, or the summary at the end."""
         if self._streamed:
             self._transport.write(_CHUNK)
 
     def end(self) -> None:
-        """The end of the answer."""
+        """The answer is complete."""
         usage = b'{"choices":[{"text":""}],"usage":{"completion_tokens":%d}}' % self._tokens
         if self._streamed:
             last = b"data: %b\n\ndata: [DONE]\n\n" % usage

@@ -1,5 +1,7 @@
-"""Imported before inferd, has its compiled modules run as the Python that they are made of: to count what it
-executes, to put clocks around functions, and for tests of what runs where there is no compiler.
+"""Makes inferd's compiled modules run as Python, if it is imported before inferd (`python -m pytest -p …`).
+
+The benchmarks need this to count what Python executes, and to put clocks around functions. The tests need it
+to check the modules as they run on machines without a C compiler.
 """
 
 import importlib.machinery
@@ -11,7 +13,7 @@ _PACKAGES = ("inferd.services", "inferd.rest_bridge")
 
 
 class _Sources(importlib.machinery.PathFinder):
-    """Finds sources only, in inferd's packages."""
+    """Finds only the sources of inferd's packages, and none of their compiled modules."""
 
     @classmethod
     def find_spec(

@@ -1,9 +1,10 @@
-"""The queue's speed: how fast jobs are taken in, how fast they run, how soon one starts.
+"""Measures the queue: how many jobs a second it takes and runs, and how soon a job starts.
 
     python benchmarks/job_queue.py MODEL_FOLDER [DATABASE_URL]
 
-The queue itself, in this process, over a runtime that answers at once; MODEL_FOLDER gives the tokenizer.
-Without a URL: a SQLite file in the working folder, whose disk is then what is measured (fsync is shown).
+The queue runs in this process, on a runtime that answers at once. MODEL_FOLDER has the tokenizer. Without a
+URL, the queue is a SQLite file in the working folder, and the figures then depend on the folder's disk. The
+time of an fsync is therefore printed, too.
 """
 
 import asyncio
@@ -31,14 +32,14 @@ from inferd.services.text.model_text import ModelText
 from inferd.services.text.output.choose import choose_format
 from inferd.v1 import chat_pb2, message_pb2
 
-#: Jobs of one measurement, each of about 2 kB; and how many clients bring them at once.
+#: Jobs of one measurement, each of about 2 kB, and the number of clients that submit them.
 JOBS, CLIENTS = 2000, 16
-#: Jobs that wait while the last measurement is made again.
+#: Jobs that wait while the last measurement is repeated.
 BACKLOG = 25_000
 
 
 class Instant:
-    """A runtime that answers at once, and notes when."""
+    """A runtime that answers at once, and keeps the time at which each generation began."""
 
     name = "instant"
     unsupported: frozenset[str] = frozenset()
@@ -68,7 +69,7 @@ class Instant:
 
 
 class Bench:
-    """A queue, its runtime, and submissions for it."""
+    """A queue, its runtime, and jobs to submit to it."""
 
     def __init__(self, queue: JobQueue, runtime: Instant, catalog: Catalog) -> None:
         self.queue = queue
@@ -100,7 +101,7 @@ class Bench:
         )
 
     async def submit(self, count: int, run_after: int | None = None) -> float:
-        """Submit so many jobs, from all clients; the seconds that it took."""
+        """Submit so many jobs from all clients. Returns the seconds that it took."""
         left = iter(range(count))
 
         async def client() -> None:
@@ -118,7 +119,7 @@ class Bench:
             await self.runtime.news.wait()
 
     async def latencies(self, count: int) -> list[float]:
-        """Milliseconds from the call that enqueues a job to its start, about 45 jobs a second."""
+        """The milliseconds from the submission of a job to its start, at about 45 jobs a second."""
         found = []
         for _ in range(count):
             self.runtime.started.clear()

@@ -1,7 +1,9 @@
-"""CPU time of the output parser: `python benchmarks/output.py`.
+"""Measures the parser of a model's output.
 
-Best of several repeats of CPU (not wall) time, in µs a token, for answers fed token by token (a token is four
-characters or a marker, about what tokenizers give).
+    python benchmarks/output.py
+
+Prints the best CPU time of several repeats, in µs a token, for answers that come token by token. A token
+here is four characters or a marker, which is about the length of real tokens.
 """
 
 import json
@@ -61,7 +63,7 @@ ANSWERS = {
 
 
 def seconds(format: OutputFormat, tokens: list[str]) -> float:
-    """CPU time of one answer."""
+    """CPU time of parsing one answer, in seconds."""
     parser = OutputParser(format, FUNCTIONS, "")
     start = time.process_time()
     for token in tokens:

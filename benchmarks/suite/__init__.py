@@ -1,4 +1,6 @@
-"""The benchmark suite: inferd and its peers over one simulated runtime, under the same load, in one run.
+"""The benchmark suite: inferd and its peers on one simulated runtime, under the same load, in one run.
 
-It proves nothing about models. `python -m benchmarks.suite --help` tells how to run it.
+A *front* is a server under test: inferd or one of its peers. A *cell* is one kind of load. The suite measures
+the CPU time of each front in each cell. The suite measures no model. `python -m benchmarks.suite --help` says
+how to run it.
 """

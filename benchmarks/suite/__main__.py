@@ -1,4 +1,4 @@
-"""The suite's command: `python -m benchmarks.suite --help`."""
+"""Measures inferd beside its peers, on one simulated runtime. This is the command line of the suite."""
 
 import argparse
 import fcntl
@@ -20,7 +20,7 @@ def _stop(*_: Any) -> None:
 
 
 def main() -> int:
-    """Parse the command line, and run."""
+    """Parse the command line and run the suite. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.suite", description=__doc__)
     parser.add_argument("--fronts", help=f"of {','.join(FRONTS)}; default: all, quick: inferd,smg,dynamo")
     parser.add_argument("--repeats", type=int, help="default: 3, quick: 2")
@@ -55,7 +55,7 @@ def main() -> int:
     )
     lock = (_FOLDER / "lock").open("w")
     try:
-        # Two at once would measure each other.
+        # Two runs at once would measure each other.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         parser.error("another run is measuring on this machine")

@@ -1,6 +1,6 @@
-"""What the simulated runtimes answer: the tokens of an English text, from one of several starts.
+"""The answers of the simulated runtimes: the tokens of an English text, from one of several starts.
 
-Ordinary text, so that a detokenizer has its ordinary work.
+The text is ordinary, so that a detokenizer has its ordinary work.
 """
 
 from functools import lru_cache
@@ -20,13 +20,13 @@ _TEXT = (
     "beside the door of the tower says what he saw, and the light, which is electric now, still turns "
     "every twelve seconds over the sea. "
 )
-#: Answers begin at as many places of the text.
+#: Number of places in the text at which an answer may begin.
 STARTS = 16
 _LONGEST = 1024
 
 
 class Answer:
-    """The text's tokens, and the messages that bring them, encoded once."""
+    """The text's tokens, and the scheduler's messages with them. Each message is encoded once."""
 
     def __init__(self, tokenizer_file: str) -> None:
         tokenizer = Tokenizer.from_file(tokenizer_file)
@@ -36,17 +36,17 @@ class Answer:
         self._tokenizer = tokenizer
 
     def token_ids(self, start: int, count: int) -> list[int]:
-        """The tokens of the answer that begins at the `start`th place."""
+        """The first `count` tokens of the answer that begins at place `start`."""
         begin = start % STARTS * self._step
         return self._ids[begin : begin + count]
 
     def pieces(self, start: int, count: int) -> list[str]:
-        """The same as text, token by token."""
+        """The texts of these tokens, one by one."""
         return [self._tokenizer.decode([token_id]) for token_id in self.token_ids(start, count)]
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one for the process
     def chunks(self, start: int, count: int, prompt_tokens: int) -> list[bytes]:
-        """A GenerateResponse, less its request id, for each token; then the `complete`."""
+        """A GenerateResponse for each token, without the request id; then the last message of `complete`."""
         ids = self.token_ids(start, count)
         messages = []
         for number, token_id in enumerate(ids, 1):
@@ -58,7 +58,7 @@ class Answer:
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one for the process
     def complete(self, start: int, count: int, prompt_tokens: int, *, streamed: bool) -> bytes:
-        """The last message; of an answer that was not streamed, the only one."""
+        """The last message of an answer. If the answer is not streamed, this is its only message."""
         ids = self.token_ids(start, count)
         complete = pb.GenerateComplete(
             output_ids=ids[-1:] if streamed else ids,

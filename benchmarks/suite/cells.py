@@ -1,4 +1,4 @@
-"""The cells of the main table: what is asked, at which pace, and for how long."""
+"""The cells of the main table: the requests, their pace, and how long they are measured."""
 
 from dataclasses import dataclass
 
@@ -7,28 +7,28 @@ from benchmarks.suite.front import Asked
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One measurement of each front. `unit` is what its CPU time is divided by."""
+    """One kind of load. The CPU time of a front is divided by its number of `unit`s: "token" or "request"."""
 
     name: str
     asked: Asked
     unit: str
-    #: Whether fronts that are slow by design take part.
+    #: Whether slow fronts are measured in this cell, too.
     for_slow: bool = True
 
 
-#: Tokens a second of each stream, by how many there are: those together are at most some 10,000, which leaves
-#: the slower Rust front far from saturated on one core.
+#: Tokens a second of each stream, by the number of streams. All streams together have about 10,000 tokens a
+#: second at most, because the slower Rust front is then far from saturated on one core.
 PACE = {1: 500.0, 8: 250.0, 32: 100.0, 128: 50.0, 256: 40.0, 512: 20.0, 1000: 10.0}
 
 
 def stream(streams: int, seconds: float, *, grpc: bool = False, chat: bool = False) -> Cell:
-    """Streams of 100 tokens, at their pace."""
+    """Streams of 100 tokens, at the pace for their number."""
     asked = Asked(streams, PACE[streams], seconds, grpc=grpc, chat=chat)
     return Cell(f"{_kind(grpc, chat)} stream, {streams}", asked, "token", for_slow=streams <= 32)
 
 
 def saturation(seconds: float, *, grpc: bool = False, streams: int = 256) -> Cell:
-    """Streams of 100 tokens, as fast as they come."""
+    """Streams of 100 tokens, as fast as the front takes them."""
     name = f"{'gRPC' if grpc else 'REST'} saturated, {streams}"
     return Cell(name, Asked(streams, 0, seconds, grpc=grpc), "token")
 
@@ -36,7 +36,7 @@ def saturation(seconds: float, *, grpc: bool = False, streams: int = 256) -> Cel
 def unary(
     seconds: float, *, grpc: bool = False, chat: bool = False, prompt_tokens: int = 20, at_once: int = 32
 ) -> Cell:
-    """Whole answers of 10 tokens, at 100 tokens a second."""
+    """Whole answers of 10 tokens, `at_once` at a time, each at 100 tokens a second."""
     prompt = f", prompt of {prompt_tokens}" if prompt_tokens > 20 else ""
     asked = Asked(
         at_once, 100, seconds, streamed=False, tokens=10, prompt_tokens=prompt_tokens, grpc=grpc, chat=chat
@@ -49,7 +49,7 @@ def _kind(grpc: bool, chat: bool) -> str:
 
 
 def main_cells(quick: bool) -> list[Cell]:
-    """In the order in which they are run."""
+    """The cells, in the order in which they are measured."""
     short, long = (1.5, 2.0) if quick else (3.0, 6.0)
     cells = [
         stream(1, long),

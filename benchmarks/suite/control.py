@@ -1,4 +1,4 @@
-"""How the suite speaks to the processes it starts itself: a line of JSON in, a line of JSON out."""
+"""How the suite talks with its own processes: a line of JSON in, a line of JSON out."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 
 async def serve_control(answer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None:
-    """Answer lines from standard input until it closes: whoever started this process is gone then."""
+    """Answer the lines of standard input until it closes, which it does when the suite's process ends."""
     reader = asyncio.StreamReader(limit=1 << 24)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -18,5 +18,5 @@ async def serve_control(answer: Callable[[dict[str, Any]], Awaitable[dict[str, A
 
 
 def say(message: dict[str, Any]) -> None:
-    """Write one line, at once."""
+    """Write one line to standard output, unbuffered."""
     os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")

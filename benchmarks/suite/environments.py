@@ -1,10 +1,10 @@
-"""The peers' packages: exactly these versions, each in an environment of its own, from PyPI."""
+"""The packages of the peers: exactly these versions from PyPI, each in an environment of its own."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-#: What each environment holds. SGLang is the project's own, at the version that pyproject.toml has.
+#: The packages of each environment. SGLang has none, because the project's own environment has SGLang.
 PINS = {
     "smg": ("smg==1.13.0",),
     "dynamo": ("ai-dynamo==1.4.2",),
@@ -16,11 +16,14 @@ _MINUTES = 10
 
 
 class NotInstalled(Exception):
-    """A peer's packages cannot be had; the message says why."""
+    """The packages of a peer could not be installed. The message says why."""
 
 
 def python_of(name: str, folder: Path) -> Path:
-    """The Python of the environment `name` in `folder`, installed where it is not. Raises NotInstalled."""
+    """The Python of the environment `name` in `folder`. Raises NotInstalled.
+
+    The environment is made if it is missing, or if its pins have changed.
+    """
     environment = folder / name
     python = environment / "bin" / "python"
     stamp = environment / "pins"

@@ -1,7 +1,7 @@
-"""HTTP/2 frames and gRPC's message prefix: what the simulated runtime and the load are written on.
+"""HTTP/2 frames and the prefix of gRPC's messages, for the simulated runtime and the load generator.
 
-Only what those two need; header blocks are hpack's. A general library costs several times more per frame,
-which would make the benchmark measure itself. Source: RFC 9113.
+This is only what those two need. hpack makes header blocks. A general library costs several times more a
+frame, and the benchmark would then measure itself. Source: RFC 9113.
 """
 
 import struct
@@ -25,48 +25,48 @@ _PREFIX = struct.Struct(">BI")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """The bytes of one frame (RFC 9113, section 4.1)."""
     return _HEAD.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def data_head(length: int, stream: int) -> bytes:
-    """The head of a DATA frame that goes on, for `length` bytes of payload."""
+    """The head of a DATA frame of `length` bytes that does not end its stream."""
     return _HEAD.pack(length << 8, 0, stream)
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """A SETTINGS frame."""
+    """A SETTINGS frame with these values, by the setting's number."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(key, value) for key, value in values.items()))
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame."""
+    """A WINDOW_UPDATE frame. `increment` is in bytes."""
     return frame(WINDOW_UPDATE, 0, stream, _U32.pack(increment))
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
-    """The values of a SETTINGS frame."""
+    """The values in the payload of a SETTINGS frame, by the setting's number."""
     return dict(_SETTING.iter_unpack(payload))
 
 
 def read_increment(payload: bytes) -> int:
-    """The increment of a WINDOW_UPDATE frame, in bytes."""
+    """The increment in the payload of a WINDOW_UPDATE frame, in bytes."""
     return int(_U32.unpack(payload)[0]) & LARGEST_WINDOW
 
 
 def grpc_message(message: bytes) -> bytes:
-    """A message with gRPC's prefix, not compressed."""
+    """A message with gRPC's prefix of five bytes. The message is not compressed."""
     return _PREFIX.pack(0, len(message)) + message
 
 
 class FrameReader:
-    """Cuts what arrives into frames: (kind, flags, stream, payload), padding and priority taken off."""
+    """Cuts received bytes into frames: (kind, flags, stream, payload). Padding and priority are removed."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """The frames that are complete now; what is left over is kept for the next call."""
+        """The frames that are complete now. The rest of the bytes is kept for the next call."""
         if self._rest:
             data = self._rest + data
         size, at = len(data), 0

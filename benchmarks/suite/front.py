@@ -1,4 +1,7 @@
-"""What the suite needs to know of a front that runs: where it listens, what it costs, how it is asked."""
+"""A front, which is a server under test: its ports, its processes, and the form of its requests.
+
+Starts no front: `benchmarks.suite.fronts` does.
+"""
 
 import json
 from collections.abc import Callable
@@ -13,7 +16,7 @@ from tokenizers import Tokenizer
 from benchmarks.suite.job import NUMBER, Job
 from benchmarks.suite.processes import Controlled, Process
 
-#: Before the prompt's text, so that no two prompts begin alike; the number is six digits.
+#: The beginning of each prompt. NUMBER becomes six digits, so that no two prompts begin with the same text.
 _BEGIN = f"Letter {NUMBER}. "
 _WORDS = (
     "The keeper wrote that the wind had turned to the north and that the sea was grey until noon, when a ship"
@@ -22,48 +25,48 @@ _WORDS = (
 
 
 def prompt_of(tokens: int) -> str:
-    """A text of about that many tokens of the benchmark's tokenizer, with NUMBER in it."""
-    # The beginning is 11 tokens, and 39 words are 41.
+    """A text of about that many tokens of the benchmark's tokenizer. The text contains NUMBER."""
+    # The beginning has 11 tokens, and 39 words have 41.
     words = (_WORDS * (tokens // 40 + 1)).split(" ")
     return _BEGIN + " ".join(words[: max(round((tokens - 11) * 39 / 41), 1)])
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every front is asked for in one cell of the table."""
+    """The requests of one cell, the same for every front."""
 
     streams: int
-    #: Tokens a second of each stream; 0: as fast as possible.
+    #: Tokens a second of each stream. 0 means as fast as possible.
     rate: float
     seconds: float
     streamed: bool = True
     tokens: int = 100
     prompt_tokens: int = 20
     grpc: bool = False
-    #: The prompt as the user's message of a conversation.
+    #: Whether the prompt is the user's message of a chat.
     chat: bool = False
-    #: Stop after that many answers; 0: when the time is over.
+    #: Stop after that many answers. 0 means to stop when the time is over.
     requests: int = 0
-    #: The same prompt each time, for an engine that caches what it has read.
+    #: Whether all requests have the same prompt. A real engine caches it.
     same_prompt: bool = False
 
     @property
     def prompt(self) -> str:
-        """The prompt's text, with NUMBER in it unless it is the same each time."""
+        """The text of the prompt. It contains NUMBER, unless all requests have the same prompt."""
         text = prompt_of(self.prompt_tokens)
         return text.replace(NUMBER, "100000") if self.same_prompt else text
 
     @property
     def spread(self) -> float:
-        """Seconds over which the starts are spread: an answer's length, so that starts stay apart."""
+        """Seconds over which the starts of the streams are spread: the time of one answer."""
         return min(self.tokens / self.rate, 12.0) if self.rate else 0.3
 
 
 @dataclass
 class Context:
-    """What fronts are started with, and what ends them. `runtime` is the simulated one.
+    """What starting a front needs. `stack` ends all that was started. `runtime` is the simulated runtime.
 
-    `rates` are the paces that will be asked for, of a front that has to be told before.
+    `rates` are all paces that will be measured, in tokens a second. Dynamo has to know them before it starts.
     """
 
     folder: Path
@@ -77,7 +80,7 @@ class Context:
 
 @dataclass
 class Front:
-    """A front that runs. `process` is all of it, but where `cost` finds the processes that are measured."""
+    """A front that runs. All processes of `process` are measured, unless `cost` finds others."""
 
     name: str
     title: str
@@ -85,26 +88,26 @@ class Front:
     rest_port: int
     grpc_port: int = 0
     note: str = ""
-    #: Measured in less rounds and at fewer streams.
+    #: Whether the front is measured in fewer cells, because it is slow.
     slow: bool = False
     cost: Callable[[], list[int]] | None = None
-    #: What is behind it in the shared runtime's place, and does not count: a process whose pace is set, …
+    #: A process behind the front, in place of the shared runtime. Its pace is set. It is not measured.
     upstream: Controlled | None = None
-    #: … or an engine of its own, at paces of its own.
+    #: The processes of an engine behind the front, in place of the shared runtime, at a pace of its own.
     engine: Callable[[], list[int]] | None = None
-    #: The model's name where the pace goes by it.
+    #: The model's name. Dynamo has one model for each pace.
     model: Callable[[float], str] = lambda rate: "m"
-    #: Fields of its requests besides the common ones.
+    #: Fields of its requests, in addition to the common ones.
     body: dict[str, object] = field(default_factory=dict)
-    #: How it takes the prompt, and at which paths: whole, streamed.
+    #: The form of the prompt, and the paths of whole and of streamed answers.
     prompt: Callable[[str], object] = lambda text: text
     paths: tuple[str, str] = ("/v1/completions", "/v1/completions")
-    #: Where conversations go; "": it takes none.
+    #: The path of chats. "" means that the front takes none.
     chat_path: str = "/v1/chat/completions"
-    #: What stands before the count of tokens at the end of an answer, and what ends a stream.
+    #: The text before the count of tokens at the end of an answer, and the end of a stream.
     usage: str = '"completion_tokens":'
     done: str = "data: [DONE]"
-    #: What asks for a stream.
+    #: The fields that ask for a stream.
     streaming: dict[str, object] = field(
         default_factory=lambda: {"stream": True, "stream_options": {"include_usage": True}}
     )
@@ -114,17 +117,17 @@ class Front:
         return self.cost() if self.cost else self.process.tree()
 
     def engine_pids(self, shared: Controlled) -> list[int]:
-        """The processes that make the tokens; `shared` is the runtime of those without their own."""
+        """The processes that make the tokens. `shared` is the runtime of fronts without their own."""
         if self.engine:
             return self.engine()
         return [(self.upstream or shared).pid]
 
     def takes(self, asked: Asked) -> bool:
-        """Whether it can be asked that."""
+        """Whether the front can serve these requests."""
         return bool((self.grpc_port or not asked.grpc) and (self.chat_path or not asked.chat))
 
     def job(self, asked: Asked) -> Job:
-        """The load's work: the same request for all fronts, in the form that this one takes."""
+        """The job for the load generator: the requests of all fronts, in the form of this front."""
         if asked.grpc:
             return _grpc_job(self.grpc_port, asked)
         text = asked.prompt
@@ -141,7 +144,7 @@ class Front:
             body |= self.streaming
             ends.append(self.done)
         path = self.chat_path if asked.chat else self.paths[asked.streamed]
-        # Where a conversation's first token is cannot be told: the chunk with the role looks like it.
+        # A chat's first token cannot be recognized, because the chunk with the role looks the same.
         first = "" if asked.chat else '"text"'
         return _job(asked, self.rest_port, path, json.dumps(body).encode(), ends, first=first)
 
@@ -191,13 +194,13 @@ def _grpc_job(port: int, asked: Asked) -> Job:
     )
     method = "StreamCompletion" if asked.streamed else "CreateCompletion"
     path = f"/inferd.v1.CompletionService/{method}"
-    # The usage's completion_tokens on the wire, and the tag of the total, which comes next.
+    # The bytes of the usage's completion_tokens, and the tag of total_tokens, which comes next.
     usage = f"\x10{chr(asked.tokens)}\x18"
     return _job(asked, port, path, request.SerializeToString(), [usage], grpc=True)
 
 
 def direct_job(port: int, model: Path, asked: Asked) -> Job:
-    """The same load, of the scheduler's own protocol: what the fronts ask for, without a front."""
+    """The same load without a front: requests to the scheduler, in the scheduler's own protocol."""
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     text = prompt_of(asked.prompt_tokens).replace(NUMBER, "100000")
     request = pb.GenerateRequest(

@@ -1,4 +1,4 @@
-"""How inferd's cost grows: with streams, the prompt's length, models, replicas and past requests."""
+"""Measures how cost grows with streams, the prompt's length, models, replicas and past requests."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,21 +17,21 @@ _REPLICAS = (1, 8)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a curve: CPU time in microseconds, of a token (`streams`) or of a request."""
+    """One point of a curve. `cpu_us` is µs of CPU: of a token in the curve `streams`, else of a request."""
 
     curve: str
     front: str
     x: int
     cpu_us: float
     failed: int
-    #: Tokens in an event of a stream: a front that cannot keep up with the pace puts more into one.
+    #: Tokens in one event of a stream. A front that cannot keep up with the pace puts more than one in.
     tokens_per_event: float = 1.0
-    #: Resident memory of the front in MB, afterwards.
+    #: Resident memory of the front after the measurement, in MB.
     rss_mb: float = 0.0
 
 
 def by_streams(bench: Bench, front: Front, seconds: float) -> list[Point]:
-    """Per token, at each number of streams."""
+    """The cost of a token, at each number of streams."""
     points = []
     for streams in PACE:
         figures = bench.measure(front, stream(streams, seconds), 0)
@@ -42,7 +42,7 @@ def by_streams(bench: Bench, front: Front, seconds: float) -> list[Point]:
 
 
 def by_prompt(bench: Bench, front: Front, seconds: float) -> list[Point]:
-    """Per request, at each length of the prompt."""
+    """The cost of a request, at each length of the prompt."""
     points = []
     for tokens in _PROMPTS:
         figures = bench.measure(front, unary(seconds, prompt_tokens=tokens, at_once=4), 0)
@@ -51,7 +51,7 @@ def by_prompt(bench: Bench, front: Front, seconds: float) -> list[Point]:
 
 
 def by_models(bench: Bench, seconds: float) -> list[Point]:
-    """Per request, with more models configured. Raises NotStarted."""
+    """The cost of a request, for each number of configured models. Raises NotStarted."""
     points = []
     for models in _MODELS:
         with ExitStack() as stack:
@@ -64,7 +64,7 @@ def by_models(bench: Bench, seconds: float) -> list[Point]:
 
 
 def by_replicas(bench: Bench, seconds: float) -> list[Point]:
-    """Per request, with more runtimes behind a model. Raises NotStarted."""
+    """The cost of a request, for each number of runtimes behind the model. Raises NotStarted."""
     points = []
     for replicas in _REPLICAS:
         with ExitStack() as stack:
@@ -82,7 +82,7 @@ def by_replicas(bench: Bench, seconds: float) -> list[Point]:
 
 
 def by_past_requests(bench: Bench, front: Front, requests: int) -> list[Point]:
-    """Per request, and the memory, as requests go by: ten rounds of them."""
+    """The cost of a request and the memory of the front, after each tenth of so many `requests`."""
     part = requests // 10
     points = [Point("past requests", front.name, 0, 0.0, 0, rss_mb=memory_mb(front.pids()))]
     for number in range(1, 11):

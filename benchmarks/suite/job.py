@@ -1,20 +1,20 @@
-"""One piece of work for the load generator, and what it found: the lines between it and the suite."""
+"""A job for the load generator, and its outcome. Both are exchanged as lines of JSON."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: Replaced in each request by its number, so that no two requests are the same.
+#: Replaced by the request's number in each request, so that no two requests are the same.
 NUMBER = "######"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`streams` requests at once, each started anew as it ends, watched for `seconds`.
+    """Send `streams` requests at once, each again when its answer ends, and watch them for `seconds`.
 
-    `request` is HTTP's body or the gRPC message, in hex, with NUMBER in it. Starts are spread over `spread`
-    seconds, and watching begins `settle` seconds later. `ends` are what the end of a good answer holds: all
-    of them. `first` is what its first token's event holds. `groups` are the processes whose CPU time is read
-    when watching begins and ends.
+    `request` is the HTTP body or the gRPC message, in hex; it contains NUMBER. The starts are spread over
+    `spread` seconds, and watching begins `settle` seconds after the last. The end of a good answer contains
+    all of `ends`. The event of its first token contains `first`. `groups` are the processes whose CPU time is
+    read when watching begins and ends, by a name for each group.
     """
 
     port: int
@@ -30,7 +30,7 @@ class Job:
     settle: float = 0.3
     tokens: int = 100
     drain: float = 15.0
-    #: Stop once that many requests were answered, before the time is over; 0: only then.
+    #: Stop after that many answers, even if the time is not over. 0 means to stop when the time is over.
     requests: int = 0
     groups: dict[str, list[int]] = field(default_factory=dict)
 
@@ -40,12 +40,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was seen while watching. `tokens` counts what was asked for, by each stream's part of its bytes.
+    """What happened while the load generator watched. An answer that was watched in part counts by its share
+    of bytes.
 
-    `ttft` are milliseconds, sorted, of the requests that began while watching; `latency` likewise, of whole
-    answers. `cpu` is seconds per group of processes; the load generator's own are `load`, those of all of the
-    machine `machine`. `events` is how many events or messages came, and `errors` how many requests went
-    wrong, by what was wrong.
+    `ttft` has the times to the first token of all requests that began while watching, in milliseconds,
+    sorted. `latency` has the times of whole answers. `cpu` is in seconds, by group of processes; the group
+    `load` is the load generator, and `machine` is the whole machine. `events` is the number of events or
+    messages. `errors` is the number of requests that failed, by their error.
     """
 
     seconds: float
@@ -64,5 +65,5 @@ class Outcome:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Of sorted values; 0 of none."""
+    """The value at `share` (0 to 1) of sorted values; 0 if there are none."""
     return values[min(int(len(values) * share), len(values) - 1)] if values else 0.0

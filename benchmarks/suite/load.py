@@ -1,9 +1,9 @@
-"""The load generator: a process of its own that asks a server for answers, and reads bytes.
+"""The load generator: a process of its own that sends requests to a server and reads the answers' bytes.
 
     python -m benchmarks.suite.load
 
-Each line in is a `Job`, each line out its `Outcome`. It parses nothing that it reads: it finds the first
-event and the end, and looks at the last bytes for what a good answer ends with.
+Each line in is a `Job`, and each line out is its `Outcome`. The load generator parses no answer. It finds the
+first event and the end, and looks into the last bytes for the end of a good answer.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ class Call(Protocol):
     """A request under way, as the connections see it."""
 
     def received(self, size: int, events: int, first: bool) -> None:
-        """Bytes came, with that many events; `first` once the first token is among them."""
+        """So many bytes came, with so many events. `first` is true once the first token is among them."""
         ...
 
     def ended(self, tail: bytes, error: str = "") -> None:
-        """The answer is complete, and this is how it ended; or `error` says why it never will be."""
+        """The answer is complete, and these are its last bytes. It failed if `error` is not empty."""
         ...
 
 
 class Client(Protocol):
-    """A connection that asks; several calls may share it."""
+    """A connection to the server. Several calls may share one."""
 
     async def ask(self, call: Call) -> None:
         """Send the request, and wait for the end of its answer."""
@@ -47,12 +47,12 @@ class Client(Protocol):
 
 
 async def _clients(job: Job) -> Sequence[Client]:
-    """The client of each of the requests at once."""
+    """A client for each of the job's streams."""
     return await open_grpc(job) if job.grpc else await open_rest(job)
 
 
 class Slot:
-    """One of the requests at once: a call after another."""
+    """One of the job's streams: one call after another."""
 
     def __init__(self, watch: "Watch") -> None:
         self._watch = watch
@@ -69,7 +69,7 @@ class Slot:
         self._awaiting_first = True
 
     def mark(self) -> None:
-        """Watching begins or ends in the middle of this call."""
+        """Watching begins or ends during this call."""
         if self._watch.on:
             self._before = self._size
         else:
@@ -136,7 +136,7 @@ class Watch:
 
 
 async def run(job: Job) -> Outcome:
-    """Do one job. Raises OSError where the server cannot be reached."""
+    """Do one job. Raises OSError if the server cannot be reached."""
     watch = Watch(job)
     slots = [Slot(watch) for _ in range(job.streams)]
     clients = await _clients(job)
@@ -148,7 +148,7 @@ async def run(job: Job) -> Outcome:
             slot.begin()
             await clients[number].ask(slot)
             if watch.errors:
-                # A server that refuses is not to be hammered.
+                # A server that refuses requests is not sent more of them at once.
                 await asyncio.sleep(0.05)
 
     tasks = [asyncio.create_task(drive(slot, number)) for number, slot in enumerate(slots)]

@@ -1,4 +1,4 @@
-"""The load's gRPC side, on plain HTTP/2 frames: a connection for every 32 requests at once."""
+"""The gRPC clients of the load generator, on plain HTTP/2 frames: one connection for 32 streams."""
 
 import asyncio
 import itertools
@@ -69,7 +69,7 @@ class GrpcClient(asyncio.Protocol):
             part = message[at : at + frames.LARGEST_FRAME]
             flags = frames.END_STREAM if at + len(part) == len(message) else 0
             pieces.append(frames.frame(frames.DATA, flags, stream, part))
-        # The server's window of the connection; that of a stream is larger than any request here.
+        # Only the connection's window counts, because a stream's window is larger than any request here.
         self._waiting.extend(pieces)
         self._send()
         await done
@@ -158,7 +158,7 @@ class GrpcClient(asyncio.Protocol):
 
 
 async def open_grpc(job: Job) -> list[GrpcClient]:
-    """The clients of the requests at once; several have the same one."""
+    """A client for each stream of the job. Up to 32 streams have the same client."""
     loop = asyncio.get_running_loop()
     connections = []
     for _ in range(0, job.streams, _PER_CONNECTION):

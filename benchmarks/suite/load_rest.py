@@ -1,4 +1,4 @@
-"""The load's HTTP/1.1 side: one connection kept alive for each request at once, on plain bytes."""
+"""The HTTP/1.1 clients of the load generator, on plain bytes: one kept connection for each stream."""
 
 import asyncio
 import itertools
@@ -10,14 +10,14 @@ from benchmarks.suite.job import NUMBER, Job
 if TYPE_CHECKING:
     from benchmarks.suite.load import Call
 
-#: More than the last events of any front: the finish, the usage and [DONE].
+#: Bytes that are kept of the end of an answer. The last events (finish, usage, [DONE]) are shorter.
 _TAIL = 2048
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _numbers = itertools.count(100_000)
 
 
 class RestClient(asyncio.Protocol):
-    """One connection. A connection that the server closed is opened again by the next call."""
+    """One connection. If the server has closed it, the next call opens it again."""
 
     def __init__(self, job: Job) -> None:
         body = bytes.fromhex(job.request)
@@ -93,5 +93,5 @@ class RestClient(asyncio.Protocol):
 
 
 async def open_rest(job: Job) -> list[RestClient]:
-    """A client for each request at once; they connect when they are used."""
+    """A client for each stream of the job. A client connects when it is first used."""
     return [RestClient(job) for _ in range(job.streams)]

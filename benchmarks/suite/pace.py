@@ -1,13 +1,13 @@
-"""The steps of a simulated engine: one timer tick in which every running stream gets its next token."""
+"""The steps of a simulated engine. In one step, every running stream gets its next token."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Pace:
-    """Calls `step` `rate` times a second while it says that there is work; with a rate of 0, at once again.
+    """Calls `step` `rate` times a second until it returns false; if the rate is 0, without a pause.
 
-    A step that is late moves the ones after it, as in an engine.
+    If a step is late, the steps after it are late, too, as in an engine.
     """
 
     def __init__(self, step: Callable[[], bool]) -> None:
@@ -15,15 +15,15 @@ class Pace:
         self._loop = asyncio.get_running_loop()
         self._running = False
         self._next = 0.0
-        #: Steps a second; 0 is as fast as the peer reads.
+        #: Steps a second. 0 means as fast as the client reads.
         self.rate = 0.0
 
     def wake(self) -> None:
-        """There is work, perhaps again."""
+        """Begin to call `step`, unless it is being called already."""
         if not self._running:
             self._running = True
             if self.rate:
-                # On the grid of steps, wherever in it this request came.
+                # Steps stay on their grid of times, whenever this request came.
                 period = 1 / self.rate
                 now = self._loop.time()
                 self._next = max(self._next, now - (now - self._next) % period) + period

@@ -1,4 +1,4 @@
-"""A PNG of each curve, from a run's JSON. Runs in an environment of its own, which has matplotlib.
+"""Draws a PNG of each curve, from the JSON of a run. Runs in an environment of its own, which has matplotlib.
 
 python plots.py RESULTS_JSON FOLDER
 """
@@ -15,7 +15,7 @@ from matplotlib import pyplot
 
 
 def main(file: Path, folder: Path) -> None:
-    """Draw what the results hold."""
+    """Draw the curves of the results."""
     results = json.loads(file.read_text())
     points = results["growth"]
     for curve in dict.fromkeys(point["curve"] for point in points):

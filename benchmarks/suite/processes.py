@@ -1,4 +1,4 @@
-"""Starting and ending the processes of a run: each in a group of its own, its output in a file."""
+"""Starts and ends the processes of a run. Each has a process group, and a file for its output."""
 
 import contextlib
 import json
@@ -20,17 +20,17 @@ _GRACE = 10.0
 
 
 class NotStarted(Exception):
-    """A process did not start, or ended too soon; the message says which, and where its log is."""
+    """A process did not start, or ended too soon. The message says which one, and where its log is."""
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A port of loopback on which nobody listens now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 class Process:
-    """A running program. `with` ends it, and whatever it started."""
+    """A running program. At the end of its `with` block, it and all of its descendants are ended."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Process:
         return self.popen.pid
 
     def tree(self) -> list[int]:
-        """Its process ids, with its descendants'."""
+        """The ids of the process and of its descendants."""
         return process_tree(self.pid)
 
     def check(self) -> None:
-        """Raises NotStarted where it has ended."""
+        """Raise NotStarted if the process has ended."""
         if self.popen.poll() is not None:
             raise NotStarted(f"ended with {self.popen.returncode}: {self.log}{self._last_line()}")
 
     def wait_until(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait until `ready`. Raises NotStarted after `seconds`, or where the process ends first."""
+        """Wait until `ready` is true. Raises NotStarted after `seconds`, or if the process ends first."""
         deadline = time.monotonic() + seconds
         while not ready():
             self.check()
@@ -88,7 +88,7 @@ class Process:
         self.popen.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(_GRACE)
-        # Those of its group first, then those that made groups of their own.
+        # The processes of its group are killed first, and then those that made groups of their own.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         for pid in tree[1:]:
@@ -103,21 +103,21 @@ class Process:
 
 
 class Controlled(Process):
-    """A process of the suite's own: a line of JSON in, a line of JSON out."""
+    """One of the suite's own processes, which answers a line of JSON with a line of JSON."""
 
     def __init__(self, command: Sequence[str | Path], log: Path, folder: Path) -> None:
         super().__init__(command, log, piped=True, folder=folder)
         self._buffer = b""
 
     def ask(self, message: Mapping[str, Any], seconds: float = 30) -> dict[str, Any]:
-        """Send a line, and read the one that answers it."""
+        """Send a line, and read its answer. Raises NotStarted if none comes within `seconds`."""
         assert self.popen.stdin is not None
         self.popen.stdin.write(json.dumps(message).encode() + b"\n")
         self.popen.stdin.flush()
         return self.read(seconds)
 
     def read(self, seconds: float) -> dict[str, Any]:
-        """The next line. Raises NotStarted where none comes in time."""
+        """Read the next line. Raises NotStarted if none comes within `seconds`."""
         assert self.popen.stdout is not None
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
@@ -132,7 +132,7 @@ class Controlled(Process):
 
 
 def answers(url: str, body: bytes | None = None) -> bool:
-    """Whether the URL answers with 200 now."""
+    """Whether the URL answers with status 200 now."""
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=5) as response:

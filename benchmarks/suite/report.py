@@ -1,4 +1,4 @@
-"""The tables of a run, in Markdown, from the figures that were measured in it and nothing else."""
+"""Writes the tables of a run in Markdown. All figures are those of that run."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 
 from benchmarks.suite.cells import PACE
 
-#: The figures of one front in one cell, a repeat each.
+#: The figures of one front in one cell, one element for each repeat.
 _Figures = list[dict[str, Any]]
 
 
 def write_report(results: dict[str, Any], out: Path) -> str:
-    """Write `table.md`, and return it. `results` is what run.Results holds, as JSON has it."""
+    """Write `table.md`, and return its text. `results` is a `run.Results` as JSON has it."""
     cells = _by_cell(results["figures"])
     parts = [
         _heading(results),
@@ -91,7 +91,7 @@ def _ratios(results: dict[str, Any], cells: dict[str, dict[str, _Figures]]) -> s
     rows = []
     for cell, fronts in cells.items():
         ours = {one["repeat"]: one["cpu_us"] for one in _good(fronts.get("inferd", []))}
-        # gRPC has no peer: what REST costs is what it is held against.
+        # gRPC has no peer, so its cost is compared with the cost of the peers' REST.
         rest = cells.get(cell.replace("gRPC", "REST"), {}) if cell.startswith("gRPC") else fronts
         others = {front: rest.get(front, []) for front in peers}
         row = [cell]

@@ -1,4 +1,4 @@
-"""One run from start to end: what is started, in which order it is measured, and what is written."""
+"""One run of the suite: starts the fronts, measures them in turn, and writes the results."""
 
 import json
 import platform
@@ -24,14 +24,14 @@ from benchmarks.suite.processes import NotStarted
 from benchmarks.suite.report import write_report
 from benchmarks.suite.usage import cores, cpu_seconds, memory_mb
 
-#: Fronts whose growth with the streams is measured beside inferd's.
+#: Fronts whose growth is measured.
 _GROWING = ("inferd", "smg", "dynamo")
 _IDLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says. `only` are parts of cells' names; `parts` are those of the run."""
+    """The options of the command line. If `only` is not empty, a cell's name contains one of its texts."""
 
     fronts: list[str]
     repeats: int
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass
 class Results:
-    """All that a run found; written as JSON."""
+    """All results of a run. They are written as JSON."""
 
     date: str
     machine: str
@@ -59,13 +59,13 @@ class Results:
     direct: list[Figures] = field(default_factory=list)
     growth: list[Point] = field(default_factory=list)
     end_to_end: list[Pair] = field(default_factory=list)
-    #: By cell: what its cost is divided by.
+    #: By cell: the unit that its cost is divided by, "token" or "request".
     units: dict[str, str] = field(default_factory=dict)
-    #: By front: MB at start, at the end, and the highest of them.
+    #: By front: resident memory in MB, at the start, at the end, and at its highest.
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
-    #: By front: cores used while nothing is asked.
+    #: By front: cores that it uses while it is idle.
     idle: dict[str, float] = field(default_factory=dict)
-    #: By front: whether its tokens come from an engine of its own.
+    #: By front: whether it has an engine of its own.
     own_engine: dict[str, bool] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -75,14 +75,14 @@ class Results:
 
 
 def run(options: Options) -> int:
-    """Measure, print the tables, and write them. 1 where inferd is absent, or failed requests."""
+    """Measure, print the tables, and write them. Returns 1 if inferd did not start or failed requests."""
     begun = time.monotonic()
     machine = f"{platform.machine()}, {cores()} cores, Linux {platform.release()}"
     results = Results(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), machine, options.repeats)
     try:
         _measure(options, results)
     finally:
-        # Also what an interrupted run found.
+        # An interrupted run writes what it has measured so far.
         results.seconds = time.monotonic() - begun
         text = _write(options, results)
     print(text)

@@ -1,12 +1,12 @@
-"""A simulated SGLang scheduler for benchmarks: its gRPC protocol, on plain frames, with no model.
+"""A simulated SGLang scheduler for benchmarks: the scheduler's gRPC protocol on plain frames, no model.
 
-What `tests.doubles.simulated_scheduler` is to the tests, but at a small part of the cost: messages are
-encoded before they are asked for, and one tick serves all streams. It does no faults and no stops.
+The tests have `tests.doubles.simulated_scheduler`. This one costs a small part of that: messages are encoded
+before they are needed, and one tick serves all streams. It simulates no faults and no stop strings.
 
     python -m benchmarks.suite.runtime MODEL_FOLDER
 
-Prints {"port": …}; each line {"rate": tokens a second of a stream, 0: as fast as they are read}
-sets the pace.
+It prints {"port": …}. A line {"rate": N} on its standard input sets the pace to N tokens a second of each
+stream; 0 means as fast as the client reads.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ from benchmarks.suite.pace import Pace
 
 _SCHEDULER = "/sglang.grpc.scheduler.SglangScheduler/"
 _CONTEXT = 32768
-# Never indexed, so that they are the same bytes on every connection.
+# These headers are not indexed, so that their bytes are the same on every connection.
 _HEAD = bytes([0x88]) + b"\x0f\x10\x10application/grpc"
 _TRAILERS = b"\x00\x0bgrpc-status\x010"
 _UNIMPLEMENTED = bytes([0x88]) + b"\x0f\x10\x10application/grpc" + b"\x00\x0bgrpc-status\x0212"
 
 
 class Generation:
-    """One request that is being answered: `due` of its `count` tokens are to be with the client by now."""
+    """One request that is being answered. `due` of its `count` tokens should have been sent by now."""
 
     __slots__ = ("connection", "count", "due", "head", "messages", "opened", "sent", "stream", "window")
 
@@ -62,7 +62,7 @@ class Generation:
         self.opened = False
 
     def advance(self) -> bool:
-        """Send what is due and fits. Whether the client may be sent more."""
+        """Send the tokens that are due, as far as they fit. Returns whether the client may be sent more."""
         connection, head = self.connection, self.head
         if not self.opened:
             self.opened = True
@@ -94,7 +94,7 @@ class Generation:
 
 
 class Runtime:
-    """What all connections share: the requests in their order, the pace, and the answers to the rest."""
+    """The state of all connections: the generations, the pace, and the answers to other methods."""
 
     def __init__(self, model: Path) -> None:
         self.answer = Answer(str(model / "tokenizer.json"))
@@ -110,7 +110,7 @@ class Runtime:
         self._model = str(model)
 
     def step(self) -> bool:
-        """Every generation gets its next token. Whether there is more to do."""
+        """Give every generation its next token. Returns whether there is more to do."""
         free_running = not self.pace.rate
         working = False
         for connection in self.connections:
@@ -121,13 +121,13 @@ class Runtime:
                     not free_running or generation.due == generation.sent
                 ):
                     generation.due += 1
-                # Free of a pace, nothing is done until a blocked client reads on, and wakes the pace.
+                # Without a pace, a blocked client gets nothing until it reads on, which wakes the pace.
                 working = generation.advance() or not free_running or working
             connection.flush()
         return working
 
     def unary(self, path: str) -> list[bytes] | None:
-        """The messages that answer anything but Generate; None for a method that is not there."""
+        """The messages that answer a method other than Generate. None if there is no such method."""
         match path.removeprefix(_SCHEDULER):
             case "/grpc.health.v1.Health/Check":
                 return [health_pb2.HealthCheckResponse(status=1).SerializeToString()]
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         self._catch_up()
 
     def flush(self) -> None:
-        """Write what was put into `out`, in one piece."""
+        """Write the bytes in `out`, in one call."""
         if self.out:
             self._transport.write(b"".join(self.out))
             self.out.clear()
@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
             request = pb.GenerateRequest.FromString(bytes(body[5:]))
             generation = Generation(self, stream, request, runtime.answer, runtime.requests)
             self.generations[stream] = generation
-            # The prefill's token; the steps bring the rest.
+            # The prefill makes the first token, and the steps make the others.
             generation.due = 1
             generation.advance()
             runtime.pace.wake()
@@ -310,7 +310,7 @@ class Connection(asyncio.Protocol):
         self._send_replies()
 
     def _send_replies(self) -> None:
-        # Streams of these are small; only the connection's window is watched.
+        # These answers are small, so only the window of the connection counts.
         while self._replies and self._replies[0][0] <= self.window:
             size, piece = self._replies.popleft()
             self.window -= size

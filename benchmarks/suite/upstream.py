@@ -1,8 +1,9 @@
-"""A simulated OpenAI-style server for fronts that take such: the runtime's tokens, pace and steps.
+"""A simulated OpenAI-style server, for fronts that need one. Its tokens are the simulated runtime's.
 
     python -m benchmarks.suite.upstream TOKENIZER_JSON
 
-Prints {"port": …}; each line {"rate": …} sets the pace, as of `benchmarks.suite.runtime`.
+It prints {"port": …}. A line {"rate": N} on its standard input sets the pace, as for
+`benchmarks.suite.runtime`.
 """
 
 import asyncio
@@ -39,14 +40,14 @@ def _event(data: bytes) -> bytes:
 
 
 class Texts:
-    """The answers as bytes, made once each."""
+    """The answers as bytes. Each is made once."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one for the process
     def events(self, start: int, count: int) -> list[bytes]:
-        """An event for each token, and one piece with the finish, the usage, [DONE] and the end."""
+        """The bytes of an event for each token, and those of finish, usage, [DONE] and the body's end."""
         usage = {
             "prompt_tokens": _PROMPT_TOKENS,
             "completion_tokens": count,
@@ -61,7 +62,7 @@ class Texts:
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one for the process
     def whole(self, start: int, count: int) -> bytes:
-        """One response."""
+        """The bytes of a response with a whole answer."""
         usage = {
             "prompt_tokens": _PROMPT_TOKENS,
             "completion_tokens": count,
@@ -72,7 +73,7 @@ class Texts:
 
 
 class Upstream:
-    """What all connections share."""
+    """The state of all connections."""
 
     def __init__(self, answer: Answer) -> None:
         self.texts = Texts(answer)
@@ -81,13 +82,13 @@ class Upstream:
         self.requests = 0
 
     def step(self) -> bool:
-        """Every request gets its next token. Whether there is more to do."""
+        """Give every request its next token. Returns whether there is more to do."""
         advanced = [connection.advance() for connection in list(self.busy)]
         return bool(self.busy) and (bool(self.pace.rate) or any(advanced))
 
 
 class Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection, a request after another."""
+    """One HTTP/1.1 connection, with one request after another."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -129,12 +130,12 @@ class Connection(asyncio.Protocol):
         self._sent = 0
         self._due = 0
         upstream.busy.add(self)
-        # The prefill's token; the steps bring the rest.
+        # The prefill makes the first token, and the steps make the others.
         self.advance()
         upstream.pace.wake()
 
     def advance(self) -> bool:
-        """The next token, and with the last one the end. Whether it could be sent."""
+        """Send the next token, and the end after the last one. Returns whether it could be sent."""
         tokens = len(self._events) - 1
         self._due = min(self._due + 1, tokens)
         if self._paused:

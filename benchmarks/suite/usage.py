@@ -1,4 +1,4 @@
-"""What processes cost, from the kernel's own books: CPU time in nanoseconds, and memory."""
+"""The CPU time and the memory of processes, as the kernel accounts for them."""
 
 import contextlib
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of the processes so far, with their threads, those that ended too."""
+    """User and system time of the processes so far, in seconds. Threads count, even if they have ended."""
     total = 0
     for pid in pids:
-        # The kernel's clock of that process (clock_getcpuclockid): /proc/PID/stat has ticks of 10 ms.
+        # The kernel's CPU clock of that process (clock_getcpuclockid) has ns; /proc/PID/stat has 10 ms.
         with contextlib.suppress(OSError):
             total += time.clock_gettime_ns((~pid << 3) | 2)
     return total / 1e9
 
 
 def process_tree(pid: int) -> list[int]:
-    """The process and its descendants, as they are now."""
+    """The ids of the process and of its present descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -33,14 +33,14 @@ def process_tree(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """Its arguments, separated by blanks."""
+    """The arguments of the process, separated by blanks."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
 
 
 def memory_mb(pids: Iterable[int], what: str = "VmRSS") -> float:
-    """Resident memory in MB, summed: `VmRSS` now, `VmHWM` at its highest."""
+    """The processes' resident memory in MB: `VmRSS` is the present one, `VmHWM` the highest so far."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -50,9 +50,9 @@ def memory_mb(pids: Iterable[int], what: str = "VmRSS") -> float:
 
 
 def machine_seconds() -> float:
-    """CPU time of everything on the machine so far, idle time apart; to 10 ms."""
+    """CPU seconds of everything on the machine so far, without idle time. The resolution is 10 ms."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    # user, nice, system, idle, iowait, irq, softirq, steal; guests are in the first two already.
+    # The fields are user, nice, system, idle, iowait, irq, softirq, steal. The first two include guests.
     return (sum(fields[:3]) + sum(fields[5:8])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,4 +1,4 @@
-"""The fronts that are compared: how each is started."""
+"""The fronts that are compared: one module for each, which starts it."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ from benchmarks.suite.fronts.litellm import start_litellm
 from benchmarks.suite.fronts.sglang import start_sglang
 from benchmarks.suite.fronts.smg import start_smg
 
-#: In the order in which they are measured.
+#: The function that starts each front, in the order in which they are measured.
 FRONTS: Mapping[str, Callable[[Context], Front]] = {
     "inferd": start_inferd,
     "smg": start_smg,

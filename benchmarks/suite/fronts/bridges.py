@@ -1,6 +1,6 @@
-"""The transcoding part alone: Envoy's gRPC-JSON transcoder, and inferd's bridge, in front of one inferd.
+"""The transcoding alone: Envoy's gRPC-JSON transcoder and `inferd bridge`, each in front of an inferd.
 
-Only the process in front is measured. inferd's own, behind it, is the runtime's place.
+Only the transcoder's process is measured. The inferd behind it takes the place of the runtime.
 """
 
 import sys
@@ -18,7 +18,7 @@ _NOTE = "the transcoding alone: a process of its own in front of an inferd's gRP
 
 
 def start_bridge(context: Context) -> Front:
-    """`inferd bridge` in front of an inferd. Raises NotStarted."""
+    """Start `inferd bridge` in front of an inferd. Raises NotStarted."""
     behind = start_inferd(context, "inferd-behind-bridge")
     port = free_port()
     command: list[str | Path] = [Path(sys.executable).with_name("inferd"), "bridge"]
@@ -37,7 +37,7 @@ def start_bridge(context: Context) -> Front:
 
 
 def start_envoy(context: Context) -> Front:
-    """Envoy with one worker thread, and our protos' descriptors. Raises NotStarted."""
+    """Start Envoy with one worker thread and the descriptors of our protos. Raises NotStarted."""
     binary = python_of("envoy", context.folder).with_name("envoy")
     behind = start_inferd(context, "inferd-behind-envoy")
     port = free_port()
@@ -60,7 +60,7 @@ def start_envoy(context: Context) -> Front:
         engine=behind.pids,
         body={"ignore_eos": True},
         prompt=lambda text: [{"text": text}],
-        # It knows no stream behind a path of the REST API: the RPC's own is asked.
+        # Envoy cannot stream behind a path of the REST API, so the path of the RPC itself is used.
         paths=("/v1/completions", "/inferd.v1.CompletionService/StreamCompletion"),
         chat_path="",
         usage='"completionTokens":',

@@ -1,4 +1,4 @@
-"""NVIDIA Dynamo's frontend, over its own mocker: it speaks no protocol that the simulated runtime has."""
+"""NVIDIA Dynamo's frontend, on its own mocker, because it speaks no protocol of the simulated runtime."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ _NOTE = (
     "over its own mocker by TCP, one for each pace, with a constant time between tokens; the first token is"
     " one of those later, so that its TTFT does not compare"
 )
-#: Written by Dynamo's own numpy: the mocker's times, the same for every load.
+#: A program that writes the mocker's times, the same for every load. It needs the numpy of that environment.
 _TIMES = """
 import sys
 import numpy as np
@@ -27,12 +27,12 @@ np.savez(
 
 
 def start_dynamo(context: Context) -> Front:
-    """The frontend with its defaults, and a mocker for each of the context's rates. Raises NotStarted."""
+    """Start the frontend with its defaults, and a mocker for each rate. Raises NotStarted."""
     python = python_of("dynamo", context.folder)
     port = free_port()
     folder = context.out / "dynamo"
     (folder / "discovery").mkdir(parents=True)
-    # Its events have a broker that nobody runs: without one, the mocker listens on all addresses.
+    # The broker for its events does not run. If none were named, the mocker would listen on all addresses.
     broker = f"xsub=tcp://127.0.0.1:{free_port()} , xpub=tcp://127.0.0.1:{free_port()}"
     environment = {
         "DYN_TCP_RPC_HOST": "127.0.0.1",
@@ -57,7 +57,7 @@ def start_dynamo(context: Context) -> Front:
     frontend = context.stack.enter_context(Process(command, context.out / "dynamo.log", environment))
     mockers = []
     for rate in context.rates:
-        # A model goes by its folder's name: the frontend reads the tokenizer there.
+        # The name of a model is the path of its folder, because the frontend reads the tokenizer there.
         model = folder / f"m{rate:g}"
         model.symlink_to(context.model)
         pace = ["--speedup-ratio", "0"]

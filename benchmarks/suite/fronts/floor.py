@@ -1,4 +1,4 @@
-"""The floor: what reads the runtime and writes to the clients, and does nothing else (`benchmarks.floor`)."""
+"""The floor (`benchmarks.floor`), which only reads the runtime and writes to the clients."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ _NOTE = "no front: the event loop and the kernel alone, with ready bytes; no ser
 
 
 def start_floor(context: Context) -> Front:
-    """Raises NotStarted."""
+    """Start the floor. Raises NotStarted."""
     port = free_port()
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.floor"]
     command += ["--runtime-port", str(context.runtime_port), "--rest-port", str(port)]

@@ -1,4 +1,4 @@
-"""inferd itself, over the simulated runtime."""
+"""inferd itself, on the simulated runtime."""
 
 import sys
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from benchmarks.suite.processes import Process, answers, free_port
 
 
 def start_inferd(context: Context, name: str = "inferd", models: int = 1, replicas: int = 1) -> Front:
-    """As `inferd serve` runs it, with that many models, each with the runtime as that many replicas."""
+    """Start `inferd serve` with so many models, each with so many replicas. Raises NotStarted."""
     return serve(context, name, [context.runtime_port] * replicas, models)
 
 
 def serve(
     context: Context, name: str, runtime_ports: Sequence[int], models: int = 1, model: Path | None = None
 ) -> Front:
-    """An inferd over runtimes at these ports. Raises NotStarted."""
+    """Start `inferd serve` in front of the runtimes at these ports. Raises NotStarted."""
     grpc_port, rest_port = free_port(), free_port()
     config = {
         "models": [

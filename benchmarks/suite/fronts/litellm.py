@@ -1,4 +1,4 @@
-"""LiteLLM's proxy, over an OpenAI-style server with the runtime's tokens and pace."""
+"""LiteLLM's proxy, in front of a simulated OpenAI-style server with the runtime's tokens and pace."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _NOTE = "over an OpenAI-style server with the same tokens and pace; smaller roun
 
 
 def start_litellm(context: Context) -> Front:
-    """One worker, without a database. Raises NotStarted."""
+    """Start the proxy with one worker and without a database. Raises NotStarted."""
     python = python_of("litellm", context.folder)
     upstream, upstream_port = start_upstream(
         context.stack, context.model, context.out / "litellm-upstream.log"

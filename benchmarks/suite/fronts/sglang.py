@@ -1,4 +1,4 @@
-"""SGLang's own HTTP server, over its own engine and a tiny random model: it has no other runtime."""
+"""SGLang's own HTTP server, on its own engine with a tiny random model, because it takes no other runtime."""
 
 import os
 from importlib.metadata import version
@@ -15,12 +15,12 @@ _NOTE = (
     "over its own engine on this CPU, a tiny random Llama, at its own pace; its cost is of all its processes"
     " but the scheduler's; smaller rounds"
 )
-#: Options of the scheduler protocol, and how many values each has.
+#: Options of the scheduler protocol, and the number of values of each. They are left out here.
 _GRPC_OPTIONS = {"--smg-grpc-mode": 0, "--smg-http-sidecar-port": 1, "--grpc-port": 1}
 
 
 def start_sglang(context: Context) -> Front:
-    """As inferd launches it on this machine, but in its ordinary mode. Raises NotStarted."""
+    """Start SGLang as inferd launches it on this machine, but with its own HTTP server. Raises NotStarted."""
     port = free_port()
     model = tiny_model(context.folder / "tiny-model", context.model)
     launch = sglang_command(model, ["--served-model-name", "m"], port, free_port(), os.environ)

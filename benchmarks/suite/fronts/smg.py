@@ -1,4 +1,4 @@
-"""SMG, the Rust gateway, over the same simulated runtime by the same protocol."""
+"""SMG, the gateway in Rust, on the same simulated runtime by the same protocol."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from benchmarks.suite.processes import Process, answers, free_port
 
 
 def start_smg(context: Context) -> Front:
-    """Its defaults, with a log of warnings only."""
+    """Start SMG with its defaults, except that it logs warnings only. Raises NotStarted."""
     port = free_port()
     command: list[str | Path] = [
         python_of("smg", context.folder).with_name("smg"),
