@@ -41,7 +41,7 @@ class EventWriter:
         self._encode = encode
         self._idle = idle
         self._was_used = False
-        self._texts: TextEvents | None = None
+        self._texts: list[TextEvents] = []
         #: Events that there was no room for. Empty unless the flow is paused.
         self._buffer = bytearray()
         self._sending: asyncio.Task[None] | None = None
@@ -52,11 +52,15 @@ class EventWriter:
 
     def __exit__(self, *_: Any) -> None:
         self._idle.cancel(self._check_idle)
+        # They know the writer: all would wait for the garbage collector together.
+        self._texts.clear()
         if self._sending is not None:
             self._sending.cancel()
 
     def push(self, message: Message) -> None:
-        """Send the event of a message, or keep it until there is room."""
+        """Send the event of a message, or keep it until there is room. Drops messages after a failure."""
+        if self.failure is not None:
+            return
         try:
             event = self._encode(message)
         except RpcFailed as failure:
@@ -70,8 +74,9 @@ class EventWriter:
         mark = random_id()
         setattr(part, field, mark)
         before, after = self._encode(message).split(orjson.dumps(mark))
-        self._texts = TextEvents(self, self._exchange, before, after)
-        return self._texts
+        texts = TextEvents(self, self._exchange, before, after)
+        self._texts.append(texts)
+        return texts
 
     def write(self, event: bytes) -> None:
         """Send an event, or keep it until there is room."""
@@ -105,8 +110,8 @@ class EventWriter:
 
     def _check_idle(self) -> None:
         was_used, self._was_used = self._was_used, False
-        if self._texts is not None:
-            was_used, self._texts.was_used = was_used or self._texts.was_used, False
+        for texts in self._texts:
+            was_used, texts.was_used = was_used or texts.was_used, False
         # A client that does not read what it has been sent needs no sign of life.
         if not was_used and not self.flow.is_paused:
             self.write(sse.KEEP_ALIVE)
