@@ -1,7 +1,7 @@
-"""What a grammar would cost the engine (xgrammar 0.2), which follows all ways to read a text, for each token
-and while others wait. Refuses those that have too many; knows no text of a grammar, which `ebnf` reads.
+"""Refuses grammars that would stall the engine (xgrammar 0.2). Reads no text of a grammar: `ebnf` does.
 
-The numbers are measured with a vocabulary of 49,152 tokens: what passes takes it less than a second.
+For each token the engine follows all ways to read the text so far, and other requests wait meanwhile. The
+limits are measured with a vocabulary of 49,152 tokens: a grammar within them takes less than a second.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,46 +10,48 @@ from itertools import accumulate
 from inferd.services.constraints.grammar_tree import (
     EMPTY,
     LONG,
-    Call,
-    Chars,
-    Either,
+    Alternatives,
+    CharacterClass,
+    Concatenation,
     Node,
     Repeat,
+    RuleCall,
     Shape,
     children,
-    sequence_shape,
+    concatenation_shape,
     shape,
     walk,
 )
-from inferd.services.constraints.grammar_tree import Sequence as Row
 
-#: Elements of all rules.
+#: Elements of all rules together.
 _MAX_NODES = 10_000
-#: Times that the rules are gone through until their shapes are known: more is a maze and no grammar.
+#: Passes over the rules until their shapes no longer change.
 _MAX_PASSES = 16
-#: So many characters are most of them.
+#: A class of more characters than this is wide.
 _WIDE = 64
-#: Classes of most characters: a few milliseconds each, and so is each of a counted repeat up to _COUNT_COST.
+#: Wide classes of a grammar: the engine compiles each for a few milliseconds. A counted repeat of a wide
+#: class counts as often as it may repeat, up to _COUNT_COST.
 _MAX_WIDE, _COUNT_COST = 400, 200
-#: What is counted otherwise costs where it is no single character.
+#: The sum of the counts of all repeats.
 _MAX_COUNT = 100_000
-#: Optional elements one after the other that may begin alike: of one character, and of classes.
+#: Optional elements one after the other that may begin with the same character: of one character each, and
+#: of a class.
 _MAX_OPTIONAL, _MAX_WIDE_OPTIONAL = 20, 6
-#: In how many ways elements side by side may share out a text: those of most characters, and others.
+#: In how many ways elements side by side may share out a text: wide classes, and other elements.
 _MAX_WIDE_WAYS, _MAX_WAYS = 100, 2_304
 _LONG_WAYS = 48
-#: What repeats may vary in length by so much where its end and its beginning are alike.
+#: A part of at most so many characters is short.
 _MAX_SHORT = 3
-#: Times that such a short one may be counted, and a longer one.
+#: How often a repeat with a limit may repeat a short part, and a longer part, if the part varies in length.
 _MAX_SHORT_COUNT, _MAX_LONG_COUNT = 48, 3
-#: Times that something may be counted that may be nothing.
+#: How often a repeat with a limit may repeat a part that may be empty.
 _MAX_EMPTY = 3
-#: So few characters seldom let a text be read in many ways: operators and space.
+#: Characters that two parts may share without a text having many readings: operators and spaces, for example.
 _FEW = 8
 
 
 class Costly(Exception):
-    """The engine would take too long. `problem` is of the element that is written at `at`, in characters."""
+    """The engine would take too long. `problem` is about the element at position `at`, in characters."""
 
     def __init__(self, problem: str, at: int) -> None:
         super().__init__(problem)
@@ -58,37 +60,39 @@ class Costly(Exception):
 
 
 def check_cost(rules: Mapping[str, Node], places: Mapping[str, int]) -> None:
-    """Raise Costly for rules that the engine would take too long for, or that can come to no end. All that
-    are called must be there, and the first one calls them; `places` says where each is written.
+    """Raise Costly if the engine would take too long for the rules, or if a rule matches no finite text.
+
+    `rules` has every rule that is referred to, the root first. `places` has each rule's position in the
+    grammar, in characters.
     """
     if sum(1 for rule in rules.values() for _ in walk(rule)) > _MAX_NODES:
         raise Costly(f"has more than {_MAX_NODES} elements", 0)
     shapes = _shapes(rules)
     for name in rules:
-        if not shapes[name].ends:
+        if not shapes[name].productive:
             raise Costly(f"has the rule {name[:64]}, which no text that ends can follow", places[name])
-    groups = _recursive(rules)
-    costs = _Costs(shapes, groups)
+    groups = _recursive_groups(rules)
+    costs = _CostChecker(shapes, groups)
     for name, rule in rules.items():
         costs.check(rule, name, places[name])
 
 
 def _shapes(rules: Mapping[str, Node]) -> dict[str, Shape]:
-    """Of each rule, from nothing up until nothing changes."""
+    """The shape of each rule: a fixed point, computed from "matches nothing" upwards."""
     shapes = dict.fromkeys(rules, Shape())
     order = list(rules)[::-1]
-    groups = _recursive(rules)
-    after = {name: _after_itself(rules[name], groups, groups[name]) for name in groups}
+    groups = _recursive_groups(rules)
+    after = {name: _after_leading_calls(rules[name], groups, groups[name]) for name in groups}
     for _ in range(_MAX_PASSES):
         changed = False
         for name in order:
             found = shape(rules[name], shapes)
-            if name in groups and found.length:
-                # A rule within itself is as long as you like, and what follows it there can go on with it.
-                more = found.more
+            if name in groups and found.max_length:
+                # A recursive rule has no longest text. After a call of itself, the rest of the rule follows.
+                more = found.continuing
                 for rest in after[name]:
-                    more |= sequence_shape([shape(part, shapes) for part in rest]).first
-                found = Shape(found.ends, found.empty, found.first, found.last, more, LONG)
+                    more |= concatenation_shape([shape(part, shapes) for part in rest]).first
+                found = Shape(found.productive, found.nullable, found.first, found.last, more, LONG)
             if found != shapes[name]:
                 shapes[name], changed = found, True
         if not changed:
@@ -96,46 +100,49 @@ def _shapes(rules: Mapping[str, Node]) -> dict[str, Shape]:
     raise Costly("has rules that are too entangled", 0)
 
 
-def _after_itself(rule: Node, groups: Mapping[str, int], group: int) -> list[Sequence[Node]]:
-    """What follows where the rule begins with a call of its own group."""
+def _after_leading_calls(rule: Node, groups: Mapping[str, int], group: int) -> list[Sequence[Node]]:
+    """The parts that may follow a call of the rule's own group with which the rule begins."""
     following: list[Sequence[Node]] = []
     waiting = [rule]
     while waiting:
         node = waiting.pop()
-        if not isinstance(node, Row):
+        if not isinstance(node, Concatenation):
             waiting.extend(children(node))
             continue
         for index, part in enumerate(node.parts[:_MAX_OPTIONAL]):
-            if _leads(part, groups, group):
+            if _begins_with_call(part, groups, group):
                 following.append(node.parts[index + 1 :][:_MAX_OPTIONAL])
             waiting.append(part)
-            if not _may_be_left_out(part):
+            if not _is_optional(part):
                 break
     return following
 
 
-def _leads(node: Node, groups: Mapping[str, int], group: int) -> bool:
-    """Whether the part may begin with a call of the group, by how it is written."""
+def _begins_with_call(node: Node, groups: Mapping[str, int], group: int) -> bool:
+    """Whether a part may begin with a call of the group. Only optional repeats count as possibly empty."""
     match node:
-        case Call(rule):
+        case RuleCall(rule):
             return groups.get(rule) == group
-        case Row(parts):
+        case Concatenation(parts):
             for part in parts:
-                if _leads(part, groups, group):
+                if _begins_with_call(part, groups, group):
                     return True
-                if not _may_be_left_out(part):
+                if not _is_optional(part):
                     return False
             return False
         case _:
-            return any(_leads(part, groups, group) for part in children(node))
+            return any(_begins_with_call(part, groups, group) for part in children(node))
 
 
-def _may_be_left_out(node: Node) -> bool:
+def _is_optional(node: Node) -> bool:
     return isinstance(node, Repeat) and node.least == 0
 
 
-def _recursive(rules: Mapping[str, Node]) -> dict[str, int]:
-    """The rules that call themselves, by way of others too. Those that call one another have one number."""
+def _recursive_groups(rules: Mapping[str, Node]) -> dict[str, int]:
+    """The recursive rules, each with the number of its group. Rules that call one another are one group.
+
+    Finds strongly connected components, by Kosaraju's algorithm.
+    """
     calls = {name: _called(rule) for name, rule in rules.items()}
     order: list[str] = []
     seen: set[str] = set()
@@ -173,10 +180,12 @@ def _recursive(rules: Mapping[str, Node]) -> dict[str, int]:
 
 
 def _called(rule: Node) -> list[str]:
-    return list(dict.fromkeys(node.rule for node in walk(rule) if isinstance(node, Call)))
+    return list(dict.fromkeys(node.rule for node in walk(rule) if isinstance(node, RuleCall)))
 
 
-class _Costs:
+class _CostChecker:
+    """Checks rules one by one. The limits on wide classes and on counts are for all rules together."""
+
     def __init__(self, shapes: Mapping[str, Shape], groups: Mapping[str, int]) -> None:
         self._shapes = shapes
         self._groups = groups
@@ -187,138 +196,153 @@ class _Costs:
         group = self._groups.get(name)
         for node in walk(rule):
             match node:
-                case Chars(characters):
-                    self._count_wide(1 if _many(characters, _WIDE) else 0, at)
+                case CharacterClass(characters):
+                    self._count_wide(1 if _more_than(characters, _WIDE) else 0, at)
                 case Repeat():
-                    self._repeat(node, group)
-                case Row(parts, place):
+                    self._check_repeat(node, group)
+                case Concatenation(parts, place):
                     shapes = [shape(part, self._shapes) for part in parts]
-                    self._beside(parts, shapes, place)
+                    self._check_neighbours(parts, shapes, place)
                     if group is not None:
-                        self._recursion(parts, shapes, group, place)
+                        self._check_recursion(parts, shapes, group, place)
 
     def _count_wide(self, cost: int, at: int) -> None:
         self._wide += cost
         if self._wide > _MAX_WIDE:
             raise Costly("has too many classes of most characters, or too great counts of them", at)
 
-    def _repeat(self, node: Repeat, group: int | None) -> None:
+    def _check_repeat(self, node: Repeat, group: int | None) -> None:
         part = shape(node.part, self._shapes)
         most = node.most
-        if most is not None and most > 1 and _many(part.first, _WIDE):
+        if most is not None and most > 1 and _more_than(part.first, _WIDE):
             self._count_wide(min(most, _COUNT_COST), node.at)
         self._counts += max(node.least, most or 0)
         if self._counts > _MAX_COUNT:
             raise Costly(f"has counts of more than {_MAX_COUNT} in all", node.at)
-        if part.empty and max(node.least, most or 0) > _MAX_EMPTY:
+        if part.nullable and max(node.least, most or 0) > _MAX_EMPTY:
             raise Costly(f"counts to more than {_MAX_EMPTY} what may be empty", node.at)
         if most is not None and most <= 1:
             return
-        self._loop(part, part.first, node.at, most)
+        self._check_boundary(part, part.first, node.at, most)
         within = group is not None and all(self._at_edge(node.part, group, edge) for edge in (0, -1))
-        alike = part.more & part.first
-        if within and alike and (alike == part.first or alike & part.last or _many(alike, _FEW)):
+        alike = part.continuing & part.first
+        if within and alike and (alike == part.first or alike & part.last or _more_than(alike, _FEW)):
             raise Costly("repeats a rule within itself, with nothing between that must be there", node.at)
 
-    def _loop(self, part: Shape, following: int, at: int, most: int | None = None) -> None:
-        """A part after which it may come again, which begins with one of `following`."""
-        alike = part.more & following
-        few = not _many(alike, _FEW)
-        short = part.length <= _MAX_SHORT
+    def _check_boundary(self, part: Shape, following: int, at: int, most: int | None = None) -> None:
+        """Refuse a part that is followed by a repeat of itself if the boundary between the two is unclear.
+
+        `following` are the characters that the next repeat begins with; `most` is the limit of the repeats.
+        """
+        alike = part.continuing & following
+        few = not _more_than(alike, _FEW)
+        short = part.max_length <= _MAX_SHORT
         if not alike or (most is None and few and short):
             return
         if most is not None and few:
             if most > (_MAX_SHORT_COUNT if short else _MAX_LONG_COUNT):
                 raise Costly(f"repeats up to {most} times what varies itself", at)
-        elif (not few and _many(part.last, _FEW)) or (alike in (following, part.first) and alike & part.last):
+        elif (not few and _more_than(part.last, _FEW)) or (
+            alike in (following, part.first) and alike & part.last
+        ):
             raise Costly(
                 "repeats what varies itself, and nothing says where one ends and the next begins", at
             )
 
-    def _beside(self, parts: Sequence[Node], shapes: Sequence[Shape], at: int) -> None:
+    def _check_neighbours(self, parts: Sequence[Node], shapes: Sequence[Shape], at: int) -> None:
         before = EMPTY
         ways = optional = 1
         begun = 0
         for part, here in zip(parts, shapes, strict=True):
-            alike = before.more & here.first
-            spread = self._spread(part, here)
-            if _in_place(part):
-                # What the engine keeps in one automaton with what is beside it.
+            alike = before.continuing & here.first
+            spread = self._length_count(part, here)
+            if _is_repeated_class(part):
+                # The engine compiles a repeated class and its neighbours to one automaton.
                 spread = min(spread, 2)
-            if alike and not _many(alike, _FEW):
+            if alike and not _more_than(alike, _FEW):
                 spread = 1
-            ways = ways * spread if alike else spread if not here.empty else max(ways, spread)
-            if ways > (_MAX_WIDE_WAYS if _many(alike, _WIDE) else _MAX_WAYS):
+            ways = ways * spread if alike else spread if not here.nullable else max(ways, spread)
+            if ways > (_MAX_WIDE_WAYS if _more_than(alike, _WIDE) else _MAX_WAYS):
                 raise Costly("has elements side by side that could share out a text in too many ways", at)
-            if here.empty and isinstance(part, Repeat) and part.most == 1:
+            if here.nullable and isinstance(part, Repeat) and part.most == 1:
                 optional = optional + 1 if begun & here.first else 1
                 begun |= here.first
-                if optional > (_MAX_WIDE_OPTIONAL if _many(here.first, 1) else _MAX_OPTIONAL):
+                if optional > (_MAX_WIDE_OPTIONAL if _more_than(here.first, 1) else _MAX_OPTIONAL):
                     raise Costly("has too many optional elements one after the other that begin alike", at)
-            elif not here.empty:
+            elif not here.nullable:
                 optional, begun = 1, 0
-            before = sequence_shape([before, here])
+            before = concatenation_shape([before, here])
 
-    def _spread(self, node: Node, here: Shape) -> int:
-        """In how many lengths a part may be, about."""
-        if not here.more and not here.empty:
+    def _length_count(self, node: Node, here: Shape) -> int:
+        """About how many different lengths the texts of a part have."""
+        if not here.continuing and not here.nullable:
             return 1
-        if isinstance(node, Repeat) and node.most is not None and shape(node.part, self._shapes).length <= 1:
+        if (
+            isinstance(node, Repeat)
+            and node.most is not None
+            and shape(node.part, self._shapes).max_length <= 1
+        ):
             return min(node.most - node.least + 1, LONG)
-        return min(here.length, _LONG_WAYS)
+        return min(here.max_length, _LONG_WAYS)
 
-    def _recursion(self, parts: Sequence[Node], shapes: Sequence[Shape], group: int, at: int) -> None:
-        """Calls of rules that this sequence is part of: at its ends they are repeats."""
-        starts = list(accumulate(shapes, lambda left, right: sequence_shape([left, right]), initial=EMPTY))
+    def _check_recursion(self, parts: Sequence[Node], shapes: Sequence[Shape], group: int, at: int) -> None:
+        """Check calls of the rule's own group in a concatenation: at either end, they act as repeats."""
+        starts = list(
+            accumulate(shapes, lambda left, right: concatenation_shape([left, right]), initial=EMPTY)
+        )
         rests = list(
-            accumulate(reversed(shapes), lambda right, left: sequence_shape([left, right]), initial=EMPTY)
+            accumulate(
+                reversed(shapes), lambda right, left: concatenation_shape([left, right]), initial=EMPTY
+            )
         )[::-1]
         ending: int | None = None
         for index, part in enumerate(parts):
             if ending is not None and self._at_edge(part, group, 0):
-                between = sequence_shape(list(shapes[ending + 1 : index]))
-                if between.empty and shapes[ending].more & shapes[index].first:
+                between = concatenation_shape(list(shapes[ending + 1 : index]))
+                if between.nullable and shapes[ending].continuing & shapes[index].first:
                     raise Costly(
                         "has a rule twice within itself, with nothing between that must be there", at
                     )
-                if _many(shapes[ending].more & between.first, _FEW):
+                if _more_than(shapes[ending].continuing & between.first, _FEW):
                     raise Costly("has a rule twice within itself, and what is between is no separator", at)
             if self._at_edge(part, group, -1):
                 ending = index
         for index, part in enumerate(parts):
             begins, ends = self._at_edge(part, group, 0), self._at_edge(part, group, -1)
             start, rest = starts[index], rests[index + 1]
-            if ends and rest.empty and index:
-                self._loop(start, shapes[index].first, at)
-            if begins and start.empty and index + 1 < len(parts):
-                self._loop(rest, rest.first, at)
-            before = begins and _many(start.more & shapes[index].first, _FEW)
-            shared = shapes[index].more & rest.first
-            after = ends and not start.empty and bool(_many(shared, _FEW) or (shared and rest.empty))
+            if ends and rest.nullable and index:
+                self._check_boundary(start, shapes[index].first, at)
+            if begins and start.nullable and index + 1 < len(parts):
+                self._check_boundary(rest, rest.first, at)
+            before = begins and _more_than(start.continuing & shapes[index].first, _FEW)
+            shared = shapes[index].continuing & rest.first
+            after = (
+                ends and not start.nullable and bool(_more_than(shared, _FEW) or (shared and rest.nullable))
+            )
             if before or after:
                 raise Costly("has a rule within itself, and what is beside it could be part of it", at)
 
     def _at_edge(self, node: Node, group: int, edge: int) -> bool:
-        """Whether the part may begin (edge 0) or end (-1) with a call of the group."""
+        """Whether a part may begin (`edge` 0) or end (`edge` -1) with a call of the group."""
         match node:
-            case Call(rule):
+            case RuleCall(rule):
                 return self._groups.get(rule) == group
-            case Row(parts):
+            case Concatenation(parts):
                 for part in parts if edge == 0 else reversed(parts):
                     if self._at_edge(part, group, edge):
                         return True
-                    if not shape(part, self._shapes).empty:
+                    if not shape(part, self._shapes).nullable:
                         return False
                 return False
-            case Either() | Repeat():
+            case Alternatives() | Repeat():
                 return any(self._at_edge(part, group, edge) for part in children(node))
             case _:
                 return False
 
 
-def _in_place(node: Node) -> bool:
-    return isinstance(node, Repeat) and node.most is None and isinstance(node.part, Chars)
+def _is_repeated_class(node: Node) -> bool:
+    return isinstance(node, Repeat) and node.most is None and isinstance(node.part, CharacterClass)
 
 
-def _many(characters: int, limit: int) -> bool:
+def _more_than(characters: int, limit: int) -> bool:
     return characters.bit_count() > limit

@@ -1,37 +1,37 @@
-"""A grammar as a tree of what may be written, and the sets of characters that its parts begin and go on with.
+"""The syntax tree of a grammar, and for each part of it the characters that its texts begin and end with.
 
-Reads no text and refuses nothing: `ebnf` makes it, and `grammar_cost` judges it.
+Reads no grammar and refuses none: `ebnf` builds the tree, and `grammar_cost` refuses costly trees.
 """
 
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Sets of characters are bits of a number: ASCII each by its own, all others by one.
+#: A set of characters is an int: one bit for each ASCII character, and the bit OTHERS for all other
+#: characters.
 OTHERS = 128
 ALL = (1 << (OTHERS + 1)) - 1
-#: A length beyond which it does not matter how long.
+#: Lengths are counted up to this one; longer texts cost no more.
 LONG = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Chars:
-    """One character of a class. `any`: whether there is such a character."""
+class CharacterClass:
+    """One character of a class. `matches_any`: whether the class has a character at all."""
 
     characters: int
-    any: bool = True
+    matches_any: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A text as it stands, which may be empty."""
+    """A fixed text, which may be empty."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A rule by its name. `at` is where it is called, in characters."""
+class RuleCall:
+    """A reference to a rule. `at` is the position of the reference in the grammar, in characters."""
 
     rule: str
     at: int
@@ -39,25 +39,29 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Macro:
-    """What the engine knows by a name of its own: any text, as far as is known here, with calls within."""
+    """A macro of the engine, such as TagDispatch. It counts as any text, and refers to the rules `calls`."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[RuleCall, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Concatenation:
+    """Parts one after the other. `at` is the position of the first part in the grammar, in characters."""
+
     parts: tuple["Node", ...]
     at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Either:
+class Alternatives:
+    """Parts of which one is matched: `a | b`."""
+
     parts: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """`most` is None where there is no limit."""
+    """A part that is matched `least` to `most` times; `most` None: no limit."""
 
     part: "Node"
     least: int
@@ -65,117 +69,125 @@ class Repeat:
     at: int
 
 
-Node = Chars | Literal | Call | Macro | Sequence | Either | Repeat
+Node = CharacterClass | Literal | RuleCall | Macro | Concatenation | Alternatives | Repeat
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What texts a part matches. `ends`: it matches some text; `first` and `last`: their characters; `more`:
-    those that may go on where such a text could be at its end; `length`: of the longest, at most LONG."""
+    """A summary of the texts that a part matches. Sets of characters are ints, as above.
 
-    ends: bool = False
-    empty: bool = False
+    `productive`: there is such a text. `nullable`: the empty text is one. `first` and `last` are the
+    characters that the texts begin and end with. `continuing` are the characters by which a text that is
+    complete may go on to a longer one. `max_length` is the length of the longest text, at most LONG.
+    """
+
+    productive: bool = False
+    nullable: bool = False
     first: int = 0
     last: int = 0
-    more: int = 0
-    length: int = 0
+    continuing: int = 0
+    max_length: int = 0
 
 
 _NOTHING = Shape()
-#: Of the empty text.
-EMPTY = Shape(ends=True, empty=True)
+#: The shape of the empty text.
+EMPTY = Shape(productive=True, nullable=True)
 _ANY = Shape(True, True, ALL, ALL, ALL, LONG)
 
 
 def shape(node: Node, rules: Mapping[str, Shape]) -> Shape:
-    """The shape of a part, by what is known of the rules."""
+    """The shape of a part. `rules` has the shapes of rules; a rule that it lacks matches nothing so far."""
     match node:
-        case Chars(characters, any):
-            return Shape(any, False, characters, characters, 0, 1)
+        case CharacterClass(characters, matches_any):
+            return Shape(matches_any, False, characters, characters, 0, 1)
         case Literal(text):
             if not text:
                 return EMPTY
             return Shape(
                 True, False, character_bit(text[0]), character_bit(text[-1]), 0, min(len(text), LONG)
             )
-        case Call(rule):
+        case RuleCall(rule):
             return rules.get(rule, _NOTHING)
         case Macro():
             return _ANY
-        case Sequence(parts):
-            loose = [isinstance(part, Repeat) for part in parts[:-1]]
-            return sequence_shape([shape(part, rules) for part in parts], [False, *loose])
-        case Either(parts):
-            return _either([shape(part, rules) for part in parts])
+        case Concatenation(parts):
+            after_repeat = [isinstance(part, Repeat) for part in parts[:-1]]
+            return concatenation_shape([shape(part, rules) for part in parts], [False, *after_repeat])
+        case Alternatives(parts):
+            return _alternatives_shape([shape(part, rules) for part in parts])
         case Repeat(part, least, most):
-            return _repeated(shape(part, rules), least, most)
+            return _repeat_shape(shape(part, rules), least, most)
 
 
-def sequence_shape(parts: SequenceOf[Shape], loose: SequenceOf[bool] = ()) -> Shape:
-    """Of parts one after the other; `loose` says which of them follow a repeat."""
+def concatenation_shape(parts: Sequence[Shape], after_repeat: Sequence[bool] = ()) -> Shape:
+    """The shape of parts one after the other. `after_repeat` says for each part whether it follows a
+    repeat."""
     whole = EMPTY
-    unmarked: int | bool = False
-    for part, follows_repeat in zip(parts, loose or [False] * len(parts), strict=True):
-        # One character that the repeat before could have matched too says nothing of where that ends.
-        unmarked = part.length == 1 and (follows_repeat or unmarked) and whole.more & part.first
-        vague = part.empty or unmarked
+    ambiguous: int | bool = False
+    for part, follows_repeat in zip(parts, after_repeat or [False] * len(parts), strict=True):
+        # If the repeat before could match this single character too, the character does not show where the
+        # repeat ends.
+        ambiguous = part.max_length == 1 and (follows_repeat or ambiguous) and whole.continuing & part.first
+        may_continue = part.nullable or ambiguous
         whole = Shape(
-            whole.ends and part.ends,
-            whole.empty and part.empty,
-            whole.first | (part.first if whole.empty else 0),
-            part.last | (whole.last if part.empty else 0),
-            part.more | (part.first | whole.more if vague else 0),
-            min(whole.length + part.length, LONG),
+            whole.productive and part.productive,
+            whole.nullable and part.nullable,
+            whole.first | (part.first if whole.nullable else 0),
+            part.last | (whole.last if part.nullable else 0),
+            part.continuing | (part.first | whole.continuing if may_continue else 0),
+            min(whole.max_length + part.max_length, LONG),
         )
     return whole
 
 
-def _either(parts: list[Shape]) -> Shape:
+def _alternatives_shape(parts: list[Shape]) -> Shape:
     whole = _NOTHING
     for part in parts:
         whole = Shape(
-            whole.ends or part.ends,
-            whole.empty or part.empty,
+            whole.productive or part.productive,
+            whole.nullable or part.nullable,
             whole.first | part.first,
             whole.last | part.last,
-            whole.more | part.more,
-            max(whole.length, part.length),
+            whole.continuing | part.continuing,
+            max(whole.max_length, part.max_length),
         )
-    if whole.empty:
-        whole = Shape(whole.ends, True, whole.first, whole.last, whole.more | whole.first, whole.length)
+    if whole.nullable:
+        whole = Shape(
+            whole.productive, True, whole.first, whole.last, whole.continuing | whole.first, whole.max_length
+        )
     return whole
 
 
-def _repeated(part: Shape, least: int, most: int | None) -> Shape:
+def _repeat_shape(part: Shape, least: int, most: int | None) -> Shape:
     if most == 0:
         return EMPTY
-    varies = most is None or most > least or part.empty
+    varies = most is None or most > least or part.nullable
     times = LONG if most is None else most
     return Shape(
-        part.ends or least == 0,
-        part.empty or least == 0,
+        part.productive or least == 0,
+        part.nullable or least == 0,
         part.first,
         part.last,
-        part.more | (part.first if varies else 0),
-        min(part.length * times, LONG),
+        part.continuing | (part.first if varies else 0),
+        min(part.max_length * times, LONG),
     )
 
 
 def character_bit(character: str) -> int:
-    """The set of one character."""
+    """The set that holds one character."""
     return 1 << min(ord(character), OTHERS)
 
 
 def range_bits(low: str, high: str) -> int:
-    """The set of the characters from `low` to `high`."""
+    """The set of the characters from `low` to `high`, both included."""
     first, last = min(ord(low), OTHERS), min(ord(high), OTHERS)
     return (1 << (last + 1)) - (1 << first)
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The parts that a part is directly made of."""
+    """The direct parts of a part."""
     match node:
-        case Sequence(parts) | Either(parts):
+        case Concatenation(parts) | Alternatives(parts):
             return parts
         case Repeat(part):
             return (part,)
@@ -186,7 +198,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """A part and all parts in it, from the outside to the inside."""
+    """A part and all parts within it, each before its own parts."""
     waiting = [node]
     while waiting:
         node = waiting.pop()

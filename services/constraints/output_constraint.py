@@ -1,7 +1,8 @@
-"""The form that a request's answer must have, as the engine enforces it token by token: response_format and
-its like, the tools that must or may be called, and the reasoning that comes before.
+"""The constraint that a request puts on its answer: response_format, regex, ebnf, choice and tools together.
+The engine enforces the constraint token by token.
 
-Decides what holds. How it is written is in `text.output.structure`; what can be enforced, in `schema`.
+Decides which constraint applies. `answer_structure` builds the structural tag; the other modules check that
+the engine can enforce schemas, expressions and grammars.
 """
 
 from collections.abc import Sequence
@@ -9,24 +10,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
+from inferd.services.constraints import answer_structure
+from inferd.services.constraints.answer_structure import Structure
+from inferd.services.constraints.client_structural_tag import parse_format, triggered_tags
 from inferd.services.constraints.ebnf import check_grammar
-from inferd.services.constraints.json_schema import check_schema, engine_schema, parse_schema
+from inferd.services.constraints.engine_schema import engine_schema
+from inferd.services.constraints.json_schema import check_schema, invalid_constraint, parse_schema
 from inferd.services.constraints.regex import check_pattern
-from inferd.services.constraints.structural_tag import parse_format, triggered_tags
 from inferd.services.errors import invalid
-from inferd.services.prompt.tools import Choice
 from inferd.services.runtimes.base import Constraint
-from inferd.services.text.function import Function
-from inferd.services.text.output import structure
+from inferd.services.text.function import Function, FunctionChoice
 from inferd.services.text.output.formats import JSON_ARRAY, OutputFormat, ToolFormat
-from inferd.services.text.output.structure import Structure
 from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
 
 Request = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
 
-#: Of all that the engine is to compile for one request, in bytes.
+#: Bytes of the structural tag that the engine compiles for one request.
 _MAX_BYTES = 524_288
-#: Fields that give an answer its form, beside `response_format` and `choice`.
+#: Request fields that give an answer a form, beside `response_format` and `choice`.
 _CHAT_FORMS = ("regex", "ebnf")
 _TEXT_FORMS = (*_CHAT_FORMS, "json_schema")
 _ANY_OBJECT: Structure = {"type": "object"}
@@ -35,9 +36,11 @@ _NO_ARGUMENTS: Structure = {"type": "object", "properties": {}}
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the answer's content must be: alone, as the engine knows it best; and within a structural tag.
+    """The form of an answer's content, such as a JSON document of a schema.
 
-    `field` is the path of the request field that asked for it. `gap`: line breaks before it do no harm.
+    `kind` and `text` are a constraint of the engine, for an answer that is nothing but this form.
+    `structure` is the same form as a part of a structural tag. `field` is the path of the request field that
+    asks for the form. `gap`: line breaks may stand between reasoning and this form.
     """
 
     field: str
@@ -51,7 +54,10 @@ class _Form:
 
 
 def text_constraint(request: completion_pb2.CreateCompletionRequest) -> Constraint | None:
-    """The form of a completion's text; None: any. Raises ServiceError INVALID_ARGUMENT naming the field."""
+    """The constraint of a text completion; None: any text.
+
+    Raises ServiceError INVALID_ARGUMENT that names the field.
+    """
     form = _form(request)
     return form.alone() if form else None
 
@@ -60,14 +66,15 @@ def output_constraint(
     request: chat_pb2.CreateChatCompletionRequest,
     *,
     functions: Sequence[Function],
-    choice: Choice,
+    choice: FunctionChoice,
     format: OutputFormat,
     prompt_end: str,
 ) -> tuple[Constraint | None, ToolFormat | None]:
-    """The form of an answer, None: any; and the form that calls in it have, None: there are none.
+    """The constraint of a chat answer (None: any text), and the format of its calls (None: no calls).
 
-    `functions` are those that may be called, `format` is how the model writes; `prompt_end` is how the prompt
-    ends, which may have begun or ended the reasoning. Raises ServiceError INVALID_ARGUMENT naming the field.
+    `functions` are the functions that may be called. `format` is how the model writes calls and reasoning;
+    a constrained answer may have calls in another format (`JSON_ARRAY`). `prompt_end` is the end of the
+    prompt, which may open or close the reasoning. Raises ServiceError INVALID_ARGUMENT that names the field.
     """
     form = _form(request)
     if choice.mode == "none" or not functions:
@@ -78,7 +85,7 @@ def output_constraint(
     single = choice.only is not None or (
         request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
     )
-    own = format.tools if format.tools and structure.can_constrain(format.tools) else None
+    own = format.tools if format.tools and answer_structure.can_constrain(format.tools) else None
     if choice.mode == "required":
         if form:
             raise invalid(
@@ -86,22 +93,22 @@ def output_constraint(
                 f"{form.field} may not be used with this tool_choice: the answer is calls, and nothing else",
             )
         tools = own or JSON_ARRAY
-        calls = structure.calls(tools, _schemas(functions, all_strict=True), single=single)
-        return _constraint(calls, format, prompt_end, _field(functions), gap=True), tools
+        calls = answer_structure.calls_only(tools, _schemas(functions, all_strict=True), single=single)
+        return _constraint(calls, format, prompt_end, _parameters_field(functions), gap=True), tools
     if form:
         if own is None:
             return _content(form, format, prompt_end), None
-        either = structure.calls_or(own, _schemas(functions), form.structure, single=single)
+        either = answer_structure.calls_or_form(own, _schemas(functions), form.structure, single=single)
         return _constraint(either, format, prompt_end, form.field, gap=form.gap), own
     if own is not None and any(function.strict for function in functions):
-        text = structure.text_with_calls(own, _schemas(functions), single=single)
-        return _constraint(text, format, prompt_end, _field(functions), gap=True), own
+        text = answer_structure.text_with_calls(own, _schemas(functions), single=single)
+        return _constraint(text, format, prompt_end, _parameters_field(functions), gap=True), own
     return None, format.tools
 
 
 def _content(form: _Form | None, format: OutputFormat, prompt_end: str) -> Constraint | None:
-    """The form of an answer that calls nothing."""
-    if form is None or not structure.reasons(format, prompt_end):
+    """The constraint of an answer without calls."""
+    if form is None or not answer_structure.has_preamble(format, prompt_end):
         return form.alone() if form else None
     return _constraint(form.structure, format, prompt_end, form.field, gap=form.gap, message=True)
 
@@ -115,15 +122,15 @@ def _constraint(
     gap: bool,
     message: bool = False,
 ) -> Constraint:
-    whole = structure.answer(form, format, prompt_end, gap=gap, message=message)
+    whole = answer_structure.whole_answer(form, format, prompt_end, gap=gap, message=message)
     text = _structural_tag(whole)
     if len(text) > _MAX_BYTES:
-        raise invalid(field, f"{field}: at most {_MAX_BYTES} bytes of schemas", "INVALID_CONSTRAINT")
+        raise invalid_constraint(field, f"{field}: at most {_MAX_BYTES} bytes of schemas")
     return Constraint("structural_tag", text, field)
 
 
 def _schemas(functions: Sequence[Function], *, all_strict: bool = False) -> dict[str, Structure]:
-    """For each function's name the schema of its arguments that the engine is to enforce."""
+    """For each function's name, the schema of the arguments that the engine enforces."""
     schemas = {}
     for function in functions:
         if not (all_strict or function.strict):
@@ -136,13 +143,16 @@ def _schemas(functions: Sequence[Function], *, all_strict: bool = False) -> dict
     return schemas
 
 
-def _field(functions: Sequence[Function]) -> str:
-    """Who is to blame where the engine refuses what was made of them: it does not say which."""
+def _parameters_field(functions: Sequence[Function]) -> str:
+    """The field that an error names if the engine refuses the schemas of these functions.
+
+    With several functions it is "tools", because the engine does not say which schema is at fault.
+    """
     return f"{functions[0].field}.parameters" if len(functions) == 1 else "tools"
 
 
 def _form(request: Request) -> _Form | None:
-    """The one form that the request asks for."""
+    """The form that the request asks for; None: no form. Refuses a request for two forms."""
     names = _CHAT_FORMS if isinstance(request, chat_pb2.CreateChatCompletionRequest) else _TEXT_FORMS
     asked = [name for name in names if request.HasField(name)]
     if request.choice:
@@ -192,7 +202,7 @@ def _response_format(form: sampling_pb2.ResponseFormat) -> _Form:
 
 
 def _json(field: str, schema: Any) -> _Form:
-    part = structure.json_document(engine_schema(schema, field))
+    part = answer_structure.json_document(engine_schema(schema, field))
     return _Form(field, "structural_tag", _structural_tag(part), part, gap=True)
 
 
@@ -212,4 +222,4 @@ def _structural_tag(form: Structure) -> str:
 
 def _not_empty(text: str, field: str) -> None:
     if not text:
-        raise invalid(field, f"{field} must not be empty", "INVALID_CONSTRAINT")
+        raise invalid_constraint(field, f"{field} must not be empty")

@@ -1,21 +1,20 @@
-"""Which tools a request shows to the model, and which of them the model may or must call.
+"""The tools of a request: which functions are shown to the model, and which it may or must call.
 
-Knows both of OpenAI's forms, tools and the older functions; knows nothing of templates or of grammars.
+Reads both of OpenAI's forms: tools with tool_choice, and the older functions with function_call. Renders no
+prompt and builds no constraint.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from inferd.services.errors import invalid
-from inferd.services.text.function import Function
+from inferd.services.text.function import Function, FunctionChoice, Mode
 from inferd.v1 import chat_pb2, message_pb2, tokenize_pb2
 
-Mode = Literal["none", "auto", "required"]
-
-#: Wider than OpenAI's (letters, digits, _ and -), as engines are: names of servers and paths are in use.
+#: OpenAI allows letters, digits, _ and - only. Engines allow more, and clients use paths as names.
 _NAME = re.compile(r"[a-zA-Z0-9_.:/-]{1,256}")
 _MODES: dict[int, Mode] = {
     chat_pb2.TOOL_CHOICE_MODE_UNSPECIFIED: "auto",
@@ -25,26 +24,21 @@ _MODES: dict[int, Mode] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Whether the model may (auto) or must (required) call functions; `only`: this one, once."""
-
-    mode: Mode
-    only: str | None = None
+_NO_CALLS = FunctionChoice("none")
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The functions of a request: those `shown` to the model by its template, and the `callable` ones, which
-    are fewer where the choice allows some only.
+    """The functions of a request.
 
-    Both are empty where the choice is none. `legacy`: the request used OpenAI's older functions, and so will
-    its answer.
+    `shown` are the functions that the chat template shows to the model. `callable` are the functions that the
+    model may call: fewer, if the choice allows only some. Both are empty if the choice is none. `legacy`: the
+    request uses OpenAI's older fields functions and function_call, and so does the answer.
     """
 
     shown: tuple[Function, ...] = ()
     callable: tuple[Function, ...] = ()
-    choice: Choice = Choice("none")
+    choice: FunctionChoice = _NO_CALLS
     legacy: bool = False
 
 
@@ -52,10 +46,10 @@ NO_TOOLS = Tools()
 
 
 def tools_of(request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest) -> Tools:
-    """The tools of a request and its choice among them.
+    """The tools of a request, and its choice among them.
 
-    Raises ServiceError INVALID_ARGUMENT for a function that cannot be one, for a choice of what is not there,
-    and where both forms are used.
+    Raises ServiceError INVALID_ARGUMENT if a function has a bad name or schema, if the choice names no
+    function of the request, or if the request uses both forms.
     """
     if not (request.functions or request.HasField("function_call")):
         given = [
@@ -101,12 +95,12 @@ def _by_mode(shown: Sequence[Function], allowed: Sequence[Function], mode: Mode 
         raise invalid(field, f"{field} is required, and the request has no tools")
     if mode == "none" or not shown:
         return NO_TOOLS
-    return Tools(tuple(shown), tuple(allowed), Choice(mode))
+    return Tools(tuple(shown), tuple(allowed), FunctionChoice(mode))
 
 
 def _only(functions: Sequence[Function], name: str, field: str) -> Tools:
     function = _find(functions, name, field)
-    return Tools(tuple(functions), (function,), Choice("required", name))
+    return Tools(tuple(functions), (function,), FunctionChoice("required", name))
 
 
 def _allowed(functions: Sequence[Function], choice: chat_pb2.AllowedTools) -> Tools:

@@ -1,16 +1,21 @@
-"""A function that a model may call."""
+"""A function that a model may call, and whether the model may or must call one.
+
+Does not read requests: `prompt.tools` makes these from a request's fields.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Mode = Literal["none", "auto", "required"]
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Its name, and the JSON Schema of its parameters (None: it takes none).
+    """A function's name, and the JSON Schema of its parameters (None: it takes no parameters).
 
-    `strict` calls must follow the schema also where the model calls by itself. `field` is the path of the
-    request field that it came by, such as "tools[0].function": errors name it.
+    `strict`: calls must follow the schema even if the model decides itself whether to call. `field` is the
+    path of the request field that gives the function, such as "tools[0].function"; errors name this path.
     """
 
     name: str
@@ -18,3 +23,14 @@ class Function:
     description: str | None = None
     strict: bool = False
     field: str = "tools"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionChoice:
+    """Whether the model may not (none), may (auto) or must (required) call functions.
+
+    `only` is the name of the single function that must be called, exactly once; None: any of them.
+    """
+
+    mode: Mode
+    only: str | None = None

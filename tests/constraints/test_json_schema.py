@@ -6,7 +6,8 @@ import json
 import grpc
 import jsonschema
 import pytest
-from inferd.services.constraints.json_schema import MAX_DEPTH, MAX_JSON_DEPTH, engine_schema, parse_schema
+from inferd.services.constraints.engine_schema import MAX_DEPTH, engine_schema
+from inferd.services.constraints.json_schema import MAX_JSON_DEPTH, parse_schema
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint
 

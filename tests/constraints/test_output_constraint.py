@@ -6,14 +6,13 @@ import grpc
 import jsonschema
 import pytest
 from google.protobuf.json_format import ParseDict
+from inferd.services.constraints.answer_structure import can_constrain
 from inferd.services.constraints.output_constraint import output_constraint, text_constraint
 from inferd.services.errors import ServiceError
-from inferd.services.prompt.tools import Choice
-from inferd.services.text.function import Function
+from inferd.services.text.function import Function, FunctionChoice
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content
 from inferd.services.text.output.formats import JSON_ARRAY, REASONING_FORMATS, TOOL_FORMATS, OutputFormat
 from inferd.services.text.output.parser import OutputParser
-from inferd.services.text.output.structure import can_constrain
 from inferd.v1 import chat_pb2, completion_pb2
 
 from tests.support.grammar import Grammar, documents
@@ -21,7 +20,12 @@ from tests.support.grammar import Grammar, documents
 PLAIN = OutputFormat()
 QWEN = OutputFormat(TOOL_FORMATS["qwen"], None)
 THINKING_QWEN = OutputFormat(TOOL_FORMATS["qwen"], REASONING_FORMATS["qwen3"])
-AUTO, REQUIRED, ONLY, NONE = Choice("auto"), Choice("required"), Choice("required", "weather"), Choice("none")
+AUTO, REQUIRED, ONLY, NONE = (
+    FunctionChoice("auto"),
+    FunctionChoice("required"),
+    FunctionChoice("required", "weather"),
+    FunctionChoice("none"),
+)
 
 CITY = {
     "type": "object",

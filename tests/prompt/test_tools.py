@@ -2,8 +2,8 @@
 
 import pytest
 from inferd.services.errors import ServiceError
-from inferd.services.prompt.tools import Choice, Tools, tools_of
-from inferd.services.text.function import Function
+from inferd.services.prompt.tools import Tools, tools_of
+from inferd.services.text.function import Function, FunctionChoice
 from inferd.v1 import chat_pb2 as pb
 from inferd.v1 import message_pb2, tokenize_pb2
 
@@ -47,15 +47,15 @@ def refused(request: pb.CreateChatCompletionRequest) -> ServiceError:
 @pytest.mark.parametrize(
     ("choice", "tools"),
     [
-        (None, Tools((F, G), (F, G), Choice("auto"))),
-        (pb.ToolChoice(), Tools((F, G), (F, G), Choice("auto"))),
-        (pb.ToolChoice(mode=AUTO), Tools((F, G), (F, G), Choice("auto"))),
+        (None, Tools((F, G), (F, G), FunctionChoice("auto"))),
+        (pb.ToolChoice(), Tools((F, G), (F, G), FunctionChoice("auto"))),
+        (pb.ToolChoice(mode=AUTO), Tools((F, G), (F, G), FunctionChoice("auto"))),
         (pb.ToolChoice(mode=NONE), Tools()),
-        (pb.ToolChoice(mode=REQUIRED), Tools((F, G), (F, G), Choice("required"))),
+        (pb.ToolChoice(mode=REQUIRED), Tools((F, G), (F, G), FunctionChoice("required"))),
         # All are shown, so that the prompt's beginning is the same for each choice: it stays cached.
-        (named("g"), Tools((F, G), (G,), Choice("required", "g"))),
-        (allowed(AUTO, "g"), Tools((F, G), (G,), Choice("auto"))),
-        (allowed(REQUIRED, "g", "f", "g"), Tools((F, G), (F, G), Choice("required"))),
+        (named("g"), Tools((F, G), (G,), FunctionChoice("required", "g"))),
+        (allowed(AUTO, "g"), Tools((F, G), (G,), FunctionChoice("auto"))),
+        (allowed(REQUIRED, "g", "f", "g"), Tools((F, G), (F, G), FunctionChoice("required"))),
         (allowed(NONE, "g"), Tools()),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_choice_among_tools(choice, tools):
 
 @pytest.mark.parametrize("choice", [None, pb.ToolChoice(mode=NONE), pb.ToolChoice(mode=AUTO)])
 def test_without_tools_there_is_no_choice(choice):
-    assert tools_of(chat(tool_choice=choice)) == Tools((), (), Choice("none"))
+    assert tools_of(chat(tool_choice=choice)) == Tools((), (), FunctionChoice("none"))
 
 
 def test_a_function_has_what_its_tool_says():
@@ -77,7 +77,7 @@ def test_a_function_has_what_its_tool_says():
 
 def test_the_token_counter_s_requests_have_the_same_tools():
     request = tokenize_pb2.CountTokensRequest(tools=[tool("f")], tool_choice=named("f"))
-    assert tools_of(request) == Tools((F,), (F,), Choice("required", "f"))
+    assert tools_of(request) == Tools((F,), (F,), FunctionChoice("required", "f"))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_token_counter_s_requests_have_the_same_tools():
 )
 def test_the_older_form_means_the_same(choice, mode, only, count):
     tools = tools_of(older("f", "g", function_call=choice))
-    assert (tools.legacy, tools.choice, len(tools.callable)) == (True, Choice(mode, only), count)
+    assert (tools.legacy, tools.choice, len(tools.callable)) == (True, FunctionChoice(mode, only), count)
     assert [function.field for function in tools.shown] == (["functions[0]", "functions[1]"] if count else [])
 
 

@@ -13,10 +13,9 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from inferd.services.constraints.output_constraint import output_constraint
 from inferd.services.errors import ServiceError
-from inferd.services.prompt.tools import Choice
 from inferd.services.runtimes.base import GenerateRequest, SamplingParams
 from inferd.services.runtimes.scheduler import SchedulerRuntime
-from inferd.services.text.function import Function
+from inferd.services.text.function import Function, FunctionChoice
 from inferd.services.text.output.events import CallArguments, CallBegin
 from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
 from inferd.services.text.output.parser import OutputParser
@@ -28,7 +27,7 @@ from tests.support.sinks import collect
 # "The capital of France is"
 PROMPT = (504, 3575, 282, 4649, 314)
 QWEN = OutputFormat(TOOL_FORMATS["qwen"], None)
-NO_TOOLS = Choice("none")
+NO_TOOLS = FunctionChoice("none")
 
 POINT = {
     "type": "object",
@@ -109,11 +108,11 @@ async def test_a_named_function_is_called_once_with_valid_arguments(runtime, fam
     _, form = output_constraint(
         request,
         functions=[CLOCK],
-        choice=Choice("required", "clock"),
+        choice=FunctionChoice("required", "clock"),
         format=OutputFormat(tools),
         prompt_end="",
     )
-    text = await answer(runtime, None, [CLOCK], Choice("required", "clock"), OutputFormat(tools))
+    text = await answer(runtime, None, [CLOCK], FunctionChoice("required", "clock"), OutputFormat(tools))
     parser = OutputParser(OutputFormat(form), [CLOCK], "")
     events = [*parser.feed(ended(text)), *parser.finish()]
     assert [event.name for event in events if isinstance(event, CallBegin)] == ["clock"]
@@ -121,7 +120,7 @@ async def test_a_named_function_is_called_once_with_valid_arguments(runtime, fam
 
 
 async def test_a_call_is_required(runtime):
-    text = await answer(runtime, None, [WEATHER, CLOCK], Choice("required"))
+    text = await answer(runtime, None, [WEATHER, CLOCK], FunctionChoice("required"))
     assert re.match(r'<tool_call>\n\{"name": "(weather|clock)", "arguments": \{', text)
 
 

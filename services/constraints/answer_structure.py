@@ -1,6 +1,7 @@
-"""Structural tags of a model family's own form: what the engine lets a model write, as xgrammar takes it.
+"""Builds the structural tag of an answer: reasoning, calls and content, written as the model's family writes
+them. A structural tag is xgrammar's JSON language for what a model may write.
 
-Only composes: the schemas of arguments and the form of an answer come from elsewhere, checked.
+Checks nothing: callers pass schemas and forms that are checked already. Knows no request.
 """
 
 from collections.abc import Mapping
@@ -9,14 +10,14 @@ from typing import Any
 from inferd.services.text.output.description import HarmonyCalls
 from inferd.services.text.output.formats import OutputFormat, ToolFormat
 
-#: A format of xgrammar's structural tags (xgrammar/structural_tag.py), as JSON.
+#: One format of a structural tag, as a JSON object: see xgrammar/structural_tag.py.
 Structure = dict[str, Any]
 
 _ANY_TEXT: Structure = {"type": "any_text"}
 
 _HARMONY_START = "<|start|>assistant"
 _HARMONY_FINAL = "<|channel|>final<|message|>"
-#: gpt-oss names the recipient after the role or after the channel: its template one, its model the other.
+#: gpt-oss names the recipient after the role or after the channel: its chat template and its weights differ.
 _HARMONY_CALLS = (
     "<|channel|>commentary to=functions.{} <|constrain|>json<|message|>",
     "<|channel|>commentary to=functions.{}<|constrain|>json<|message|>",
@@ -26,20 +27,23 @@ _HARMONY_CALLS = (
 
 
 def json_document(schema: Structure) -> Structure:
-    """A JSON document of this schema, without runs of spaces: where these are allowed, a weak model writes
-    nothing else, up to its last token."""
+    """A JSON document of this schema, with at most one whitespace character in a row.
+
+    Without that limit, a weak model may write whitespace up to its last token.
+    """
     return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
 
 
 def can_constrain(tools: ToolFormat) -> bool:
-    """Whether calls of this form can be written as a structural tag."""
+    """Whether a structural tag can describe calls of this format."""
     return isinstance(tools.syntax, HarmonyCalls) or tools.call_frame("f") is not None
 
 
-def calls(tools: ToolFormat, schemas: Mapping[str, Structure], *, single: bool) -> Structure:
-    """Calls of the functions with these schemas of their arguments, one or more, and nothing else.
+def calls_only(tools: ToolFormat, schemas: Mapping[str, Structure], *, single: bool) -> Structure:
+    """One or more calls, and no other text.
 
-    `single`: one. `tools` can be constrained.
+    `schemas` gives the schema of the arguments for each function's name. `single`: exactly one call.
+    `can_constrain(tools)` must be true.
     """
     if isinstance(tools.syntax, HarmonyCalls):
         call = _either([_harmony_call(name, schema) for name, schema in schemas.items()])
@@ -60,12 +64,14 @@ def calls(tools: ToolFormat, schemas: Mapping[str, Structure], *, single: bool) 
 
 
 def text_with_calls(tools: ToolFormat, schemas: Mapping[str, Structure], *, single: bool) -> Structure:
-    """Any text, in which each call that begins is one of a function, with arguments of its schema.
+    """Any text. A call in the text must be of one of the functions, with arguments of that function's schema.
 
-    `single`: at most one, which ends the text. `tools` can be constrained.
+    `single`: at most one call, which ends the text. `can_constrain(tools)` must be true.
     """
     if isinstance(tools.syntax, HarmonyCalls):
-        return _either([calls(tools, schemas, single=single), _sequence(_text(_HARMONY_FINAL), _ANY_TEXT)])
+        return _either(
+            [calls_only(tools, schemas, single=single), _sequence(_text(_HARMONY_FINAL), _ANY_TEXT)]
+        )
     if tools.section_begin and not tools.section_per_call:
         tags = [
             {
@@ -93,20 +99,22 @@ def text_with_calls(tools: ToolFormat, schemas: Mapping[str, Structure], *, sing
     }
 
 
-def calls_or(
+def calls_or_form(
     tools: ToolFormat, schemas: Mapping[str, Structure], form: Structure, *, single: bool
 ) -> Structure:
-    """Calls and nothing else, or else `form` and nothing else. `tools` can be constrained."""
+    """Either calls alone, or content of this form alone. `can_constrain(tools)` must be true."""
     if isinstance(tools.syntax, HarmonyCalls):
         form = _sequence(_text(_HARMONY_FINAL), form)
-    return _either([calls(tools, schemas, single=single), form])
+    return _either([calls_only(tools, schemas, single=single), form])
 
 
-def answer(form: Structure, format: OutputFormat, prompt_end: str, *, gap: bool, message: bool) -> Structure:
-    """An answer of this form, after the reasoning that may come before it.
+def whole_answer(
+    form: Structure, format: OutputFormat, prompt_end: str, *, gap: bool, message: bool
+) -> Structure:
+    """The whole answer: the reasoning that may come first, and then this form.
 
-    `gap`: there may be line breaks between them. `message`: the form is of content, not of calls; it
-    is put in a message where the family does so.
+    `prompt_end` is the end of the prompt, which may open or close the reasoning. `gap`: up to two line breaks
+    may stand between the two. `message`: the form is content and no call; harmony puts content in a message.
     """
     if is_harmony(format):
         return _harmony_answer(form, prompt_end, message=message)
@@ -121,15 +129,15 @@ def answer(form: Structure, format: OutputFormat, prompt_end: str, *, gap: bool,
     return _sequence({"type": "optional", "content": thought} if begin else thought, form)
 
 
-def reasons(format: OutputFormat, prompt_end: str) -> bool:
-    """Whether something may come before an answer's content: reasoning, or the head of a message."""
+def has_preamble(format: OutputFormat, prompt_end: str) -> bool:
+    """Whether reasoning, or the header of a harmony message, may come before the content of an answer."""
     if is_harmony(format):
         return True
     return format.reasoning is not None and format.reasoning.opened_by(prompt_end) is not False
 
 
 def is_harmony(format: OutputFormat) -> bool:
-    """Whether everything in an answer is a message of gpt-oss's."""
+    """Whether the whole answer is written in harmony, the format of gpt-oss."""
     by_tools = format.tools is not None and isinstance(format.tools.syntax, HarmonyCalls)
     return by_tools or (format.reasoning is not None and format.reasoning.harmony)
 
@@ -144,7 +152,7 @@ def _call_tags(tools: ToolFormat, schemas: Mapping[str, Structure]) -> list[Stru
         if tools.arguments_style != "json":
             content = {"type": "json_schema", "json_schema": schema, "style": tools.arguments_style}
         if tools.written_name.endswith("0"):
-            # The description writes the number of an answer's first call: each call has its own.
+            # The format has the number of an answer's first call, which is 0. Later calls count on.
             begin = begin.removesuffix("0" + tools.call_name_end)
             content = _sequence({"type": "regex", "pattern": r"\d{1,3}"}, _text(tools.call_name_end), content)
         tags.append({"type": "tag", "begin": begin, "content": content, "end": end})
@@ -152,13 +160,16 @@ def _call_tags(tools: ToolFormat, schemas: Mapping[str, Structure]) -> list[Stru
 
 
 def _trigger(tools: ToolFormat, begin: str) -> str:
-    """What begins a call for certain: a marker, for a model may space the rest otherwise."""
+    """The text that starts the enforcement of a call: the longest marker that `begin` starts with.
+
+    Not all of `begin`, because a model may write other whitespace after the marker.
+    """
     marks = [marker for marker in tools.markers if begin.startswith(marker)]
     return max(marks, key=len) if marks else begin
 
 
 def _harmony_call(name: str, schema: Structure) -> Structure:
-    # The end is a stop token of the model's: where the engine knows it as one, it is not text to it.
+    # Optional because <|call|> is a stop token: an engine that stops at it does not match it as text.
     return _sequence(
         _either([_text(begin.format(name)) for begin in _HARMONY_CALLS]),
         json_document(schema),
@@ -167,7 +178,7 @@ def _harmony_call(name: str, schema: Structure) -> Structure:
 
 
 def _harmony_answer(form: Structure, prompt_end: str, *, message: bool) -> Structure:
-    """Messages of analysis, or to the user before a call, and then the form's."""
+    """Any number of messages on the channels analysis and commentary, and then the form."""
     _, _, opened = prompt_end.rpartition("<|start|>")
     if message:
         form = _sequence(_text(_HARMONY_FINAL), form)
@@ -178,7 +189,7 @@ def _harmony_answer(form: Structure, prompt_end: str, *, message: bool) -> Struc
     start = _text(_HARMONY_START)
     parts: list[Structure] = [{"type": "star", "content": _sequence(_either(before), start)}, form]
     if "<|message|>" in opened:
-        # A message goes on.
+        # The prompt ends inside a message, and the answer continues that message.
         if "analysis" not in opened:
             return form["elements"][1] if message else form
         parts = [{"type": "tag", "begin": "", "content": _ANY_TEXT, "end": "<|end|>"}, start, *parts]
