@@ -64,3 +64,8 @@ class ServiceError(Exception):
 def invalid(field: str, message: str, reason: str = "INVALID_ARGUMENT", **metadata: str) -> ServiceError:
     """INVALID_ARGUMENT: the request itself is at fault, in `field`."""
     return ServiceError(grpc.StatusCode.INVALID_ARGUMENT, reason, message, field=field, metadata=metadata)
+
+
+def missing(*fields: str) -> ServiceError:
+    """INVALID_ARGUMENT: the request sets none of these fields. The error names the first one."""
+    return invalid(fields[0], f"{' or '.join(fields)} is required", "REQUIRED_FIELD_MISSING")

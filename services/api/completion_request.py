@@ -2,11 +2,11 @@
 
 from inferd.services.api.completion_answer import CompletionAnswer
 from inferd.services.constraints.output_constraint import text_constraint
-from inferd.services.errors import invalid
+from inferd.services.errors import invalid, missing
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.generation.generation import Generation
 from inferd.services.generation.sampling import sampling_params
-from inferd.services.prompt.prompt_tokens import completion_tokens, missing
+from inferd.services.prompt.prompt_tokens import completion_tokens
 from inferd.v1 import completion_pb2 as pb
 
 _DEFAULT_MAX_TOKENS = 16

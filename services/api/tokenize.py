@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from inferd.services.errors import missing
 from inferd.services.fleet.catalog import Catalog
-from inferd.services.prompt.prompt_tokens import chat_prompt, check_token_ids, completion_tokens, missing
+from inferd.services.prompt.prompt_tokens import chat_prompt, completion_tokens
 from inferd.services.prompt.tools import tools_of
+from inferd.services.text.model_text import check_token_ids
 from inferd.v1 import tokenize_pb2 as pb
 from inferd.v1 import tokenize_pb2_grpc
 

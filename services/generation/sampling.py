@@ -8,9 +8,8 @@ from typing import Any
 
 from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import ServedModel
-from inferd.services.prompt.prompt_tokens import check_token_ids
 from inferd.services.runtimes.base import Constraint, SamplingParams
-from inferd.services.text.model_text import ModelText
+from inferd.services.text.model_text import ModelText, check_token_ids
 from inferd.services.text.stop_regex import compiled
 from inferd.v1 import chat_pb2, completion_pb2
 

@@ -2,15 +2,15 @@
 and the token counter all call it, so that their numbers are the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inferd.services.errors import ServiceError, invalid
+from inferd.services.errors import invalid, missing
 from inferd.services.prompt.media import MediaReader, refuse_media
 from inferd.services.prompt.template_variables import template_variables
 from inferd.services.prompt.tools import NO_TOOLS, Tools
 from inferd.services.runtimes.base import Medium
-from inferd.services.text.model_text import ModelText
+from inferd.services.text.model_text import ModelText, check_token_ids
 from inferd.services.text.template import Conversation
 from inferd.v1 import chat_pb2, message_pb2, prompt_pb2, tokenize_pb2
 
@@ -105,22 +105,3 @@ def _generation_prompt(
             " only one of the two may be set",
         )
     return request.add_generation_prompt
-
-
-def check_token_ids(ids: Iterable[int], text: ModelText, field: str) -> None:
-    """Raise INVALID_ARGUMENT for an id that the model has no token for: an engine may die of one.
-
-    `field` is the path of a list of ids, or of a map whose keys are ids.
-    """
-    for index, token_id in enumerate(ids):
-        if token_id >= text.vocabulary:
-            path = f'{field}["{token_id}"]' if isinstance(ids, Mapping) else f"{field}[{index}]"
-            last = text.vocabulary - 1
-            raise invalid(
-                path, f"{path}: the model's token ids are 0 to {last}, not {token_id}", "OUT_OF_RANGE"
-            )
-
-
-def missing(*fields: str) -> ServiceError:
-    """INVALID_ARGUMENT for a request that has none of these fields; the first is named."""
-    return invalid(fields[0], f"{' or '.join(fields)} is required", "REQUIRED_FIELD_MISSING")

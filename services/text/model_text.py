@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+from inferd.services.errors import invalid
 from inferd.services.text.template import ChatTemplate, Conversation, Rendered
 from inferd.services.text.tokenizer import Tokenizer, TokenizerError
 
@@ -130,6 +131,21 @@ class ModelText:
             return True
         is_quick = size <= _INLINE_CHARACTERS * _QUICKER and self.tokenizer.encodes_words
         return is_quick and all(map(str.isascii, texts))
+
+
+def check_token_ids(ids: Iterable[int], text: ModelText, field: str) -> None:
+    """Raise ServiceError INVALID_ARGUMENT (OUT_OF_RANGE) if the model has no token for one of the ids.
+
+    An engine may crash if it gets such an id. `field` is the path of the request field: a list of ids, or a
+    map whose keys are ids.
+    """
+    for index, token_id in enumerate(ids):
+        if token_id >= text.vocabulary:
+            path = f'{field}["{token_id}"]' if isinstance(ids, Mapping) else f"{field}[{index}]"
+            last = text.vocabulary - 1
+            raise invalid(
+                path, f"{path}: the model's token ids are 0 to {last}, not {token_id}", "OUT_OF_RANGE"
+            )
 
 
 async def _in_thread(encode: Callable[[], _Encoded]) -> _Encoded:
