@@ -29,7 +29,7 @@ from inferd.services.queue.submission import Submission
 from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, RuntimeInfo
 from inferd.services.runtimes.token_sink import TokenSink
 from inferd.services.text.model_text import ModelText
-from inferd.services.text.output.choose import choose_format
+from inferd.services.text.output.format_choice import choose_format
 from inferd.v1 import chat_pb2, message_pb2
 
 #: Jobs of one measurement, each of about 2 kB, and the number of clients that submit them.

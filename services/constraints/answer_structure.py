@@ -7,7 +7,7 @@ Checks nothing: callers pass schemas and forms that are checked already. Knows n
 from collections.abc import Mapping
 from typing import Any
 
-from inferd.services.text.output.description import HarmonyCalls
+from inferd.services.text.output.format_types import HarmonyCalls
 from inferd.services.text.output.formats import OutputFormat, ToolFormat
 
 #: One format of a structural tag, as a JSON object: see xgrammar/structural_tag.py.
@@ -151,7 +151,7 @@ def _call_tags(tools: ToolFormat, schemas: Mapping[str, Structure]) -> list[Stru
         content = json_document(schema)
         if tools.arguments_style != "json":
             content = {"type": "json_schema", "json_schema": schema, "style": tools.arguments_style}
-        if tools.written_name.endswith("0"):
+        if tools.name_template.endswith("0"):
             # The format has the number of an answer's first call, which is 0. Later calls count on.
             begin = begin.removesuffix("0" + tools.call_name_end)
             content = _sequence({"type": "regex", "pattern": r"\d{1,3}"}, _text(tools.call_name_end), content)

@@ -1,12 +1,14 @@
-"""Tells from a chat template which formats its model answers in, where the template makes that clear.
+"""Detects the formats of a model's output from its chat template, which writes earlier calls and reasoning in
+the same formats.
 
-Goes by what a template writes for calls and reasoning in the history; None rather than a guess.
+Does not guess: the result is None if the template is not clear.
 """
 
 from collections.abc import Sequence
 
-# A family, and texts of which a template of its has all of a group. The first that fits is it: the telling
-# ones come before those whose markers other families took over.
+# The name of a format, and groups of texts. A template that contains all texts of one group is of that
+# format. The first match counts, so formats with unique markers come before those whose markers other
+# families share.
 _TOOLS: Sequence[tuple[str, Sequence[tuple[str, ...]]]] = (
     ("gpt-oss", [("<|channel|>", "<|start|>")]),
     ("gemma4", [("<|tool_call>",)]),
@@ -67,18 +69,19 @@ _REASONING: Sequence[tuple[str, Sequence[tuple[str, ...]]]] = (
     ("glm45", [("</think>", "<arg_key>"), ("</think>", "[gMASK]<sop>")]),
     ("deepseek-v3", [("</think>", "thinking is defined"), ("</think>", "thinking is not defined")]),
     ("deepseek-r1", [("</think>", "<｜Assistant｜>")]),
-    # The answer begins inside or outside as the prompt says.
+    # The end of the prompt says whether the answer begins inside the reasoning.
     ("qwen3", [("</think>",)]),
 )
 
 
 def detect_tools(template_source: str) -> str | None:
-    """The name in `TOOL_FORMATS` of the calls that a chat template writes."""
+    """The name in `TOOL_FORMATS` of the format in which a chat template writes calls; None: not clear."""
     return _first(_TOOLS, template_source)
 
 
 def detect_reasoning(template_source: str) -> str | None:
-    """The name in `REASONING_FORMATS` of the reasoning that a chat template writes, or takes out."""
+    """The name in `REASONING_FORMATS` of the reasoning that a chat template writes or strips; None: not
+    clear."""
     return _first(_REASONING, template_source)
 
 

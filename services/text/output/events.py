@@ -1,26 +1,26 @@
-"""What comes out of a parser, in the order of the text."""
+"""The events that an OutputParser returns, in the order of the text. They hold data only."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Text of the answer to append."""
+    """Text to append to the content."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """Text of the reasoning to append."""
+    """Text to append to the reasoning."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallBegin:
-    """A call begins. `index` counts calls from 0; `id` is the one that the model gave, for families whose
-    models give one."""
+    """A call begins. `index` counts the calls of the answer from 0. `id` is the call's id if the model writes
+    one."""
 
     index: int
     name: str
@@ -29,7 +29,7 @@ class CallBegin:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """Text to append to the call's arguments: joined, the text of a JSON object."""
+    """Text to append to the arguments of a call. The joined texts are a JSON object."""
 
     index: int
     text: str
@@ -37,7 +37,7 @@ class CallArguments:
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """The call has ended. Not `complete`: the text ended, or broke the format, before the arguments did."""
+    """A call ends. `complete` is false if the text ends, or breaks the format, within the arguments."""
 
     index: int
     complete: bool = True

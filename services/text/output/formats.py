@@ -1,12 +1,12 @@
-"""The formats a model's output may have, by name: what a configuration chooses from and a parser is made of.
+"""The formats of calls and reasoning by name, and the format of a model's whole output.
 
-The descriptions are in `tool_families` and `reasoning_families`; their language is `description`.
+Describes no format itself: `tool_families` and `reasoning_families` do, with the classes of `format_types`.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from inferd.services.text.output.description import ReasoningFormat, ToolFormat
+from inferd.services.text.output.format_types import ReasoningFormat, ToolFormat
 from inferd.services.text.output.reasoning_families import REASONING_FORMATS
 from inferd.services.text.output.tool_families import JSON_ARRAY, TOOL_FORMATS
 
@@ -15,13 +15,13 @@ __all__ = ["JSON_ARRAY", "REASONING_FORMATS", "TOOL_FORMATS", "OutputFormat", "R
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """How a model's text tells calls and reasoning from content. None: it has none, or they stay content."""
+    """How a model writes calls and reasoning. None: it writes none, or they stay content."""
 
     tools: ToolFormat | None = None
     reasoning: ReasoningFormat | None = None
 
     @cached_property
     def markers(self) -> frozenset[str]:
-        """Every text that a tokenizer may hold as a special token and that a parser must see."""
+        """Texts that may be special tokens of the tokenizer, and that the parser needs to see."""
         tools = self.tools.markers if self.tools else frozenset[str]()
         return tools | (self.reasoning.markers if self.reasoning else frozenset())

@@ -1,6 +1,6 @@
-"""Tells where a JSON value ends, in a text that is still growing.
+"""Finds the end of a JSON value in a text that is still growing.
 
-Builds no value. Lax in one thing only: escapes, and control characters in strings, are not checked.
+Builds no value. Checks all of RFC 8259's grammar except escapes and control characters in strings.
 """
 
 import re
@@ -13,7 +13,7 @@ _SCALAR = re.compile(r"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+
 
 
 class _Next(Enum):
-    """What may come next."""
+    """What the scanner expects next."""
 
     VALUE = auto()
     VALUE_OR_END = auto()
@@ -35,13 +35,15 @@ class JsonScanner:
         self.done = False
         self.broken = False
         self._next = _Next.VALUE
-        self._open = ""  # the brackets that will close what is open, innermost last
+        self._open = ""  # the closing brackets of the open arrays and objects, innermost last
         self._escaped = False
         self._scalar = ""
 
     def scan(self, text: str, start: int) -> int:
-        """Scans on from `start`; returns where it stopped: at the end of the value or of the text, or at the
-        first character that cannot stand there."""
+        """Scan from the position `start` on, and return the position where the scan stops.
+
+        That is the end of the value, the end of the text, or the first character that JSON does not allow.
+        """
         position, end = start, len(text)
         while position < end and not self.done and not self.broken:
             if self._next is _Next.IN_STRING or self._next is _Next.IN_KEY:
@@ -63,7 +65,7 @@ class JsonScanner:
         position = match.end() if match else position
         if position == len(text):
             return position
-        if text[position] == "\\":  # its other half has not come yet
+        if text[position] == "\\":  # the character after the backslash has not come yet
             self._escaped = True
         elif self._next is _Next.IN_KEY:
             self._next = _Next.COLON

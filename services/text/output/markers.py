@@ -1,14 +1,11 @@
-"""Finds the first of several markers in a text that is still growing.
-
-Knows no format: what a marker means is its caller's.
-"""
+"""Finds the first of several markers in a text that is still growing. Knows no format of calls."""
 
 import re
 from functools import lru_cache
 
 
 class MarkerFinder:
-    """Finds the first of `markers`, and how much of the text surely is not one."""
+    """Finds the first of `markers`, and how much of the text is certain not to be part of a marker."""
 
     __slots__ = ("_beginnings", "_first", "_longest", "_pattern")
 
@@ -21,7 +18,11 @@ class MarkerFinder:
         self._longest = len(longest_first[0]) if markers else 0
 
     def find(self, text: str, start: int, *, ended: bool) -> tuple[int, str]:
-        """Where the first marker begins, and it; or where one may begin that is not all there, and ""."""
+        """The position of the first marker from `start` on, and the marker.
+
+        If no marker is complete: the position where one may have begun (the end of the text, if none has),
+        and "". `ended`: no text follows, so an incomplete marker is none.
+        """
         if not self._first.search(text, start):
             return len(text), ""
         if match := self._pattern.search(text, start):
@@ -39,6 +40,6 @@ class MarkerFinder:
 
 
 @lru_cache(maxsize=1024)
-def finder(markers: frozenset[str]) -> MarkerFinder:
-    """The finder of these markers."""
+def marker_finder(markers: frozenset[str]) -> MarkerFinder:
+    """The MarkerFinder of these markers. Finders are cached."""
     return MarkerFinder(markers)

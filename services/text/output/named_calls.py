@@ -1,106 +1,109 @@
-"""Reads calls whose name stands by itself before the arguments.
+"""Reads calls whose name stands before the arguments, and not in a JSON object with them.
 
-Where a call begins, and what follows its end, is the parser's.
+Reads neither the marker before a call nor the marker after it: `call_markers` and `parser` do.
 """
 
 import re
 
-from inferd.services.text.output.braces import read_braces
-from inferd.services.text.output.description import NamedCalls, NestedTags, Parameters, ToolFormat
+from inferd.services.text.output.format_types import NamedCalls, NestedTags, TaggedArguments, ToolFormat
+from inferd.services.text.output.gemma_arguments import read_gemma_arguments
 from inferd.services.text.output.json_calls import read_arguments
 from inferd.services.text.output.nested_tags import read_nested_tags
-from inferd.services.text.output.reader import Reader
-from inferd.services.text.output.source import Malformed, Source, Steps
-from inferd.services.text.output.tagged import read_tagged
+from inferd.services.text.output.parser_state import ParserState
+from inferd.services.text.output.tagged_arguments import read_tagged_arguments
+from inferd.services.text.output.text_buffer import Malformed, Steps, TextBuffer
 
 _NAME = re.compile(r"[^\s<>{}()\[\]\"'`,;=]*")
 _ID = re.compile(r"[^\s<>{}()\[\]\"'`,;]*")
 
 
-def read_named_call(reader: Reader, layout: NamedCalls, format: ToolFormat) -> Steps[None]:
-    """Reads one call after its `call_begin`, up to its `call_end`."""
-    name, call_id = yield from _read_name(reader.source, layout)
-    yield from reader.source.words(tuple(format.call_name_end.split()))
+def read_named_call(state: ParserState, layout: NamedCalls, format: ToolFormat) -> Steps[None]:
+    """Read one call from behind its `call_begin` up to its `call_end`. Raises Malformed."""
+    name, call_id = yield from _read_name(state.buffer, layout)
+    yield from state.buffer.expect(tuple(format.call_name_end.split()))
     if layout.skip_to:
-        yield from reader.source.up_to(layout.skip_to)
-    yield from _certain(reader.source, layout, format)
-    reader.begin(name, call_id)
+        yield from state.buffer.read_up_to(layout.skip_to)
+    yield from _check_arguments_follow(state.buffer, layout, format)
+    state.begin_call(name, call_id)
     if layout.arguments == "json":
-        yield from read_json_after_name(reader, format.call_end.split()[0])
+        yield from read_json_after_name(state, format.call_end.split()[0])
     elif layout.arguments == "braces":
-        yield from reader.source.spaces()
-        yield from read_braces(reader.source, reader.writer.arguments, layout.quote)
-        reader.end()
+        yield from state.buffer.skip_spaces()
+        yield from read_gemma_arguments(state.buffer, state.writer.arguments, layout.quote)
+        state.end_call()
     elif isinstance(layout.arguments, NestedTags):
-        yield from read_nested_tags(reader, name, layout.arguments)
+        yield from read_nested_tags(state, name, layout.arguments)
     else:
         ends = (format.call_end, format.section_end)
-        yield from read_tagged(
-            reader, name, layout.arguments, [end.split()[0] for end in ends if end.strip()]
+        yield from read_tagged_arguments(
+            state, name, layout.arguments, [end.split()[0] for end in ends if end.strip()]
         )
 
 
-def read_name_and_json(reader: Reader, name_ends: tuple[str, ...], id_mark: str) -> Steps[None]:
-    """Reads one call of a name, perhaps an id, one of `name_ends`, and JSON arguments."""
-    source = reader.source
-    name = yield from _checked(source, _NAME)
+def read_name_and_json(state: ParserState, name_ends: tuple[str, ...], id_mark: str) -> Steps[None]:
+    """Read one call: a name, optionally `id_mark` and an id, one of `name_ends`, and JSON arguments.
+
+    A `name_ends` text such as "{?" means that "{" may come next, and is then part of the arguments.
+    """
+    buffer = state.buffer
+    name = yield from _read_nonempty(buffer, _NAME)
     call_id = None
     if id_mark:
-        yield from source.spaces()
-        if (yield from source.literal(id_mark)):
-            yield from source.spaces()
-            call_id = yield from _checked(source, _ID)
-    yield from source.spaces()
+        yield from buffer.skip_spaces()
+        if (yield from buffer.accept(id_mark)):
+            yield from buffer.skip_spaces()
+            call_id = yield from _read_nonempty(buffer, _ID)
+    yield from buffer.skip_spaces()
     ends = tuple(end for end in name_ends if not end.endswith("?"))
-    if not (yield from source.literal(*ends)) and (yield from source.peek()) + "?" not in name_ends:
+    if not (yield from buffer.accept(*ends)) and (yield from buffer.peek()) + "?" not in name_ends:
         raise Malformed
-    reader.begin(name, call_id)
-    yield from read_json_after_name(reader, "")
+    state.begin_call(name, call_id)
+    yield from read_json_after_name(state, "")
 
 
-def read_json_after_name(reader: Reader, call_end: str) -> Steps[None]:
-    """Reads an announced call's JSON arguments; none at all before `call_end` are none."""
-    source = reader.source
-    yield from source.spaces()
-    if call_end and (yield from _stands(source, call_end)):
-        reader.writer.arguments("{}")
+def read_json_after_name(state: ParserState, call_end: str) -> Steps[None]:
+    """Read the JSON arguments of an open call. If `call_end` comes at once, the arguments are {}."""
+    buffer = state.buffer
+    yield from buffer.skip_spaces()
+    if call_end and (yield from _comes_next(buffer, call_end)):
+        state.writer.arguments("{}")
         complete = True
     else:
-        complete = yield from read_arguments(source, reader.writer.arguments)
-    reader.end(complete=complete)
+        complete = yield from read_arguments(buffer, state.writer.arguments)
+    state.end_call(complete=complete)
 
 
-def _read_name(source: Source, layout: NamedCalls) -> Steps[tuple[str, str | None]]:
-    yield from source.spaces()
+def _read_name(buffer: TextBuffer, layout: NamedCalls) -> Steps[tuple[str, str | None]]:
+    yield from buffer.skip_spaces()
     if not layout.name_in_id:
-        return (yield from _checked(source, _NAME)), None
-    call_id = yield from _checked(source, _ID)
+        return (yield from _read_nonempty(buffer, _NAME)), None
+    call_id = yield from _read_nonempty(buffer, _ID)
     match = re.fullmatch(layout.name_in_id, call_id)
     return (match["name"], call_id) if match else (call_id, None)
 
 
-def _checked(source: Source, pattern: re.Pattern[str]) -> Steps[str]:
-    text = yield from source.run(pattern)
-    if not text or source.position >= len(source.text):
+def _read_nonempty(buffer: TextBuffer, pattern: re.Pattern[str]) -> Steps[str]:
+    text = yield from buffer.read_while(pattern)
+    if not text or buffer.position >= len(buffer.text):
         raise Malformed
     return text
 
 
-def _certain(source: Source, layout: NamedCalls, format: ToolFormat) -> Steps[None]:
-    """Looks at what follows the name, where nothing but a space had to: it must be the arguments."""
+def _check_arguments_follow(buffer: TextBuffer, layout: NamedCalls, format: ToolFormat) -> Steps[None]:
+    """Check that arguments follow the name, if the format has no text between the two. Raises Malformed."""
     if format.call_name_end.strip():
         return
-    yield from source.spaces()
+    yield from buffer.skip_spaces()
     expected = ["{"]
-    if isinstance(layout.arguments, Parameters):
+    if isinstance(layout.arguments, TaggedArguments):
         expected = [layout.arguments.begin, format.call_end.strip()]
     for text in expected:
-        if (yield from _stands(source, text)):
+        if (yield from _comes_next(buffer, text)):
             return
     raise Malformed
 
 
-def _stands(source: Source, text: str) -> Steps[bool]:
-    found = yield from source.literal(text)
-    source.position -= len(found)
+def _comes_next(buffer: TextBuffer, text: str) -> Steps[bool]:
+    found = yield from buffer.accept(text)
+    buffer.position -= len(found)
     return bool(found)

@@ -1,51 +1,52 @@
-"""Reads arguments that are tags within tags (MiniMax M3), and writes them as one JSON object.
+"""Reads arguments that are nested XML-like tags (MiniMax M3), and writes them as one JSON object.
 
-A string that stands at the top goes through as it grows; what is nested is written when it is all there.
+A string at the top level is written while it grows. A nested value is written when it is complete. Reads no
+other notation for arguments.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from inferd.services.text.output.description import NestedTags
-from inferd.services.text.output.literals import json_of_text
-from inferd.services.text.output.markers import finder
-from inferd.services.text.output.reader import Reader
-from inferd.services.text.output.source import Malformed, Source, Steps
-from inferd.services.text.output.strings import encoded
-from inferd.services.text.output.value_types import STRING, member_schema, schema_types
+from inferd.services.text.output.format_types import NestedTags
+from inferd.services.text.output.json_strings import encoded
+from inferd.services.text.output.json_types import STRING, member_schema, schema_types
+from inferd.services.text.output.json_values import json_of_text
+from inferd.services.text.output.markers import marker_finder
+from inferd.services.text.output.parser_state import ParserState
+from inferd.services.text.output.text_buffer import Malformed, Steps, TextBuffer
 
-# Deeper nesting than this is no call: the reader goes as deep as the text does.
+# Deeper nesting is malformed: the reader is recursive, so the depth must be bounded.
 _DEEPEST = 64
 
 
-def read_nested_tags(reader: Reader, name: str, tags: NestedTags) -> Steps[None]:
-    """Reads an announced call's arguments, and the closing tag after them."""
-    function = reader.functions.get(name)
-    nested = _Nested(reader.source, tags.mark, (function.parameters if function else None) or {})
-    write = reader.writer.arguments
+def read_nested_tags(state: ParserState, name: str, tags: NestedTags) -> Steps[None]:
+    """Read the arguments of the open call of the function `name`, and the closing tag after them."""
+    function = state.functions.get(name)
+    tag_reader = _NestedTagReader(state.buffer, tags.mark, (function.parameters if function else None) or {})
+    write = state.writer.arguments
     separator = "{"
-    while not (tag := (yield from nested.tag())).startswith("/"):
+    while not (tag := (yield from tag_reader.tag())).startswith("/"):
         write(f"{separator}{json.dumps(tag, ensure_ascii=False)}: ")
         separator = ", "
-        schema = nested.member(nested.root, tag)
-        if schema_types(schema, nested.root) == STRING:
+        schema = tag_reader.member(tag_reader.root, tag)
+        if schema_types(schema, tag_reader.root) == STRING:
             write('"')
-            end = finder(frozenset({nested.end(tag)}))
-            if not (yield from reader.source.value_until(end, lambda text: write(encoded(text)))):
+            end = marker_finder(frozenset({tag_reader.end(tag)}))
+            if not (yield from state.buffer.copy_value_until(end, lambda text: write(encoded(text)))):
                 raise Malformed
             write('"')
         else:
-            write((yield from nested.value(tag, schema, 0)))
+            write((yield from tag_reader.value(tag, schema, 0)))
     write("{}" if separator == "{" else "}")
-    reader.end()
+    state.end_call()
 
 
-class _Nested:
-    """The tags of one call. `mark` stands before every tag; `root` is the schema of the arguments."""
+class _NestedTagReader:
+    """Reads the tags of one call. `mark` comes before every tag; `root` is the schema of the arguments."""
 
-    def __init__(self, source: Source, mark: str, root: Mapping[str, Any]) -> None:
-        self._source, self._mark, self.root = source, mark, root
+    def __init__(self, buffer: TextBuffer, mark: str, root: Mapping[str, Any]) -> None:
+        self._buffer, self._mark, self.root = buffer, mark, root
 
     def end(self, tag: str) -> str:
         return f"{self._mark}</{tag}>"
@@ -54,23 +55,23 @@ class _Nested:
         return member_schema(schema, self.root, tag)
 
     def tag(self) -> Steps[str]:
-        """Reads a tag; a closing one's name begins with a slash."""
-        yield from self._source.words((self._mark, "<"))
-        tag = (yield from self._source.up_to(">")).strip()
+        """Read a tag, and return its name. The name of a closing tag begins with a slash."""
+        yield from self._buffer.expect((self._mark, "<"))
+        tag = (yield from self._buffer.read_up_to(">")).strip()
         if not tag:
             raise Malformed
         return tag
 
     def value(self, tag: str, schema: Any, depth: int) -> Steps[str]:
-        """Reads a value and its closing tag; returns its JSON."""
-        source = self._source
+        """Read a value and its closing tag, and return the JSON text of the value."""
+        buffer = self._buffer
         if depth > _DEEPEST:
             raise Malformed
         pieces: list[str] = []
-        mark = yield from source.value_until(finder(frozenset({self._mark + "<"})), pieces.append)
+        mark = yield from buffer.copy_value_until(marker_finder(frozenset({self._mark + "<"})), pieces.append)
         if not mark:
             raise Malformed
-        source.position -= len(mark)
+        buffer.position -= len(mark)
         text = "".join(pieces)
         inner = yield from self.tag()
         if inner == "/" + tag:
@@ -90,8 +91,9 @@ class _Nested:
 
 
 def _json_of(members: list[tuple[str, str]], *, is_array: bool) -> str:
-    """An array where the schema says so, or where it says nothing and all are items; else an object, in which
-    a tag that stands there more than once has a list."""
+    """The JSON text of nested tags: an array if the schema allows one, or if all tags are named item; else an
+    object. In an object, the values of a repeated tag are one array.
+    """
     if is_array or {tag for tag, _ in members} == {"item"}:
         return "[" + ", ".join(value for _, value in members) + "]"
     found: dict[str, list[str]] = {}

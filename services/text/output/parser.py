@@ -1,23 +1,23 @@
-"""Tells content, reasoning and calls apart in the text of an answer, while it comes.
+"""Splits the text of an answer into content, reasoning and calls, while the text arrives.
 
-What comes out does not depend on how the text was cut: the readers decide by what they have seen, never by
-where a piece ended. The formats are data (`formats`); no family is named here.
+The result does not depend on how the text is cut into pieces: readers decide by the text alone. Names no
+model family: `tool_families` and `reasoning_families` describe the families as data.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 from inferd.services.text.function import Function
-from inferd.services.text.output.description import HarmonyCalls
+from inferd.services.text.output.call_markers import NOTHING, CallMarkers
+from inferd.services.text.output.event_writer import EventWriter
 from inferd.services.text.output.events import Event
+from inferd.services.text.output.format_types import HarmonyCalls
 from inferd.services.text.output.formats import OutputFormat
-from inferd.services.text.output.harmony import Harmony
+from inferd.services.text.output.harmony import HarmonyReader
 from inferd.services.text.output.json_scanner import JsonScanner
-from inferd.services.text.output.markers import finder
-from inferd.services.text.output.openers import NOTHING, Openers
-from inferd.services.text.output.reader import Reader
-from inferd.services.text.output.source import Malformed, Source, Steps
-from inferd.services.text.output.writer import Writer
+from inferd.services.text.output.markers import marker_finder
+from inferd.services.text.output.parser_state import ParserState
+from inferd.services.text.output.text_buffer import Malformed, Steps, TextBuffer
 
 _SURPLUS = re.compile(r"[\s}\]]*")
 
@@ -25,8 +25,9 @@ _SURPLUS = re.compile(r"[\s}\]]*")
 class OutputParser:
     """Parses one answer.
 
-    `functions` are those that may be called: without any, nothing is a call. `prompt_end` is what the prompt
-    has of the answer already: it may have opened or closed the reasoning.
+    `functions` are the functions that may be called; without any, no text is a call. `prompt_end` is the end
+    of the prompt that belongs to the answer: it may open or close the reasoning. `keep_markers`: the markers
+    around the reasoning are part of the reasoning.
     """
 
     def __init__(
@@ -38,54 +39,60 @@ class OutputParser:
         keep_markers: bool = False,
     ) -> None:
         tools = format.tools if functions else None
-        self._source = Source(OutputFormat(tools, format.reasoning).markers)
-        self._writer = Writer(calls=tools is not None)
-        reader = Reader(self._source, self._writer, {function.name: function for function in functions})
-        self._answer: Harmony | _Answer
+        self._buffer = TextBuffer(OutputFormat(tools, format.reasoning).markers)
+        self._writer = EventWriter(calls=tools is not None)
+        state = ParserState(self._buffer, self._writer, {function.name: function for function in functions})
+        self._answer: HarmonyReader | _MarkedTextReader
         if any(
             (
                 format.reasoning and format.reasoning.harmony,
                 format.tools and isinstance(format.tools.syntax, HarmonyCalls),
             )
         ):
-            self._answer = Harmony(reader, prompt_end, reasoning=format.reasoning is not None)
+            self._answer = HarmonyReader(state, prompt_end, reasoning=format.reasoning is not None)
         else:
-            self._answer = _Answer(
-                reader, OutputFormat(tools, format.reasoning), prompt_end, keep_markers=keep_markers
+            self._answer = _MarkedTextReader(
+                state, OutputFormat(tools, format.reasoning), prompt_end, keep_markers=keep_markers
             )
         self._steps = self._answer.read()
         next(self._steps)
 
     @property
     def reasoning_end(self) -> int | None:
-        """How many characters were reasoning with its markers; None while it goes on."""
+        """Characters of the answer up to the end of its reasoning, markers included; None before that end."""
         return self._answer.reasoning_end
 
     def feed(self, text: str) -> list[Event]:
-        """What the next piece of text makes certain."""
-        self._source.add(text)
+        """Add a piece of text, and return the events that are certain now."""
+        self._buffer.add(text)
         next(self._steps)
         return self._writer.take()
 
     def finish(self) -> list[Event]:
-        """What was held back; the text has ended."""
-        self._source.ended = True
+        """End the text, and return the events of the text that was held back."""
+        self._buffer.ended = True
         for _ in self._steps:
             pass
         self._writer.finish()
         return self._writer.take()
 
 
-class _Answer:
-    """Reads an answer in which calls, and reasoning, stand between markers or by themselves."""
+class _MarkedTextReader:
+    """Reads an answer whose reasoning and calls stand between markers, or are recognised as bare JSON or
+    Python.
 
-    def __init__(self, reader: Reader, format: OutputFormat, prompt_end: str, *, keep_markers: bool) -> None:
-        self._reader, self._source, self._writer = reader, reader.source, reader.writer
+    That is every format but harmony.
+    """
+
+    def __init__(
+        self, state: ParserState, format: OutputFormat, prompt_end: str, *, keep_markers: bool
+    ) -> None:
+        self._state, self._buffer, self._writer = state, state.buffer, state.writer
         self._reasoning = format.reasoning
         self._keep_markers = keep_markers
         self.reasoning_end: int | None = None
-        self._openers = Openers(format.tools) if format.tools else None
-        self._closers: set[str] = set()  # markers that end what was begun, still to come
+        self._call_markers = CallMarkers(format.tools) if format.tools else None
+        self._late_ends: set[str] = set()  # end markers of calls and sections that have not come yet
         self._inside, self._closed = False, self._reasoning is None
         if self._reasoning:
             opened = self._reasoning.opened_by(prompt_end)
@@ -93,9 +100,9 @@ class _Answer:
             self._inside = self._reasoning.forced if opened is None else opened
 
     def read(self) -> Steps[None]:
-        """Reads all of it."""
+        """Read the whole answer."""
         yield
-        yield from self._start()
+        yield from self._read_start()
         while not self._at_end:
             if self._inside:
                 yield from self._read_reasoning()
@@ -105,162 +112,169 @@ class _Answer:
 
     @property
     def _at_end(self) -> bool:
-        return self._source.ended and self._source.position >= len(self._source.text)
+        return self._buffer.ended and self._buffer.position >= len(self._buffer.text)
 
-    def _start(self) -> Steps[None]:
-        """Reads a marker of the reasoning that the answer begins with, and the space before it."""
+    def _read_start(self) -> Steps[None]:
+        """Read a marker of the reasoning at the very start, with any whitespace before it."""
         if not self._reasoning:
             self.reasoning_end = 0
             return
-        self._source.hold()
-        yield from self._source.spaces()
+        self._buffer.hold()
+        yield from self._buffer.skip_spaces()
         marks = [self._reasoning.begin]
         if self._reasoning.leading_end and not self._inside:
             marks.append(self._reasoning.end)
-        mark = yield from self._source.literal(*marks)
+        mark = yield from self._buffer.accept(*marks)
         if mark == self._reasoning.begin:
             self._inside = True
         if mark:
-            self._marked(self._source.since_hold)
+            self._write_reasoning_marker(self._buffer.held_text)
         else:
-            self._source.return_to_held()
+            self._buffer.rewind()
         if not self._inside:
-            self.reasoning_end = self._source.offset
-        self._source.release()
+            self.reasoning_end = self._buffer.offset
+        self._buffer.release()
 
     def _read_reasoning(self) -> Steps[None]:
         assert self._reasoning
         write = self._writer.reasoning
         openers: frozenset[str] = NOTHING
-        if self._reasoning.interrupted_by_calls and self._openers:
-            openers = self._openers.marked
-        marks = finder(openers | {self._reasoning.end})
+        if self._reasoning.interrupted_by_calls and self._call_markers:
+            openers = self._call_markers.begins
+        marks = marker_finder(openers | {self._reasoning.end})
         while True:
-            mark = yield from self._source.until(marks, write)
+            mark = yield from self._buffer.copy_until(marks, write)
             if mark in openers:
-                end = self._source.offset - len(mark)
-                if (yield from self._calls(mark, write)):
-                    self._reasoning_over(end)
+                end = self._buffer.offset - len(mark)
+                if (yield from self._read_calls(mark, write)):
+                    self._end_reasoning(end)
                     return
             else:
                 if mark:
-                    self._marked(mark)
-                    self._reasoning_over(self._source.offset)
+                    self._write_reasoning_marker(mark)
+                    self._end_reasoning(self._buffer.offset)
                 return
 
-    def _marked(self, mark: str) -> None:
-        """A marker of the reasoning was read."""
+    def _write_reasoning_marker(self, mark: str) -> None:
+        """Write a marker of the reasoning, if markers are kept."""
         if self._keep_markers:
             self._writer.reasoning(mark)
 
-    def _reasoning_over(self, end: int) -> None:
+    def _end_reasoning(self, end: int) -> None:
         if self.reasoning_end is None:
             self.reasoning_end = end
 
     def _read_content(self) -> Steps[None]:
-        """Reads content and calls, up to reasoning or the end."""
+        """Read content and calls, up to reasoning or to the end."""
         write = self._writer.content
         begin = (
             {self._reasoning.begin}
             if self._reasoning and (self._reasoning.repeats or not self._closed)
             else set()
         )
-        openers = self._openers.all if self._openers else NOTHING
+        openers = self._call_markers.all_begins if self._call_markers else NOTHING
         frames = frozenset(self._reasoning.frames if self._reasoning else ())
         while True:
-            mark = yield from self._source.until(finder(openers | self._closers | begin | frames), write)
+            mark = yield from self._buffer.copy_until(
+                marker_finder(openers | self._late_ends | begin | frames), write
+            )
             if mark in begin:
-                self._marked(mark)
+                self._write_reasoning_marker(mark)
                 self._inside = True
                 return
             if mark in openers:
-                yield from self._calls(mark, write)
+                yield from self._read_calls(mark, write)
             elif mark and mark not in frames:
-                self._closers.discard(mark)
-                self._writer.inside()
+                self._late_ends.discard(mark)
+                self._writer.drop_blank()
             if self._at_end:
                 return
 
-    def _calls(self, mark: str, write: Callable[[str], None]) -> Steps[bool]:
-        """Reads calls that begin with a marker just read; where there is none, it is text to `write`.
+    def _read_calls(self, mark: str, write: Callable[[str], None]) -> Steps[bool]:
+        """Read the calls behind `mark`, which was just read, and tell whether there are any.
 
-        Returns whether there was one.
+        If no call follows, pass the marker to `write` as text.
         """
-        source, openers = self._source, self._openers
-        assert openers
-        calls_before = self._writer.count
-        marked = mark in openers.marked
-        source.position -= len(mark)
-        source.hold()
-        source.cut = False
+        buffer, markers = self._buffer, self._call_markers
+        assert markers
+        calls_before = self._writer.call_count
+        marked = mark in markers.begins
+        buffer.position -= len(mark)
+        buffer.hold()
+        buffer.hit_end = False
         try:
-            yield from openers.read(self._reader, mark)
+            yield from markers.read_calls(self._state, mark)
         except Malformed:
-            if self._writer.open:
-                yield from self._broken(drain=marked)
-            elif self._writer.count == calls_before:
-                if source.cut and marked:  # it has a call's beginning and no name: there is nothing to tell
-                    source.position = len(source.text)
+            if self._writer.in_call:
+                yield from self._end_broken_call(drain=marked)
+            elif self._writer.call_count == calls_before:
+                if buffer.hit_end and marked:
+                    # The text ends after the start of a call and before its name: there is no event for that.
+                    buffer.discard_rest()
                 else:
-                    source.return_to_held()
-                    yield from self._no_call(mark, write)
-                source.release()
+                    buffer.rewind()
+                    yield from self._read_as_text(mark, write)
+                buffer.release()
                 return False
-            elif source.cut:
-                source.position = len(source.text)
+            elif buffer.hit_end:
+                buffer.discard_rest()
             else:
-                source.return_to_held()
+                buffer.rewind()
         else:
             yield from self._read_end()
-        source.release()
-        self._closers |= openers.section_ends
-        return self._writer.count > calls_before
+        buffer.release()
+        self._late_ends |= markers.section_ends
+        return self._writer.call_count > calls_before
 
-    def _no_call(self, mark: str, write: Callable[[str], None]) -> Steps[None]:
-        source = self._source
+    def _read_as_text(self, mark: str, write: Callable[[str], None]) -> Steps[None]:
+        buffer = self._buffer
         if mark not in ("{", "["):
-            write(source.take(source.position + len(mark)))
+            write(buffer.take(buffer.position + len(mark)))
             return
-        scanner = JsonScanner()  # what is inside of it is no call either
+        scanner = JsonScanner()  # values within this value are no calls either
         while True:
-            write(source.take(scanner.scan(source.text, source.position)))
-            if scanner.done or scanner.broken or source.ended:
+            write(buffer.take(scanner.scan(buffer.text, buffer.position)))
+            if scanner.done or scanner.broken or buffer.ended:
                 return
             yield
 
-    def _broken(self, *, drain: bool) -> Steps[None]:
-        """Ends a call whose arguments broke off: up to its end, or the next call, all is its own."""
-        source, openers = self._source, self._openers
-        assert openers
-        if source.cut:
-            source.position = len(source.text)
-        elif drain and openers.ends:
-            marks = openers.ends | openers.section_ends | openers.marked
-            mark = yield from source.value_until(finder(marks), self._writer.arguments)
-            if mark in openers.marked:
-                source.position -= len(mark)
-        self._writer.end(complete=False)
+    def _end_broken_call(self, *, drain: bool) -> Steps[None]:
+        """End a call whose arguments are malformed.
+
+        `drain`: the text up to the end of the call, or up to the next call, is part of the arguments.
+        """
+        buffer, markers = self._buffer, self._call_markers
+        assert markers
+        if buffer.hit_end:
+            buffer.discard_rest()
+        elif drain and markers.call_ends:
+            marks = markers.call_ends | markers.section_ends | markers.begins
+            mark = yield from buffer.copy_value_until(marker_finder(marks), self._writer.arguments)
+            if mark in markers.begins:
+                buffer.position -= len(mark)
+        self._writer.end_call(complete=False)
 
     def _read_end(self) -> Steps[None]:
-        """Reads what ends a call, with surplus brackets before it; where it is missing, it may come later."""
-        source, openers = self._source, self._openers
-        assert openers
-        if not openers.end_words:
+        """Read the end markers of a call, and surplus brackets before them. The markers may also come
+        later."""
+        buffer, markers = self._buffer, self._call_markers
+        assert markers
+        if not markers.end_sequence:
             return
-        source.hold()
-        yield from source.run(_SURPLUS)
-        if (yield from source.literal(*openers.end_words[0])):
-            for words in openers.end_words[1:]:
-                source.hold()
-                yield from source.spaces()
-                if not (yield from source.literal(*words)):
-                    if source.cut:
-                        source.position = len(source.text)
+        buffer.hold()
+        yield from buffer.read_while(_SURPLUS)
+        if (yield from buffer.accept(*markers.end_sequence[0])):
+            for words in markers.end_sequence[1:]:
+                buffer.hold()
+                yield from buffer.skip_spaces()
+                if not (yield from buffer.accept(*words)):
+                    if buffer.hit_end:
+                        buffer.discard_rest()
                     else:
-                        source.return_to_held()
+                        buffer.rewind()
                     break
-        elif source.cut:
-            source.position = len(source.text)
+        elif buffer.hit_end:
+            buffer.discard_rest()
         else:
-            source.return_to_held()
-            self._closers |= openers.ends
+            buffer.rewind()
+            self._late_ends |= markers.call_ends

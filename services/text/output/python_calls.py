@@ -1,88 +1,91 @@
-"""Reads calls written in Python: a list of calls with literals by keyword.
+"""Reads calls that are written as Python: a list of calls whose arguments are literals by keyword.
 
-No code is run: literals only, and what is none breaks the call.
+Runs no code: an argument that is no literal makes the call malformed.
 """
 
 import json
 import re
 
-from inferd.services.text.output.description import JsonCalls, PythonCalls
-from inferd.services.text.output.json_calls import read_object
-from inferd.services.text.output.literals import json_of_python
-from inferd.services.text.output.markers import finder
-from inferd.services.text.output.reader import Reader
-from inferd.services.text.output.source import Malformed, Source, Steps
+from inferd.services.text.output.format_types import JsonCalls, PythonCalls
+from inferd.services.text.output.json_calls import read_json_call
+from inferd.services.text.output.json_values import json_of_python
+from inferd.services.text.output.markers import marker_finder
+from inferd.services.text.output.parser_state import ParserState
+from inferd.services.text.output.text_buffer import Malformed, Steps, TextBuffer
 
 _NAME = re.compile(r"[^\W\d][\w.\-]*|")
 _KEYWORD = re.compile(r"(?:[^\W\d]\w*)?")
 _JSON = JsonCalls()
-# What may not stand in a string but between three quotes, and how it is written there.
+# Characters that may stand only in a triple-quoted string, and their escapes for other strings.
 _ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\0": "\\x00"})
 _GAP = re.compile(r"\s*")
 _AFTER_STRING = (",", ")", "]", "}", ":", "")
-_STRUCTURE = finder(frozenset("'\"()[]{},"))
+_STRUCTURE = marker_finder(frozenset("'\"()[]{},"))
 
 
-def read_python_calls(reader: Reader, layout: PythonCalls, *, marked: bool) -> Steps[None]:
-    """Reads `[f(a=1), g()]`; after a marker also without brackets, one after the other, or JSON objects."""
-    source = reader.source
-    yield from source.spaces()
-    in_list = bool((yield from source.literal("[")))
+def read_python_calls(state: ParserState, layout: PythonCalls, *, marked: bool) -> Steps[None]:
+    """Read `[f(a=1), g()]`. After a marker the brackets may be missing, and calls may be JSON objects.
+
+    Raises Malformed at text that is no call.
+    """
+    buffer = state.buffer
+    yield from buffer.skip_spaces()
+    in_list = bool((yield from buffer.accept("[")))
     if not in_list and not marked:
         raise Malformed
     if in_list and marked:
-        yield from source.spaces()
-        if (yield from source.literal("]")):
-            source.hold()
+        yield from buffer.skip_spaces()
+        if (yield from buffer.accept("]")):
+            buffer.hold()
             return
     while True:
-        yield from source.spaces()
-        if marked and (yield from source.peek()) == "{":
-            yield from read_object(reader, _JSON, marked=True)
+        yield from buffer.skip_spaces()
+        if marked and (yield from buffer.peek()) == "{":
+            yield from read_json_call(state, _JSON, marked=True)
         else:
-            yield from _call(reader, marked=marked or reader.writer.count > 0)
-        yield from source.spaces()
+            yield from _call(state, marked=marked or state.writer.call_count > 0)
+        yield from buffer.skip_spaces()
         if in_list:
-            mark = yield from source.literal(",", "]")
+            mark = yield from buffer.accept(",", "]")
             if mark == "]":
-                source.hold()
+                buffer.hold()
                 return
             if not mark:
-                source.return_to_held()
+                buffer.rewind()
                 return
-        elif (yield from source.literal(",", ";")) or not (yield from _begins_name(source)):
+        elif (yield from buffer.accept(",", ";")) or not (yield from _begins_name(buffer)):
             return
 
 
-def _begins_name(source: Source) -> Steps[bool]:
-    char = yield from source.peek()
+def _begins_name(buffer: TextBuffer) -> Steps[bool]:
+    char = yield from buffer.peek()
     return char.isidentifier() or char == "{"
 
 
-def _call(reader: Reader, *, marked: bool) -> Steps[None]:
-    source, writer = reader.source, reader.writer
-    name = yield from source.run(_NAME)
-    if not name or not (marked or name in reader.functions):
+def _call(state: ParserState, *, marked: bool) -> Steps[None]:
+    buffer, writer = state.buffer, state.writer
+    name = yield from buffer.read_while(_NAME)
+    if not name or not (marked or name in state.functions):
         raise Malformed
-    yield from source.words(("(",))
-    yield from source.spaces()
-    if (yield from source.literal(")")):
-        reader.begin(name)
+    yield from buffer.expect(("(",))
+    yield from buffer.skip_spaces()
+    if (yield from buffer.accept(")")):
+        state.begin_call(name)
         writer.arguments("{}")
-        reader.end()
+        state.end_call()
         return
     separator, mark = "{", ","
     while mark == ",":
-        yield from source.spaces()
-        if separator != "{" and (yield from source.literal(")")):
+        yield from buffer.skip_spaces()
+        if separator != "{" and (yield from buffer.accept(")")):
             break
-        keyword = yield from source.run(_KEYWORD)
+        keyword = yield from buffer.read_while(_KEYWORD)
         if not keyword:
             raise Malformed
-        yield from source.words(("=",))
+        yield from buffer.expect(("=",))
         if separator == "{":
-            reader.begin(name)
-        literal = yield from _literal(source)
+            state.begin_call(name)
+        literal = yield from _literal(buffer)
         try:
             value, is_literal = json_of_python(literal), True
         except ValueError:
@@ -91,25 +94,25 @@ def _call(reader: Reader, *, marked: bool) -> Steps[None]:
         if not is_literal:
             raise Malformed
         separator = ", "
-        mark = yield from source.literal(",", ")")
+        mark = yield from buffer.accept(",", ")")
     writer.arguments("}")
-    reader.end()
+    state.end_call()
 
 
-def _literal(source: Source) -> Steps[str]:
-    """Reads a literal up to the comma or parenthesis after it."""
+def _literal(buffer: TextBuffer) -> Steps[str]:
+    """Read a literal up to the comma or parenthesis after it."""
     pieces: list[str] = []
     depth = 0
     while True:
-        mark = yield from source.until(_STRUCTURE, pieces.append)
+        mark = yield from buffer.copy_until(_STRUCTURE, pieces.append)
         if not mark:
             raise Malformed
         if depth == 0 and mark in ",)":
-            source.position -= 1
+            buffer.position -= 1
             break
         pieces.append(mark)
         if mark in "'\"":
-            yield from _string(source, mark, pieces)
+            yield from _string(buffer, mark, pieces)
         elif mark != ",":
             depth += 1 if mark in "([{" else -1
         if depth < 0:
@@ -117,29 +120,30 @@ def _literal(source: Source) -> Steps[str]:
     return "".join(pieces)
 
 
-def _string(source: Source, quote: str, pieces: list[str]) -> Steps[None]:
-    """Reads the rest of a string after its first quote.
+def _string(buffer: TextBuffer, quote: str, pieces: list[str]) -> Steps[None]:
+    """Read the rest of a string, after its first quote.
 
-    Models forget to escape: a quote after which no string can end is the string's, and so is a line break.
+    Models forget to escape. A quote is part of the string if the text after it cannot follow a string, and a
+    line break is part of the string, too.
     """
-    two = yield from source.literal(quote * 2)
+    two = yield from buffer.accept(quote * 2)
     pieces.append(two)
     end = quote + two
-    if not two and (yield from source.literal(quote)):
+    if not two and (yield from buffer.accept(quote)):
         pieces.append(quote)
         return
-    marks = finder(frozenset({end, "\\"}))
+    marks = marker_finder(frozenset({end, "\\"}))
 
     def write(text: str) -> None:
         pieces.append(text if two else text.translate(_ESCAPES))
 
-    while mark := (yield from source.until(marks, write)):
+    while mark := (yield from buffer.copy_until(marks, write)):
         if mark == "\\":
-            pieces.append(mark + (yield from source.peek()))
-            source.position += 1
+            pieces.append(mark + (yield from buffer.peek()))
+            buffer.position += 1
             continue
-        gap = yield from source.run(_GAP)
-        if two or (yield from source.peek()) in _AFTER_STRING:
+        gap = yield from buffer.read_while(_GAP)
+        if two or (yield from buffer.peek()) in _AFTER_STRING:
             pieces.append(mark + gap)
             return
         write("\\" + mark + gap)

@@ -1,12 +1,12 @@
-"""The reasoning of the model families, by SGLang's names of its parsers and vLLM's.
+"""How each model family marks its reasoning. The names are those of the parsers of SGLang and vLLM.
 
-A family whose reasoning nobody marks is not here.
+Lists no family whose models do not mark their reasoning, and reads no text.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from inferd.services.text.output.description import ReasoningFormat
+from inferd.services.text.output.format_types import ReasoningFormat
 
 _QWEN3 = ReasoningFormat("qwen3", "<think>", "</think>", interrupted_by_calls=True)
 _DEEPSEEK_R1 = ReasoningFormat("deepseek-r1", "<think>", "</think>", forced=True)

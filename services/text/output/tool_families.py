@@ -1,23 +1,23 @@
-"""The calls of the model families, by SGLang's names of its parsers and vLLM's.
+"""How each model family writes calls. The names are those of the parsers of SGLang and vLLM. Reads no text.
 
-The texts are those of the chat templates, of SGLang's detectors and of xgrammar's built-in structural tags.
+The texts are those of the chat templates, of SGLang's detectors, and of xgrammar's built-in structural tags.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from inferd.services.text.output.description import (
+from inferd.services.text.output.format_types import (
     HarmonyCalls,
     JsonCalls,
     NamedCalls,
     NestedTags,
-    Parameters,
     PythonCalls,
+    TaggedArguments,
     ToolFormat,
 )
 
 JSON_ARRAY = ToolFormat(
-    # What a constrained call is where the family's own form cannot be constrained: SGLang's form for it.
+    # The format of constrained calls if the family's own format cannot be constrained, as in SGLang.
     "json_array",
     JsonCalls(bare=True),
     section_begin="[",
@@ -39,7 +39,7 @@ _QWEN = ToolFormat(
 
 
 def _json_array(name: str, begin: str, end: str, *other_begins: str) -> ToolFormat:
-    """Calls in one JSON array after `begin`."""
+    """The format of calls that are one JSON array between `begin` and `end`."""
     return ToolFormat(
         name,
         JsonCalls((begin, *other_begins), (end,) if end else ()),
@@ -146,7 +146,7 @@ _NAMED_FAMILIES = (
         NamedCalls(name_in_id=r"(?:functions\.)?(?P<name>.+):\d+"),
         section_begin="<|tool_calls_section_begin|>",
         call_begin="<|tool_call_begin|>",
-        written_name="functions.{}:0",
+        name_template="functions.{}:0",
         call_name_end="<|tool_call_argument_begin|>",
         call_end="<|tool_call_end|>",
         section_end="<|tool_calls_section_end|>",
@@ -166,12 +166,13 @@ _NAMED_FAMILIES = (
     ),
 )
 
-_QWEN_XML = Parameters(
+_QWEN_XML = TaggedArguments(
     "qwen_xml",
     "<parameter=",
     ">",
     "</parameter>",
-    # Its models forget the end of a value. A line that begins so is hardly ever part of one.
+    # Models of this family forget the end of a value. A line that begins like this is hardly ever part of
+    # one.
     also_ends=("\n<parameter=", "\n</function>\n</tool_call>"),
 )
 _QWEN3_CODER = ToolFormat(
@@ -187,7 +188,7 @@ _QWEN3_CODER = ToolFormat(
 )
 _GLM45 = ToolFormat(
     "glm45",
-    NamedCalls(Parameters("glm_xml", "<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>")),
+    NamedCalls(TaggedArguments("glm_xml", "<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>")),
     call_begin="<tool_call>",
     call_name_end="\n",
     call_end="</tool_call>",
@@ -196,7 +197,7 @@ _GLM45 = ToolFormat(
 _DEEPSEEK_V32 = ToolFormat(
     "deepseekv32",
     NamedCalls(
-        Parameters(
+        TaggedArguments(
             "deepseek_xml",
             '<｜DSML｜parameter name="',
             '" string="',
@@ -213,7 +214,7 @@ _DEEPSEEK_V32 = ToolFormat(
 )
 _MINIMAX_M2 = ToolFormat(
     "minimax-m2",
-    NamedCalls(Parameters("minimax_xml", '<parameter name="', '">', "</parameter>")),
+    NamedCalls(TaggedArguments("minimax_xml", '<parameter name="', '">', "</parameter>")),
     section_begin="<minimax:tool_call>\n",
     call_begin='<invoke name="',
     call_name_end='">\n',
@@ -258,7 +259,7 @@ _TAGGED_FAMILIES = (
         _DEEPSEEK_V32,
         name="deepseekv41",
         syntax=NamedCalls(
-            Parameters(
+            TaggedArguments(
                 "deepseek_v4_1_xml",
                 '<｜DSML｜ parameter name="',
                 '" string="',
@@ -275,7 +276,9 @@ _TAGGED_FAMILIES = (
         _DEEPSEEK_V32,
         name="gigachat35",
         syntax=NamedCalls(
-            Parameters(None, '<｜GCML｜parameter name="', '" string="', "</｜GCML｜parameter>", kind_end='">')
+            TaggedArguments(
+                None, '<｜GCML｜parameter name="', '" string="', "</｜GCML｜parameter>", kind_end='">'
+            )
         ),
         section_begin="<｜GCML｜tool_calls>\n",
         call_begin='<｜GCML｜invoke name="',
@@ -287,7 +290,9 @@ _TAGGED_FAMILIES = (
     replace(
         _MINIMAX_M2,
         name="dots",
-        syntax=NamedCalls(Parameters("minimax_xml", '<parameter name="', '">', "</parameter>"), or_json=True),
+        syntax=NamedCalls(
+            TaggedArguments("minimax_xml", '<parameter name="', '">', "</parameter>"), or_json=True
+        ),
         section_begin="<dots_function_call>\n",
         section_end="</dots_function_call>",
     ),
@@ -304,7 +309,7 @@ _TAGGED_FAMILIES = (
     ToolFormat(
         "kimi_k3",
         NamedCalls(
-            Parameters(
+            TaggedArguments(
                 None,
                 '<|open|>argument key="',
                 '" type="',
@@ -323,7 +328,7 @@ _TAGGED_FAMILIES = (
     ToolFormat(
         "minicpm5",
         NamedCalls(
-            Parameters(None, '<param name="', '">', "</param>", literal=("<![CDATA[", "]]>")),
+            TaggedArguments(None, '<param name="', '">', "</param>", verbatim=("<![CDATA[", "]]>")),
         ),
         call_begin='<function name="',
         call_name_end='">',
@@ -332,7 +337,7 @@ _TAGGED_FAMILIES = (
     ToolFormat(
         "step3",
         NamedCalls(
-            Parameters(None, '<steptml:parameter name="', '">', "</steptml:parameter>"),
+            TaggedArguments(None, '<steptml:parameter name="', '">', "</steptml:parameter>"),
         ),
         section_begin="<｜tool_calls_begin｜>\n",
         call_begin='<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="',

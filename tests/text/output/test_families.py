@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inferd.services.text.output.description import HarmonyCalls, NamedCalls, NestedTags, Parameters
+from inferd.services.text.output.format_types import HarmonyCalls, NamedCalls, NestedTags, TaggedArguments
 from inferd.services.text.output.formats import TOOL_FORMATS
 
 from tests.support.output_texts import WRITERS, Call, complete_calls, content, parse, parse_every_cut
@@ -66,7 +66,7 @@ def _ends() -> list[tuple[str, str]]:
     for family in WRITERS:
         tools = TOOL_FORMATS[family]
         tagged = isinstance(tools.syntax, NamedCalls) and isinstance(
-            tools.syntax.arguments, Parameters | NestedTags
+            tools.syntax.arguments, TaggedArguments | NestedTags
         )
         # Tagged arguments are all there only where the call ends.
         ends = {tools.section_end} if tagged else {tools.section_end, tools.call_end}
@@ -127,7 +127,7 @@ def test_a_truncated_answer_tells_what_it_had(family: str) -> None:
 
 def _expressible(family: str, text: str) -> bool:
     match TOOL_FORMATS[family].syntax:
-        case NamedCalls(arguments=Parameters(end=end)):
+        case NamedCalls(arguments=TaggedArguments(end=end)):
             return end not in text and not (text + end).startswith(end) and end not in (text + end)[:-1]
         case NamedCalls(arguments=NestedTags(mark=mark)):
             return mark[0] not in text

@@ -1,6 +1,6 @@
 """Decodes and encodes the inside of JSON strings, piece by piece.
 
-Where a string ends is the scanners'.
+Does not find where a string ends: `json_scanner` does.
 """
 
 import json
@@ -12,10 +12,10 @@ _MEANING = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "\\
 
 
 class StringDecoder:
-    """What the inside of a JSON string means.
+    """Decodes the inside of one JSON string.
 
-    An escape that JSON does not know stands for itself; half a surrogate pair, which no UTF-8 can hold,
-    becomes U+FFFD.
+    An escape that JSON does not have stays as it is. Half a surrogate pair becomes U+FFFD, because UTF-8
+    cannot encode it.
     """
 
     __slots__ = ("_pending",)
@@ -24,7 +24,8 @@ class StringDecoder:
         self._pending = ""
 
     def decode(self, text: str, *, ended: bool = False) -> str:
-        """The meaning of the next piece, as far as it is certain; all of it when the string has `ended`."""
+        """Decode the next piece, except for an incomplete escape at its end. `ended`: it is the last
+        piece."""
         text = self._pending + text
         self._pending = ""
         if "\\" not in text:
@@ -39,19 +40,19 @@ class StringDecoder:
         rest = text[done:]
         if not ended and (begun := _BEGUN.search(rest)):
             rest, self._pending = rest[: begun.start()], begun.group()
-        if not ended and not rest and high >= 0:  # its other half may come yet
+        if not ended and not rest and high >= 0:  # the other half of a surrogate pair may follow
             pieces.pop()
             self._pending = text[high:done] + self._pending
         return _paired("".join((*pieces, rest)))
 
 
 def decoded(text: str) -> str:
-    """What the inside of a whole JSON string means."""
+    """Decode the inside of a whole JSON string."""
     return StringDecoder().decode(text, ended=True)
 
 
 def encoded(text: str) -> str:
-    """The inside of the JSON string that means the text."""
+    """Encode a text as the inside of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 

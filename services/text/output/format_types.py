@@ -1,6 +1,6 @@
-"""The language in which a model family's output is described: what stands around a call, and in it.
+"""The classes that describe how a model family writes calls and reasoning: markers, names, arguments.
 
-Only descriptions: nothing here reads text. The families are in `tool_families` and `reasoning_families`.
+Reads no text. `tool_families` and `reasoning_families` have the descriptions of the families.
 """
 
 import re
@@ -10,39 +10,44 @@ from typing import Literal
 
 ArgumentsStyle = Literal["json", "qwen_xml", "glm_xml", "deepseek_xml", "deepseek_v4_1_xml", "minimax_xml"]
 
-# What a tokenizer may hold as one special token: "<tool_call>", "</s>", "[TOOL_CALLS]", "◁think▷".
+# Texts that may be one special token: "<tool_call>", "</s>", "[TOOL_CALLS]", "◁think▷".
 _MARKER = re.compile(r"</?[^<>\s\"=]+>|\[/?[A-Z_]+\]|◁[^◁▷]+▷")
 
 
 def markers_in(*texts: str) -> Iterator[str]:
-    """The parts of the texts that may be special tokens of their own."""
+    """The parts of the texts that may be special tokens."""
     for text in texts:
         yield from _MARKER.findall(text)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonCalls:
-    """Calls are JSON objects with a name and arguments: alone, in an array, or one after the other."""
+    """Calls are JSON objects with a name and arguments: a single one, an array, or one after the other.
+
+    `begins` and `ends` are the markers before and after them.
+    """
 
     begins: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
     name_keys: tuple[str, ...] = ("name",)
     arguments_keys: tuple[str, ...] = ("arguments", "parameters")
     keyed_by_name: bool = False
-    """The object is {NAME: ARGUMENTS} instead."""
+    """A call is {NAME: ARGUMENTS} instead."""
     bare: bool = False
-    """Also without a marker: any JSON object may be a call, and is one where its name is a function's."""
+    """Calls may also have no marker: a JSON object is a call if its name is that of a function."""
     name_ends: tuple[str, ...] = ()
-    """A begin may also be followed by NAME, one of these, ARGUMENTS. See `NamedCalls`."""
+    """After a begin marker, a call may also be NAME, one of these texts, ARGUMENTS. "{?": the arguments
+    follow the name at once, and begin with "{"."""
     id_mark: str = ""
-    """See `NamedCalls`."""
+    """Between the name and a text of `name_ends`, a call may have this text and its id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class TaggedArguments:
     """Arguments are tagged one by one: `begin` KEY `key_end` [KIND `kind_end`] VALUE `end`.
 
-    In `key_end`, as in every text of a description, whitespace stands for any whitespace or none.
+    Whitespace in these texts matches any whitespace or none, as in all texts of a ToolFormat. `style` is the
+    name of the style in xgrammar's structural tags; None: xgrammar has no such style.
     """
 
     style: ArgumentsStyle | None
@@ -50,67 +55,70 @@ class Parameters:
     key_end: str
     end: str
     kind_end: str = ""
-    """Where the tag itself says whether its value is a string ("true") or JSON: the text after that."""
+    """The text after KIND, which says whether the value is a string or JSON; "": the tag has no KIND."""
     own_lines: bool = False
-    """The format writes a value on lines of its own: one newline before and one after are not the value's."""
+    """A value is written on lines of its own: one newline before and one after it are not part of it."""
     also_ends: tuple[str, ...] = ()
-    """What ends a value as well, where its own end is missing: it is not part of the value's end."""
+    """Other texts that end a value, for models that forget `end`. They are read again after the value."""
     string_kind: str = "true"
-    """The kind that says string."""
-    literal: tuple[str, str] | None = None
-    """A value that begins with the first is what stands before the second, whatever it holds."""
+    """The KIND of a string."""
+    verbatim: tuple[str, str] | None = None
+    """A value between these two texts is taken as it is, even if it contains `end`: <![CDATA[ and ]]>."""
 
 
 @dataclass(frozen=True, slots=True)
 class NestedTags:
-    """Arguments are tags within tags, named for their keys, `mark` before each tag; an array's are items."""
+    """Arguments are nested tags with the keys as names, and `mark` before each tag. Items of an array are
+    tags named item."""
 
     mark: str
 
 
 @dataclass(frozen=True, slots=True)
 class NamedCalls:
-    """A call is the format's `call_begin`, the name, `call_name_end`, the arguments, `call_end`."""
+    """A call is the format's `call_begin`, the name, `call_name_end`, the arguments, and `call_end`."""
 
-    arguments: Literal["json", "braces"] | Parameters | NestedTags = "json"
-    """JSON; or tagged one by one (also then a JSON object will do); or in braces, with bare keys, and strings
-    between `quote`s (Gemma)."""
+    arguments: Literal["json", "braces"] | TaggedArguments | NestedTags = "json"
+    """How arguments are written. TaggedArguments may be replaced by a JSON object. "braces" is Gemma's
+    notation: keys without quotes, strings between `quote`s."""
     skip_to: str = ""
-    """What stands between `call_name_end` and this is not read."""
+    """Text after `call_name_end` is skipped, up to and including this text."""
     quote: str = ""
     id_mark: str = ""
-    """After the name there may be this and the call's id."""
+    """After the name, a call may have this text and its id."""
     name_in_id: str = ""
-    """A pattern with a group `name`: what stands for the name is the call's id, and holds the name so."""
+    """A regular expression with a group `name`: the call has an id in place of the name, and the id contains
+    the name."""
     or_json: bool = False
     """A section may hold JSON objects with a name and arguments instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class PythonCalls:
-    """Calls are a Python list of calls with literals by keyword: `[f(a=1), g()]`.
+    """Calls are a Python list of calls whose arguments are literals by keyword: `[f(a=1), g()]`.
 
-    After one of `begins` also without the brackets, one a line, or in JSON.
+    `begins` and `ends` are the markers before and after them. After a marker, the calls may also have no
+    brackets and one line each, or be JSON objects.
     """
 
     begins: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
     bare: bool = False
-    """Also without a marker: such a list is one of calls where its first name is a function's."""
+    """Calls may also have no marker: a list holds calls if its first name is that of a function."""
 
 
 @dataclass(frozen=True, slots=True)
 class HarmonyCalls:
-    """gpt-oss: everything is a message with a channel and, for a call, a recipient."""
+    """Harmony, the format of gpt-oss: an answer is messages with a channel and, for a call, a recipient."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
     """How a model family writes calls.
 
-    The texts are what its chat template writes, so that a constraint can be made of them; a parser is lax
-    about the whitespace around them. Calls stand between `section_begin` and `section_end`, joined by
-    `separator`, each of them `call_begin` NAME `call_name_end` ARGUMENTS `call_end`.
+    Calls stand between `section_begin` and `section_end`, with `separator` between them. Each call is
+    `call_begin` NAME `call_name_end` ARGUMENTS `call_end`. The texts are exactly those of the chat template,
+    because a constraint is built from them. The parser accepts other whitespace.
     """
 
     name: str
@@ -121,18 +129,18 @@ class ToolFormat:
     section_begin: str = ""
     section_end: str = ""
     separator: str = ""
-    written_name: str = "{}"
-    """How the name stands there, in place of `{}`."""
+    name_template: str = "{}"
+    """How the name is written; `{}` stands for the name."""
     section_per_call: bool = False
-    """Every call has a section of its own."""
+    """Each call has a section of its own."""
     extra_markers: tuple[str, ...] = ()
-    """Special tokens within these texts, where they do not look like ones."""
+    """Special tokens within these texts that `markers_in` does not recognise."""
 
     @property
     def arguments_style(self) -> ArgumentsStyle | None:
-        """xgrammar's name for how arguments are written; None: it has none, calls cannot be constrained."""
+        """The style of the arguments in xgrammar's structural tags; None: calls cannot be constrained."""
         match self.syntax:
-            case NamedCalls(arguments=Parameters() as parameters):
+            case NamedCalls(arguments=TaggedArguments() as parameters):
                 return parameters.style
             case NamedCalls(arguments="braces" | NestedTags()) | PythonCalls():
                 return None
@@ -140,10 +148,11 @@ class ToolFormat:
                 return "json"
 
     def call_frame(self, name: str) -> tuple[str, str] | None:
-        """The texts before and after a call's arguments; None where a call cannot be constrained."""
+        """The texts before and after the arguments of a call of the function `name`; None: calls cannot be
+        constrained."""
         if self.arguments_style is None:
             return None
-        written = self.written_name.replace("{}", name)
+        written = self.name_template.replace("{}", name)
         before, after = self.call_begin + written + self.call_name_end, self.call_end
         if self.section_per_call:
             return self.section_begin + before, after + self.section_end
@@ -160,7 +169,7 @@ class ToolFormat:
                 texts += [named.id_mark, named.quote]
                 if isinstance(named.arguments, NestedTags):
                     texts.append(named.arguments.mark)
-                elif isinstance(named.arguments, Parameters):
+                elif isinstance(named.arguments, TaggedArguments):
                     texts += [named.arguments.begin, named.arguments.key_end, named.arguments.end]
             case PythonCalls(begins=begins, ends=ends):
                 texts += [*begins, *ends]
@@ -171,26 +180,28 @@ class ToolFormat:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningFormat:
-    """How a model family marks its reasoning."""
+    """How a model family marks its reasoning: between `begin` and `end`."""
 
     name: str
     begin: str
     end: str
     forced: bool = False
-    """The text begins inside the reasoning, whether the marker was written or not."""
+    """An answer begins inside the reasoning even if neither prompt nor answer has the `begin` marker."""
     interrupted_by_calls: bool = False
-    """A call may begin inside the reasoning, and ends it."""
+    """A call may begin inside the reasoning, and ends the reasoning."""
     repeats: bool = False
-    """Reasoning may come again after content or calls."""
+    """More reasoning may follow content or calls."""
     leading_end: bool = False
-    """An answer without reasoning may still begin with the closing marker."""
+    """An answer without reasoning may begin with the `end` marker."""
     frames: tuple[str, ...] = ()
-    """Texts around content that are none of it."""
+    """Texts around the content that are not part of it."""
     harmony: bool = False
 
     def opened_by(self, prompt_end: str) -> bool | None:
-        """Whether an answer that the prompt has begun so is inside the reasoning; None: the prompt has none
-        of its markers, and the family's own rule holds."""
+        """Whether the answer begins inside the reasoning, by the markers in the end of the prompt.
+
+        None: the prompt ends without markers, and `forced` decides.
+        """
         opened, closed = prompt_end.rfind(self.begin.rstrip()), prompt_end.rfind(self.end)
         return None if opened == closed else opened > closed
 

@@ -1,16 +1,19 @@
-"""The form of a model's answers: as configured, else as its chat template makes clear."""
+"""Chooses the format of a model's output: as configured, or as detected from its chat template."""
 
 from inferd.services.text.output.detect import detect_reasoning, detect_tools
 from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
 
 AUTO, NONE = "auto", "none"
-#: What a configuration may say.
+#: The values that a configuration may have.
 TOOL_PARSERS = frozenset({AUTO, NONE, *TOOL_FORMATS})
 REASONING_PARSERS = frozenset({AUTO, NONE, *REASONING_FORMATS})
 
 
 def choose_format(tools: str, reasoning: str, template: str) -> OutputFormat:
-    """The formats of these names; of `template`, the source of a chat template, for auto."""
+    """The output format of a model. `tools` and `reasoning` are configured values.
+
+    "auto" is detected from `template`, the source of the model's chat template ("none" if that is not clear).
+    """
     if tools == AUTO:
         tools = detect_tools(template) or NONE
     if reasoning == AUTO:

@@ -1,6 +1,6 @@
-"""Which JSON types a parameter may have, by its function's schema.
+"""The JSON types that a function's schema allows for a parameter.
 
-Not a validator: what the schema does not say plainly counts as anything.
+Validates nothing: if a schema does not name types plainly, any type is allowed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,17 @@ from inferd.services.text.function import Function
 
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
-# References and unions nested deeper than this count as anything.
+# References and unions that are nested deeper allow any type.
 _DEEPEST = 16
 
 
 def schema_types(schema: Any, root: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the JSON types that a part of the schema `root` allows; `ANY` where it does not say."""
+    """The JSON types that `schema`, a part of the schema `root`, allows; `ANY` if it names none."""
     return _types(schema, root, 0)
 
 
 def member_schema(schema: Any, root: Mapping[str, Any], name: str) -> Any:
-    """The schema of an object's member, or of an array's items; None where there is none."""
+    """The schema of the member `name` of an object, or of the items of an array; None if there is none."""
     for _ in range(_DEEPEST):
         if not isinstance(schema, Mapping):
             return None
@@ -40,7 +40,7 @@ def member_schema(schema: Any, root: Mapping[str, Any], name: str) -> Any:
 
 
 def parameter_types(function: Function | None, name: str) -> frozenset[str]:
-    """The names of the JSON types that the parameter may have; `ANY` where the schema has none."""
+    """The JSON types that a function allows for the parameter `name`; `ANY` if its schema names none."""
     schema = function.parameters if function else None
     properties = schema.get("properties") if schema else None
     if schema is None or not isinstance(properties, Mapping):
@@ -99,7 +99,7 @@ def _referred(reference: str, root: Mapping[str, Any]) -> Any:
 
 
 def type_of(value: Any) -> str:
-    """The name of a JSON value's type."""
+    """The name of the JSON type of a value."""
     match value:
         case bool():
             return "boolean"
@@ -118,6 +118,6 @@ def type_of(value: Any) -> str:
 
 
 def fits(value: Any, types: frozenset[str]) -> bool:
-    """Whether a JSON value is of one of the types."""
+    """Whether a JSON value is of one of the types. An integer is a number, too."""
     name = type_of(value)
     return name in types or (name == "integer" and "number" in types)

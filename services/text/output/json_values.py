@@ -1,6 +1,6 @@
-"""Turns a value that a model wrote as bare text, or as a Python literal, into JSON text.
+"""Converts a value that a model writes as plain text, or as a Python literal, to JSON text.
 
-Does not know where the value ended: that is the readers'.
+Does not find where a value ends: the readers do.
 """
 
 import ast
@@ -9,19 +9,20 @@ import math
 import re
 from typing import Any
 
-from inferd.services.text.output.value_types import STRING, fits
+from inferd.services.text.output.json_types import STRING, fits
 
 _NAMES = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
-# A number such as a month may be written, and Python does not: 07.
+# Zeros before an integer, as in 07, which Python does not allow.
 _PADDED = re.compile(r"\A0+(?=[1-9][0-9]*\Z)")
-# What the parsers of JSON and of Python raise for text that is none, nested too deeply, or a huge number.
+# What the parsers of JSON and Python raise for text that is malformed, nested too deeply, or a huge number.
 _UNREADABLE = (ValueError, SyntaxError, RecursionError, MemoryError)
 
 
 def json_of_text(text: str, types: frozenset[str]) -> str:
-    """The JSON of a parameter's text, which its format writes bare if it is a string and else in JSON.
+    """The JSON text of a parameter that is written as plain text if it is a string, and as JSON if not.
 
-    `types` are those its schema allows (none: any). Text that is nothing else is a string.
+    `types` are the JSON types that the parameter's schema allows (empty: any). Text that fits no other type
+    is a string.
     """
     bare = text.strip()
     try:
@@ -42,7 +43,10 @@ def json_of_text(text: str, types: frozenset[str]) -> str:
 
 
 def json_of_python(text: str) -> str:
-    """The JSON of a Python literal; `true`, `false` and `null` are as good. ValueError for anything else."""
+    """The JSON text of a Python literal, which may have `true`, `false` and `null`, too.
+
+    Raises ValueError if the text is no literal.
+    """
     try:
         value = _value(ast.parse(_PADDED.sub("", text.strip()), mode="eval").body)
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
