@@ -11,8 +11,10 @@ import re
 import time
 
 from inferd.services.text.function import Function
-from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.parser import OutputParser
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 
 TEXT = "A token is a piece of a word, and a model reads one after the other, 1 < 2 and so on. " * 20
 ARGUMENTS = {"city": TEXT, "days": 3, "places": [{"name": "Bern", "at": [46.9, 7.4]}] * 20}

@@ -7,8 +7,8 @@ Checks nothing: callers pass schemas and forms that are checked already. Knows n
 from collections.abc import Mapping
 from typing import Any
 
-from inferd.services.text.output.format_types import HarmonyCalls
-from inferd.services.text.output.formats import OutputFormat, ToolFormat
+from inferd.services.text.output.format_types import HarmonyCalls, ToolFormat
+from inferd.services.text.output.formats import OutputFormat
 
 #: One format of a structural tag, as a JSON object: see xgrammar/structural_tag.py.
 Structure = dict[str, Any]

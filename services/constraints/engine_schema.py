@@ -27,7 +27,7 @@ MAX_BYTES = 131_072
 #: How deep schemas may be nested.
 MAX_DEPTH = 64
 
-# Further limits for what the compiler's time grows with. Short schemas can take it seconds.
+# Further limits on parts of a schema that make the compiler slow: a short schema can take it seconds.
 _MAX_NODES = 20_000
 _MAX_OPTIONAL_PAIRS = 600_000
 #: The sum of all different string lengths, each counted up to _LENGTH_COST: longer ones cost no more.
@@ -80,7 +80,7 @@ def engine_schema(schema: Any, field: str, *, arguments: bool = False) -> dict[s
 
 
 class _EngineSchemaWriter:
-    """Rewrites one schema, and counts what the compiler's time grows with."""
+    """Rewrites one schema, and counts the parts that make the compiler slow."""
 
     def __init__(self, root: Any, field: str) -> None:
         self._root = root
@@ -174,7 +174,8 @@ class _EngineSchemaWriter:
         if "type" in keywords:
             types = type_names(keywords["type"])
         else:
-            # JSON Schema allows all other types as well. The engine is given those that the keywords are for.
+            # JSON Schema allows all other types as well. The engine gets only those that the keywords apply
+            # to.
             types = [name for name, own in _TYPED.items() if name != "integer" and own & keywords.keys()]
         if "number" in types and "integer" in types:
             types.remove("integer")

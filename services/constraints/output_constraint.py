@@ -20,7 +20,9 @@ from inferd.services.constraints.regex import check_pattern
 from inferd.services.errors import invalid
 from inferd.services.runtimes.base import Constraint
 from inferd.services.text.function import Function, FunctionChoice
-from inferd.services.text.output.formats import JSON_ARRAY, OutputFormat, ToolFormat
+from inferd.services.text.output.format_types import ToolFormat
+from inferd.services.text.output.formats import OutputFormat
+from inferd.services.text.output.tool_families import JSON_ARRAY
 from inferd.v1 import chat_pb2, completion_pb2, sampling_pb2
 
 Request = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest

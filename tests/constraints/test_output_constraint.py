@@ -11,8 +11,10 @@ from inferd.services.constraints.output_constraint import output_constraint, tex
 from inferd.services.errors import ServiceError
 from inferd.services.text.function import Function, FunctionChoice
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content
-from inferd.services.text.output.formats import JSON_ARRAY, REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.parser import OutputParser
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import JSON_ARRAY, TOOL_FORMATS
 from inferd.v1 import chat_pb2, completion_pb2
 
 from tests.support.grammar import Grammar, documents

@@ -17,8 +17,10 @@ from inferd.services.runtimes.base import GenerateRequest, SamplingParams
 from inferd.services.runtimes.scheduler import SchedulerRuntime
 from inferd.services.text.function import Function, FunctionChoice
 from inferd.services.text.output.events import CallArguments, CallBegin
-from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.parser import OutputParser
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 from inferd.v1 import chat_pb2
 from tokenizers import Tokenizer
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from inferd.services.text.function import Function
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
-from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.parser import OutputParser
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 
 Call = tuple[str, dict[str, Any]]
 

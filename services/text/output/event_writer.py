@@ -1,4 +1,4 @@
-"""Collects what the readers find in an answer, as events.
+"""Collects the events of an answer, which the readers report.
 
 Reads no text. Decides only that whitespace before, between and after calls is not content.
 """

@@ -1,7 +1,9 @@
 """Chooses the format of a model's output: as configured, or as detected from its chat template."""
 
 from inferd.services.text.output.detect import detect_reasoning, detect_tools
-from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 
 AUTO, NONE = "auto", "none"
 #: The values that a configuration may have.

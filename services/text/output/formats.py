@@ -1,4 +1,4 @@
-"""The formats of calls and reasoning by name, and the format of a model's whole output.
+"""The format of a model's output: how it writes calls, and how it marks reasoning.
 
 Describes no format itself: `tool_families` and `reasoning_families` do, with the classes of `format_types`.
 """
@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from inferd.services.text.output.format_types import ReasoningFormat, ToolFormat
-from inferd.services.text.output.reasoning_families import REASONING_FORMATS
-from inferd.services.text.output.tool_families import JSON_ARRAY, TOOL_FORMATS
-
-__all__ = ["JSON_ARRAY", "REASONING_FORMATS", "TOOL_FORMATS", "OutputFormat", "ReasoningFormat", "ToolFormat"]
 
 
 @dataclass(frozen=True)

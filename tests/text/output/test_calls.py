@@ -3,8 +3,9 @@
 import pytest
 from inferd.services.text.function import Function
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content
-from inferd.services.text.output.formats import TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.parser import OutputParser
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 
 from tests.support.output_texts import calls, complete_calls, content, parse, parse_every_cut
 

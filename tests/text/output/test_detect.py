@@ -2,7 +2,8 @@
 
 import pytest
 from inferd.services.text.output.detect import detect_reasoning, detect_tools
-from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inferd.services.text.output.format_types import HARMONY_MARKERS, ToolFormat
-from inferd.services.text.output.formats import REASONING_FORMATS, TOOL_FORMATS, OutputFormat
+from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.json_scanner import JsonScanner
 from inferd.services.text.output.json_strings import StringDecoder, decoded, encoded
 from inferd.services.text.output.markers import MarkerFinder
+from inferd.services.text.output.reasoning_families import REASONING_FORMATS
+from inferd.services.text.output.tool_families import TOOL_FORMATS
 
 from tests.support.output_texts import content, parse
 
