@@ -10,7 +10,7 @@ from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import ServedModel
 from inferd.services.runtimes.base import Constraint, SamplingParams
 from inferd.services.text.model_text import ModelText, check_token_ids
-from inferd.services.text.stop_regex import compiled
+from inferd.services.text.stop_regex import compile_stop_regex
 from inferd.v1 import chat_pb2, completion_pb2
 
 CompletionRequest = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
@@ -36,7 +36,7 @@ def sampling_params(
     """
     room = _room(model, prompts, max_tokens, limited_by)
     limit = room if max_tokens is None else max_tokens
-    params = SamplingParams(limit, constraint=constraint, **model.text.defaults)
+    params = SamplingParams(limit, constraint=constraint, **model.text.sampling_defaults)
     # What is not set costs nothing: there are many fields, of which most requests set a few.
     for field, value in request.ListFields():
         reader = _FIELDS.get(field.name)
@@ -101,7 +101,7 @@ def _stop(strings: Sequence[str], _: ModelText) -> tuple[str, ...]:
 
 def _stop_regex(patterns: Sequence[str], _: ModelText) -> tuple[str, ...]:
     for index, pattern in enumerate(patterns):
-        compiled(pattern, f"stop_regex[{index}]")
+        compile_stop_regex(pattern, f"stop_regex[{index}]")
     return tuple(patterns)
 
 

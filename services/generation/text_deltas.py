@@ -45,7 +45,7 @@ class TextDeltas(TokenSink):
         )
         self._stops = _stops(sampling)
         self._trim = not sampling.no_stop_trim
-        self._end_ids = text.ends.union(sampling.stop_token_ids)
+        self._end_ids = text.end_token_ids.union(sampling.stop_token_ids)
         #: A token that ends the text, if the runtime's next delta says that it did.
         self._held: Sequence[int] = ()
         self._logprobs = PendingLogprobs() if request.logprobs else None

@@ -57,7 +57,7 @@ async def chat_prompt(
     rendered, ids = await text.encode_chat(conversation)
     if not ids:
         raise invalid("messages", "the messages render to a prompt without tokens", "EMPTY_PROMPT")
-    return Prompt(ids, rendered.begun, await media.fetch(found) if media else ())
+    return Prompt(ids, rendered.end, await media.fetch(found) if media else ())
 
 
 async def completion_tokens(

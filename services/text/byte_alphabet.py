@@ -1,5 +1,8 @@
-"""GPT-2's spelling of bytes as printable characters, which byte-level vocabularies use: printable Latin-1
-bytes stand for themselves, the others for the characters from U+0100 on, in order."""
+"""GPT-2's alphabet for bytes, in which byte-level vocabularies write their tokens. Encodes no text.
+
+A printable Latin-1 byte is written as its own character. The other bytes are written as the characters from
+U+0100 on, in order.
+"""
 
 
 def _byte_of_character() -> dict[str, int]:

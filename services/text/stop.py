@@ -1,27 +1,31 @@
-"""Stop strings: finds the first one in a text that comes in pieces, and lets nothing of it out."""
+"""Finds stop strings in a text that arrives in pieces. Knows no regular expressions: `stop_regex` does."""
 
 import re
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """Feeds pieces of one text through. What `feed` and `finish` return, joined, is the text up to the
-    stop string that is complete first (of several, the longest), or all of it where none appears.
+    """Cuts one text at the first stop string.
 
-    Not to `trim` is to let that stop string out too. No string may be empty.
+    The texts that `feed` and `finish` return, joined, are the text up to the stop string that is complete
+    first (of several, the longest), or the whole text if no stop string appears. `trim` false: the stop
+    string is included. No stop string may be empty.
     """
 
     def __init__(self, strings: Sequence[str], *, trim: bool = True) -> None:
         self._strings = strings
         self._trim = trim
         self._held = ""
-        #: Finds where one may begin: most texts have no such place.
+        #: Finds a character with which a stop string may begin: most texts have none.
         self._first = re.compile("[" + re.escape("".join(sorted({string[0] for string in strings}))) + "]")
-        #: The stop string that was met.
+        #: The stop string that was found.
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """The text that is certain to precede any stop string. Sets `matched` where one is complete."""
+        """Add a piece, and return the text that is certain to come before any stop string.
+
+        Sets `matched` if a stop string is complete.
+        """
         if not self._held and not self._first.search(text):
             return text
         text = self._held + text
@@ -36,12 +40,12 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """What was held back because it might have become a stop string."""
+        """The text that was held back because it might have become a stop string."""
         held, self._held = self._held, ""
         return held
 
     def _longest_beginning(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
+        """The length of the longest suffix of `text` that is the beginning of a stop string."""
         longest = 0
         for string in self._strings:
             for size in range(min(len(string) - 1, len(text)), longest, -1):

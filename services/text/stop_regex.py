@@ -1,6 +1,7 @@
-"""Stop expressions: finds where one matches in a text that comes in pieces, and lets nothing of it out.
+"""Finds matches of stop expressions (the field stop_regex) in a text that arrives in pieces.
 
-Bounds the time of a search: expressions are the client's.
+Bounds the time of a search, because the expressions are the client's. Requests with stop strings alone use
+`stop`, which is faster.
 """
 
 import re
@@ -9,33 +10,33 @@ from collections.abc import Sequence
 import regex
 from inferd.services.errors import invalid
 
-#: Seconds that looking for one expression in one text may take. It is done on the event loop.
+#: Seconds that one search for one expression may take. The search runs on the event loop.
 _SEARCH_SECONDS = 0.1
 
 
 class StopPatterns:
-    """As StopStrings, for requests that have stop expressions: these, and the stop strings beside them.
+    """Does what StopStrings does, for requests with stop expressions: finds these, and stop strings as well.
 
-    An expression matches where it does once a token's text is complete, as in SGLang. `matched` is the stop
-    string, or the expression itself.
+    An expression is searched for each time the text of a token is complete, as in SGLang. `matched` is the
+    stop string, or the expression itself.
     """
 
     def __init__(self, strings: Sequence[str], patterns: Sequence[str], *, trim: bool = True) -> None:
         self._patterns = [(string, regex.compile(regex.escape(string)), "stop") for string in strings]
         self._patterns += [
-            (pattern, compiled(pattern, f"stop_regex[{index}]"), f"stop_regex[{index}]")
+            (pattern, compile_stop_regex(pattern, f"stop_regex[{index}]"), f"stop_regex[{index}]")
             for index, pattern in enumerate(patterns)
         ]
         self._trim = trim
-        #: All of the text: an expression may look back.
+        #: The whole text, because an expression may look back.
         self._text = ""
         self._out = 0
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """The text that is certain to precede any match. Sets `matched` where there is one.
+        """Add a piece, and return the text that is certain to come before any match.
 
-        Raises ServiceError INVALID_ARGUMENT where an expression takes too long.
+        Sets `matched` if there is a match. Raises ServiceError INVALID_ARGUMENT if a search takes too long.
         """
         self._text += text
         found: list[tuple[int, int, str]] = []
@@ -57,7 +58,7 @@ class StopPatterns:
         return self._take(certain)
 
     def finish(self) -> str:
-        """What was held back because it might have become a match."""
+        """The text that was held back because it might have become a match."""
         return self._take(len(self._text))
 
     def _take(self, end: int) -> str:
@@ -65,12 +66,13 @@ class StopPatterns:
         return self._text[start:end]
 
 
-def compiled(pattern: str, field: str) -> "regex.Pattern[str]":
-    """The expression, compiled. Raises ServiceError INVALID_ARGUMENT naming `field` where it is none."""
+def compile_stop_regex(pattern: str, field: str) -> "regex.Pattern[str]":
+    """Compile an expression. Raises ServiceError INVALID_ARGUMENT for `field` if it is no valid
+    expression."""
     if not pattern:
         raise invalid(field, f"{field} must not be empty")
     try:
-        # The runtime reads it as Python does; here it has to be found by its beginnings, too.
+        # The runtime compiles it with `re`. Here `regex` is needed, because it finds partial matches.
         re.compile(pattern)
         return regex.compile(pattern)
     except (re.error, regex.error, OverflowError, RecursionError) as error:

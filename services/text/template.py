@@ -1,6 +1,6 @@
-"""A model's chat template: messages to the text that the model was trained to read.
+"""Renders messages with a model's chat template to the text of a prompt.
 
-Knows nothing of tokens, nor of what is in an image: it puts the model's placeholder for one.
+Does not tokenize. Does not read images and recordings: the text has the model's placeholder for each.
 """
 
 import secrets
@@ -15,22 +15,22 @@ from inferd.services.errors import ServiceError, invalid
 from inferd.services.text.function import Function
 from inferd.services.text.template_form import MessageForm, template_tree
 from inferd.services.text.template_messages import template_messages
-from inferd.services.text.template_program import TemplateProgram
+from inferd.services.text.template_renderer import TemplateRenderer
 from inferd.services.text.tokenizer import TokenizerError
 from inferd.v1 import message_pb2 as pb
 
-#: Openings that are kept, and how long the variables that they depend on may be, in characters.
-_MOST_OPENINGS = 256
-_LONGEST_KEY = 512
+#: Openings of answers that are cached, and the most characters of the variables in a cache key.
+_MAX_OPENINGS = 256
+_MAX_KEY_CHARACTERS = 512
 
 
-# Neither this nor what is rendered is frozen: that costs a microsecond a request.
+# Not frozen, and neither is RenderedPrompt: frozen classes cost a microsecond for each request.
 @dataclass(slots=True)
 class Conversation:
-    """What a template renders: messages, the functions that are shown, and further variables.
+    """The input of a template: messages, the functions that are shown, and further variables.
 
-    `generation_prompt`: the text ends where the assistant's next message begins. `continue_final`: it ends
-    where the last message's text does, for the model to go on with.
+    `generation_prompt`: the prompt ends with the opening of the assistant's next message. `continue_final`:
+    the prompt ends with the text of the last message, and the model continues that text.
     """
 
     messages: Sequence[pb.Message]
@@ -41,19 +41,22 @@ class Conversation:
 
 
 @dataclass(slots=True)
-class Rendered:
-    """A prompt's text. `begun` is what it has of the answer already, at its end: what opens the assistant's
-    message, or what there is of the one that is gone on with. It has no text of other messages, which may
-    have markers of its own."""
+class RenderedPrompt:
+    """The text of a prompt.
+
+    `end` is the part at the end of the text that belongs to the answer: the opening of the assistant's
+    message, or the start of the message that is continued. It contains no text of other messages, because
+    those may contain the markers of reasoning, too.
+    """
 
     text: str
-    begun: str
+    end: str
 
 
 class ChatTemplate:
-    """Renders conversations with a Hugging Face tokenizer's template.
+    """Renders conversations with the template of a Hugging Face tokenizer.
 
-    `override` is a template in place of the tokenizer's own. Raises TokenizerError where it is none.
+    `override` is a template that replaces the tokenizer's own. Raises TokenizerError if it is no template.
     """
 
     def __init__(self, hf: Any, override: str | None = None) -> None:
@@ -63,22 +66,22 @@ class ChatTemplate:
             except jinja2.TemplateSyntaxError as error:
                 raise TokenizerError(f"the chat template's line {error.lineno}: {error.message}") from error
             hf.chat_template = override
-        self._program = TemplateProgram(hf)
-        self._openings: dict[tuple[str, bool, str], str] = {}
+        self._renderer = TemplateRenderer(hf)
+        self._opening_cache: dict[tuple[str, bool, str], str] = {}
         template = hf.chat_template
-        #: The template's text; of several named ones (such as tool_use), all of them; "" where there is none.
+        #: The source of the template; of several named templates (such as tool_use), all joined; "" if none.
         self.source = "\n".join(template.values()) if isinstance(template, dict) else template or ""
         self._form = MessageForm.of(
             self.source,
             hf.get_added_vocab(),
-            self._program.render,
+            self._renderer.render,
         )
 
-    def render(self, conversation: Conversation) -> Rendered:
-        """The prompt.
+    def render(self, conversation: Conversation) -> RenderedPrompt:
+        """Render a conversation.
 
-        Raises ServiceError INVALID_ARGUMENT where the model has no template, or its template refuses the
-        messages (such as roles that do not alternate).
+        Raises ServiceError INVALID_ARGUMENT if the model has no template, or if the template refuses the
+        messages (for example, because roles do not alternate).
         """
         if not self.source:
             raise invalid(
@@ -89,26 +92,29 @@ class ChatTemplate:
         messages = template_messages(conversation.messages, self._form)
         if conversation.continue_final:
             mark = _mark_end(conversation.messages[-1], messages[-1], len(messages) - 1)
-            text = self._apply(conversation, messages)
+            text = self._render(conversation, messages)
             end = text.rfind(mark)
             if end < 0:
                 raise _refusal("continue_final_message", "it leaves out the text of the last message")
             text = text[:end]
             self._check_placeholders(text, messages)
-            return Rendered(text, self._begun(text, conversation, messages[:-1]))
-        text = self._apply(conversation, messages)
+            return RenderedPrompt(text, self._answer_start(text, conversation, messages[:-1]))
+        text = self._render(conversation, messages)
         self._check_placeholders(text, messages)
         if not conversation.generation_prompt or "add_generation_prompt" not in self.source:
-            return Rendered(text, "")
-        return Rendered(text, self._opening(text, conversation, messages))
+            return RenderedPrompt(text, "")
+        return RenderedPrompt(text, self._opening(text, conversation, messages))
 
     def _check_placeholders(self, text: str, messages: list[dict[str, Any]]) -> None:
-        """Raise where there is another number of placeholders than of media, such as where a message's text
-        has one: SGLang 0.5.23 never answers then."""
+        """Raise ServiceError if the numbers of placeholders and of media differ.
+
+        They differ if the text of a message contains a placeholder. SGLang 0.5.23 never answers such a
+        prompt.
+        """
         expected: Counter[str] = Counter()
         for message in messages:
             if not isinstance(message["content"], str):
-                places = self._form.places.get(message["role"], {})
+                places = self._form.placeholders.get(message["role"], {})
                 for part in message["content"]:
                     expected.update(places.get(part["type"], {}))
         for token, count in expected.items():
@@ -121,46 +127,46 @@ class ChatTemplate:
                 )
 
     def _opening(self, text: str, conversation: Conversation, messages: list[dict[str, Any]]) -> str:
-        """What opens the answer. A template has few openings, so that most are known from earlier prompts."""
+        """The opening of the answer. A template has few openings, so most are known from earlier prompts."""
         key = (messages[-1]["role"], bool(conversation.functions), repr(conversation.variables))
-        known = self._openings.get(key)
+        known = self._opening_cache.get(key)
         if known and text.endswith(known):
             return known
-        found = self._begun(text, conversation, messages)
-        if len(self._openings) < _MOST_OPENINGS and len(key[-1]) < _LONGEST_KEY:
-            self._openings[key] = found
+        found = self._answer_start(text, conversation, messages)
+        if len(self._opening_cache) < _MAX_OPENINGS and len(key[-1]) < _MAX_KEY_CHARACTERS:
+            self._opening_cache[key] = found
         return found
 
-    def _begun(self, text: str, conversation: Conversation, messages: list[dict[str, Any]]) -> str:
-        """What the text has beyond these messages."""
+    def _answer_start(self, text: str, conversation: Conversation, messages: list[dict[str, Any]]) -> str:
+        """The part of `text` that comes after these messages."""
         try:
-            before = self._apply(replace(conversation, generation_prompt=False), messages)
+            before = self._render(replace(conversation, generation_prompt=False), messages)
         except ServiceError:
-            # There are none, or the template wants another one.
+            # There are no messages, or the template requires another one after them.
             return text
         if text.startswith(before):
             return text[len(before) :]
         pairs = zip(text, before, strict=False)
         return text[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
 
-    def _apply(self, conversation: Conversation, messages: list[dict[str, Any]]) -> str:
+    def _render(self, conversation: Conversation, messages: list[dict[str, Any]]) -> str:
         tools = [_tool(function) for function in conversation.functions]
         try:
-            return self._rendered(conversation, messages, tools)
-        # A template is foreign code, that fails of what it does not expect in many ways.
+            return self._render_with(conversation, messages, tools)
+        # A template is the model's code: on unexpected input it may raise anything.
         except Exception as error:
             if tools:
                 try:
-                    # Some templates know tools without OpenAI's wrapper: tried second, as SGLang does.
-                    return self._rendered(conversation, messages, [tool["function"] for tool in tools])
+                    # Some templates take tools without OpenAI's wrapper. Tried second, as SGLang does.
+                    return self._render_with(conversation, messages, [tool["function"] for tool in tools])
                 except Exception:
                     pass
             raise _refusal("messages", str(error)[:1000] or type(error).__name__) from error
 
-    def _rendered(
+    def _render_with(
         self, conversation: Conversation, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
     ) -> str:
-        return self._program.render(
+        return self._renderer.render(
             messages,
             tools,
             conversation.variables,
@@ -173,9 +179,9 @@ def _refusal(field: str, reason: str) -> ServiceError:
 
 
 def _mark_end(given: pb.Message, message: dict[str, Any], index: int) -> str:
-    """Mark the end of the last message's text, in place, with what appears nowhere else.
+    """Append a random mark to the text of the last message, in place, and return the mark.
 
-    Beyond the text, so that a template that trims it trims its beginning only.
+    The mark protects whitespace at the end of the text from templates that trim texts.
     """
     field, content = f"messages[{index}]", message["content"]
     last, name = (message, "content") if isinstance(content, str) else (content[-1], "text")
@@ -197,6 +203,6 @@ def _tool(function: Function) -> dict[str, Any]:
     written: dict[str, Any] = {"name": function.name}
     if function.description is not None:
         written["description"] = function.description
-    # Templates read its properties without looking whether there are any.
+    # Templates read `properties` without checking that there are parameters.
     written["parameters"] = function.parameters or {"type": "object", "properties": {}}
     return {"type": "function", "function": written}

@@ -1,6 +1,6 @@
-"""In what form a chat template takes messages, found by trying: templates agree on little, and say nothing.
+"""Finds out in which form a chat template takes messages, by rendering small conversations of its own.
 
-Knows nothing of requests: it renders small conversations of its own, once a model.
+Templates differ, and declare nothing. Runs once for each model, and knows no requests.
 """
 
 import re
@@ -11,58 +11,62 @@ from typing import Any, Literal
 import jinja2
 from jinja2 import nodes
 
-#: Renders messages as transformers has them. Raises anything, as templates do.
+#: Renders messages in transformers' form. May raise anything, as templates do.
 Render = Callable[[Sequence[Mapping[str, Any]]], str]
-#: Whether a content of text is given in parts: where there are several, or also where there is one.
+#: When the text content of a message is given as a list of parts: never, if there are several, or always.
 Parts = Literal["never", "several", "always"]
 
 _PROBES = ("qj1probe", "qj2probe")
 _USER = {"role": "user", "content": "hello"}
-#: By what names templates read an assistant's reasoning, the usual one first.
+#: The names by which templates read the reasoning of an assistant's message, the usual name first.
 _REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
-#: Mistral's templates refuse call ids of other lengths, or cut them.
-_NINE = re.compile(r"length\s*(?:[!=]=|<)\s*9\b")
+#: Finds that a template requires call ids of nine characters. Mistral's refuse or cut others.
+_NINE_CHARACTER_IDS = re.compile(r"length\s*(?:[!=]=|<)\s*9\b")
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
 class MessageForm:
-    """What a template expects of messages.
+    """The form in which a template takes messages.
 
-    `parts` is by role; so are `places`: for each kind of media that it has a place for, the tokens that stand
-    for one, and how often. `reasoning` is by what name it reads the reasoning of a message, None where it
-    reads none. `mapping`: calls' arguments are given as such, else as text. `developer`: it knows that role.
-    `nine`: ids of calls have nine characters.
+    `parts` is by role. `placeholders` is by role and then by kind of media: how often each special token
+    appears for one image or recording. A kind that is missing has no place in the template. `reasoning_name`
+    is the name of a message's reasoning; None: the template reads none. `parses_arguments`: the arguments of
+    calls are given as an object, else as JSON text. `developer_role`: the template knows the role developer.
+    `nine_character_ids`: ids of calls must have nine characters.
     """
 
     parts: Mapping[str, Parts]
-    places: Mapping[str, Mapping[str, Mapping[str, int]]]
-    reasoning: str | None
-    mapping: bool
-    developer: bool
-    nine: bool
+    placeholders: Mapping[str, Mapping[str, Mapping[str, int]]]
+    reasoning_name: str | None
+    parses_arguments: bool
+    developer_role: bool
+    nine_character_ids: bool
 
     @classmethod
     def of(cls, source: str, tokens: Iterable[str], render: Render) -> "MessageForm":
-        """Of the template with that text, which `render` renders; with a tokenizer's special tokens."""
+        """The form of the template with this source, which `render` renders.
+
+        `tokens` are the special tokens of the tokenizer.
+        """
 
         def attempt(*messages: Mapping[str, Any]) -> str:
             try:
                 return render(list(messages))
-            # A template is foreign code, that fails of what it does not expect in many ways.
+            # A template is the model's code: on unexpected input it may raise anything.
             except Exception:
                 return ""
 
         parts = {role: _parts(attempt, role) for role in ("system", "user", "assistant")}
-        # Tools' results are text to most templates, also to those that take parts of others.
+        # Most templates take the result of a tool as text, even if they take parts for other roles.
         parts["tool"] = "always" if parts["user"] == "always" else "never"
         return cls(
             parts=parts,
-            places={role: _places(attempt, role, tokens) for role in ("user", "tool")},
-            reasoning=_reasoning_name(source),
-            mapping=_takes_mapping(attempt) or not _takes_text(attempt),
-            developer="developer" in source,
-            nine=bool(_NINE.search(source)),
+            placeholders={role: _placeholders(attempt, role, tokens) for role in ("user", "tool")},
+            reasoning_name=_reasoning_name(source),
+            parses_arguments=_takes_mapping(attempt) or not _takes_text(attempt),
+            developer_role="developer" in source,
+            nine_character_ids=bool(_NINE_CHARACTER_IDS.search(source)),
         )
 
 
@@ -70,8 +74,8 @@ _Attempt = Callable[..., str]
 
 
 def template_tree(source: str) -> nodes.Template:
-    """A template's syntax tree. Raises jinja2.TemplateSyntaxError."""
-    # Rendering knows the tag generation, which is Hugging Face's own; it changes nothing here.
+    """The syntax tree of a template. Raises jinja2.TemplateSyntaxError."""
+    # Without the tag `generation`, which is Hugging Face's own. It does not change how messages are read.
     plain = _GENERATION.sub("", source)
     return jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
 
@@ -83,14 +87,14 @@ def _parts(attempt: _Attempt, role: str) -> Parts:
 
     whole = rendered(_PROBES[0])
     in_parts = rendered([_text(probe) for probe in _PROBES])
-    # A template that takes text only may print the list that it is given, as Python or as JSON.
+    # A template that takes only text may print the list of parts, as Python or JSON.
     printed = in_parts.count("type") > whole.count("type")
     if printed or not all(probe in in_parts for probe in _PROBES):
         return "never"
     return "several" if _PROBES[0] in whole else "always"
 
 
-def _places(attempt: _Attempt, role: str, tokens: Iterable[str]) -> dict[str, dict[str, int]]:
+def _placeholders(attempt: _Attempt, role: str, tokens: Iterable[str]) -> dict[str, dict[str, int]]:
     def rendered(*parts: Mapping[str, str]) -> str:
         if role == "tool":
             return attempt(*_called({}, result=[*parts]))
@@ -99,20 +103,20 @@ def _places(attempt: _Attempt, role: str, tokens: Iterable[str]) -> dict[str, di
     text = _text(_PROBES[0])
     without = rendered(text)
 
-    places = {}
+    found = {}
     for kind in ("image", "audio"):
         with_it = rendered({"type": kind}, text)
         printed = with_it.count("type") > without.count("type")
         if with_it != without and _PROBES[0] in with_it and not printed:
             added = {token: with_it.count(token) - without.count(token) for token in tokens}
-            places[kind] = {token: count for token, count in added.items() if count > 0}
-    return places
+            found[kind] = {token: count for token, count in added.items() if count > 0}
+    return found
 
 
 def _takes_mapping(attempt: _Attempt) -> bool:
     name, value = _PROBES
     rendered = attempt(*_called({name: value}))
-    # Printed as Python where the template writes it as it is.
+    # A template that does not convert the object to JSON prints it as Python, with single quotes.
     return name in rendered and value in rendered and f"'{name}'" not in rendered
 
 

@@ -1,6 +1,6 @@
-"""Messages of a request in the form that chat templates read: Hugging Face's dictionaries.
+"""Converts messages of a request to the form that a chat template takes: Hugging Face's dictionaries.
 
-What a template's own form is, it is told; it renders nothing.
+Renders nothing. `template_form` finds out the form.
 """
 
 import hashlib
@@ -25,24 +25,28 @@ _NINE_CHARACTERS = re.compile(r"[a-zA-Z0-9]{9}")
 
 
 def template_messages(messages: Sequence[pb.Message], form: MessageForm) -> list[dict[str, Any]]:
-    """The messages in a template's form. Raises ServiceError INVALID_ARGUMENT naming what is no message."""
-    writer = _Writer(form)
+    """Convert messages to the template's form.
+
+    Raises ServiceError INVALID_ARGUMENT that names the field of a message that is malformed, or that has
+    media for which the template has no place.
+    """
+    writer = _MessageWriter(form)
     return [writer.message(message, f"messages[{index}]") for index, message in enumerate(messages[:])]
 
 
-class _Writer:
+class _MessageWriter:
     def __init__(self, form: MessageForm) -> None:
         self._form = form
-        self._made_up = 0
+        self._function_calls = 0
 
     def message(self, message: pb.Message, path: str) -> dict[str, Any]:
         role = _ROLE_NAMES.get(message.role)
         if role is None:
             raise invalid(f"{path}.role", f"{path}.role is no role that is known")
-        if role == "developer" and not self._form.developer:
+        if role == "developer" and not self._form.developer_role:
             role = "system"
         if len(message.ListFields()) == 2 and message.content and message.role != pb.ROLE_FUNCTION:
-            # Nothing but role and content, as most messages are.
+            # A shortcut for messages with only a role and content, as most messages are.
             return {"role": role, "content": self._content(message, role, path)}
         if role != "assistant":
             _check_not_assistant(message, path)
@@ -53,15 +57,15 @@ class _Writer:
             written["tool_call_id"] = self._id(self._function_id())
         elif message.HasField("tool_call_id"):
             written["tool_call_id"] = self._id(message.tool_call_id)
-        if message.HasField("reasoning_content") and self._form.reasoning:
-            written[self._form.reasoning] = message.reasoning_content
+        if message.HasField("reasoning_content") and self._form.reasoning_name:
+            written[self._form.reasoning_name] = message.reasoning_content
         calls = self._calls(message, path)
         if calls:
             written["tool_calls"] = calls
         return written
 
     def _content(self, message: pb.Message, role: str, path: str) -> Any:
-        # Of developers as of systems, whose messages they are to most templates.
+        # The role developer is handled like system, which it is to most templates.
         form = self._form.parts["system" if role == "developer" else role]
         content = message.content
         if len(content) == 1 and form != "always" and content[0].WhichOneof("part") == "text":
@@ -73,7 +77,7 @@ class _Writer:
             return parts
         if form == "always" or (form == "several" and len(parts) > 1):
             return parts
-        # As SGLang's own server joins them.
+        # Joined with spaces, as in SGLang's own server.
         return " ".join(part["text"] for part in parts)
 
     def _part(self, part: pb.ContentPart, role: str, path: str) -> dict[str, Any]:
@@ -92,7 +96,7 @@ class _Writer:
         )
 
     def _medium(self, kind: Literal["image", "audio"], role: str, field: str) -> dict[str, Any]:
-        if kind not in self._form.places.get(role, ()):
+        if kind not in self._form.placeholders.get(role, ()):
             message = f"{field}: the model's chat template has no place for it in a {role} message"
             raise invalid(field, message, "UNSUPPORTED_CONTENT")
         return {"type": kind}
@@ -105,13 +109,13 @@ class _Writer:
                 raise invalid(field, f"{field} must be the call of a function", "REQUIRED_FIELD_MISSING")
             calls.append(self._call(call.id, call.function))
         if message.HasField("function_call"):
-            self._made_up += 1
+            self._function_calls += 1
             calls.append(self._call(self._function_id(), message.function_call))
         return calls
 
     def _call(self, call_id: str, call: pb.FunctionCall) -> dict[str, Any]:
         arguments: Any = call.arguments or "{}"
-        if self._form.mapping:
+        if self._form.parses_arguments:
             try:
                 document = orjson.loads(arguments)
             except orjson.JSONDecodeError:
@@ -122,13 +126,13 @@ class _Writer:
         return {"id": self._id(call_id), "type": "function", "function": function}
 
     def _function_id(self) -> str:
-        """The made-up id of the last function_call, which had none, and which the next function answers."""
-        return f"call_{self._made_up}"
+        """An id for the last function_call, which has none. The next message of role function answers it."""
+        return f"call_{self._function_calls}"
 
     def _id(self, given: str) -> str:
-        if not self._form.nine or _NINE_CHARACTERS.fullmatch(given):
+        if not self._form.nine_character_ids or _NINE_CHARACTERS.fullmatch(given):
             return given
-        # The same for a call and its answer.
+        # A hash, so that a call and its result still have the same id.
         return hashlib.sha256(given.encode()).hexdigest()[:9]
 
 
@@ -143,7 +147,7 @@ def _text_of_none(message: pb.Message, path: str) -> str:
     if message.HasField("refusal"):
         return message.refusal
     if message.role == pb.ROLE_ASSISTANT:
-        # It may have called a tool, or have been cut while it thought. Not None: templates that look for None
-        # take "" too, and others would print it.
+        # The message may have only called a tool, or have ended within its reasoning. Not None: templates
+        # that check for None take "" as well, and others would print "None".
         return ""
     raise invalid(f"{path}.content", f"{path}.content is required", "REQUIRED_FIELD_MISSING")

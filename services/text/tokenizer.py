@@ -1,6 +1,7 @@
-"""A model's own tokenizer: text to token ids and back, and each token's bytes.
+"""The tokenizer of a model: text to token ids and back, and the bytes of each token.
 
-Loaded once a model from its files; holds no state of a request, and is safe to call from threads.
+Is loaded once for each model, and may be called from several threads. Holds no state of a request: text that
+arrives token by token is decoded in `detokenizer`.
 """
 
 import re
@@ -9,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from inferd.services.text.byte_alphabet import BYTE_OF_CHARACTER
-from inferd.services.text.words import words_of
+from inferd.services.text.word_encoder import make_word_encoder
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel
 
@@ -18,8 +19,8 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE_MARK = "\u2581"
 
 
-#: Characters of a text that is encoded by the quickest call.
-_SHORT = 4096
+#: Text of at most so many characters is encoded by the fastest call, which holds the GIL.
+_SHORT_TEXT = 4096
 
 
 class TokenizerError(Exception):
@@ -36,59 +37,59 @@ class Tokenizer:
                 " set `tokenizer` to a folder that has one"
             )
         self.backend: Backend = hf.backend_tokenizer
-        # Left on, either would cut or lengthen what is encoded, and change the shared backend.
+        # Truncation would cut prompts, and padding would lengthen them.
         self.backend.no_truncation()
         self.backend.no_padding()
         self.size: int = len(hf)
-        self._words = words_of(self.backend, self._by_library)
+        self._word_encoder = make_word_encoder(self.backend, self._encode_by_library)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids of a text. Special tokens written out in the text are recognised."""
-        if self._words is not None:
-            return self._words.encode(text, add_special_tokens=add_special_tokens)
-        return self._by_library(text, add_special_tokens=add_special_tokens)
+        """The token ids of a text. Special tokens that are written in the text are recognised."""
+        if self._word_encoder is not None:
+            return self._word_encoder.encode(text, add_special_tokens=add_special_tokens)
+        return self._encode_by_library(text, add_special_tokens=add_special_tokens)
 
     @property
     def encodes_words(self) -> bool:
-        """Whether text is encoded by a table of words, and not by the library alone."""
-        return self._words is not None
+        """Whether the word encoder encodes texts, and not the tokenizers library alone."""
+        return self._word_encoder is not None
 
-    def _by_library(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        if len(text) <= _SHORT:
+    def _encode_by_library(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        if len(text) <= _SHORT_TEXT:
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        # In a batch, though of one: `encode` holds the GIL for as long as it takes, a batch releases it.
+        # A batch of one text, because a batch releases the GIL and `encode` does not.
         [encoding] = self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """The text of tokens; U+FFFD where their bytes are no UTF-8."""
+        """The text of tokens. Bytes that are not UTF-8 become U+FFFD."""
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     @cached_property
     def plain_texts(self) -> "PlainTexts":
-        """The texts of tokens that are the same wherever they stand."""
+        """The texts of tokens whose text does not depend on the tokens around them."""
         return PlainTexts(self)
 
     def is_added(self, token_id: int) -> bool:
-        """Whether the token was added to the vocabulary, such as the special ones."""
+        """Whether a token was added to the vocabulary, as special tokens are."""
         return token_id in self._added
 
     @cached_property
     def joins_bytes(self) -> bool:
-        """Whether a text is its tokens' bytes, joined, and nothing else."""
+        """Whether decoding only joins the bytes of tokens."""
         return type(self.backend.decoder) is ByteLevel
 
     def is_special(self, token_id: int) -> bool:
-        """Whether the token is left out of a text without special tokens."""
+        """Whether a token is special: `decode` with `skip_special_tokens` leaves it out."""
         return token_id in self._special
 
     def ids_of(self, markers: frozenset[str]) -> frozenset[int]:
-        """The special tokens whose texts are among `markers`."""
+        """The ids of the special tokens whose texts are among `markers`."""
         special = self._special_by_text
         return frozenset(special[marker] for marker in markers if marker in special)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for by itself; empty for an id without a token."""
+        """The bytes of a single token; empty for an id without a token."""
         found = self._bytes.get(token_id)
         if found is None:
             found = self._bytes[token_id] = self._piece_bytes(token_id)
@@ -129,7 +130,10 @@ class Tokenizer:
 
 
 class PlainTexts(dict[int, str | None]):
-    """Of each token, the text that it adds wherever it follows whole characters, or None: filled as asked."""
+    """The text of each token that is decoded by itself, computed on first use.
+
+    None if the token's text depends on other tokens: it may be a part of a character, or an added token.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -140,7 +144,7 @@ class PlainTexts(dict[int, str | None]):
         text = None
         if tokenizer.joins_bytes and not tokenizer.is_added(token_id):
             text = tokenizer.decode([token_id], skip_special_tokens=False)
-            # Nothing, or half a character.
+            # No text, or a part of a character.
             if not text or "\ufffd" in text:
                 text = None
         if 0 <= token_id < tokenizer.size:

@@ -435,7 +435,7 @@ def test_a_model_of_several_modalities_has_its_text_s_configuration_inside(tmp_p
     config = {"thinker_config": {"text_config": text, "audio_config": {"a": 1}}}
     (folder / "config.json").write_text(json.dumps(config))
     loaded = ModelText.load(folder)
-    assert (loaded.context_length, loaded.vocabulary) == (77, 300)
+    assert (loaded.context_length, loaded.vocabulary_size) == (77, 300)
 
 
 def test_the_template_of_a_processor_is_read_where_the_tokenizer_has_none(tmp_path):

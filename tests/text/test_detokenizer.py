@@ -101,7 +101,7 @@ def test_the_rest_is_skipped_as_the_library_skips_it(pieces, ids, prompt):
 @given(st.lists(st.integers(0, 399), max_size=40))
 def test_kept_tokens_of_a_byte_level_vocabulary(small_text, ids):
     tokenizer = small_text.tokenizer
-    ids = [token_id % small_text.vocabulary for token_id in ids]
+    ids = [token_id % small_text.vocabulary_size for token_id in ids]
     keep = tokenizer.ids_of(frozenset({"<|im_start|>"}))
     dropped = set(ids_of(tokenizer, "<|endoftext|>", "<|im_end|>"))
     kept = [token_id for token_id in ids if token_id not in dropped]

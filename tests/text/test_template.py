@@ -300,8 +300,8 @@ THINKING = (
 
 def begun(template: ChatTemplate, *messages: pb.Message, **fields: object) -> str:
     rendered = template.render(Conversation(messages, **fields))
-    assert rendered.text.endswith(rendered.begun)
-    return rendered.begun
+    assert rendered.text.endswith(rendered.end)
+    return rendered.end
 
 
 @pytest.mark.parametrize("said", ["hi", "what is <think>?", "</think>", "<assistant><think>", ""])

@@ -32,7 +32,7 @@ def test_a_text_comes_back_and_no_piece_has_half_a_character(text, string):
 
 @given(st.lists(st.integers(0, 399), max_size=40), st.booleans())
 def test_any_tokens_give_the_text_that_decoding_them_at_once_gives(text, ids, skip):
-    ids = [token_id % text.vocabulary for token_id in ids]
+    ids = [token_id % text.vocabulary_size for token_id in ids]
     whole = text.tokenizer.decode(ids, skip_special_tokens=skip)
     assert "".join(detokenize(text, ids, skip=skip)) == whole
 
@@ -46,7 +46,7 @@ def test_a_character_waits_for_its_last_token(text):
 
 @given(st.lists(st.integers(0, 399), max_size=30))
 def test_the_bytes_of_tokens_join_to_the_text(text, ids):
-    ids = [token_id % text.vocabulary for token_id in ids]
+    ids = [token_id % text.vocabulary_size for token_id in ids]
     joined = b"".join(map(text.tokenizer.token_bytes, ids)).decode(errors="replace")
     assert joined == text.tokenizer.decode(ids, skip_special_tokens=False)
 

@@ -3,10 +3,9 @@
 import string
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from inferd.services.text import word_pattern
-from inferd.services.text import words as words_module
+from inferd.services.text import word_encoder, word_pattern
 from inferd.services.text.tokenizer import Tokenizer as ModelTokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
@@ -114,6 +113,7 @@ def test_the_ids_are_the_librarys(name: str) -> None:
     tokenizer = _TOKENIZERS[name]
     assert tokenizer.encodes_words
 
+    @settings(deadline=None)
     @given(_TEXTS, st.booleans())
     @example("", True)
     @example("a" * 70_000, False)
@@ -127,7 +127,7 @@ def test_the_ids_are_the_librarys(name: str) -> None:
 
 
 def test_a_full_table_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words_module, "_MAX_WORDS", 10)
+    monkeypatch.setattr(word_encoder, "_MAX_WORDS", 10)
     tokenizer = _TOKENIZERS["llama3"]
     text = " ".join(f"word{number} {'long' * 20}" for number in range(100))
     for _ in range(2):
@@ -140,16 +140,16 @@ def test_what_is_kept_is_the_same_and_bounded(monkeypatch: pytest.MonkeyPatch) -
     chats = ["".join(turns[:end]) for end in range(50)] * 2
     expected = [backend.encode(chat, add_special_tokens=False).ids for chat in chats]
     for most in (2_000_000, 100, 0):
-        monkeypatch.setattr(words_module, "_MAX_KEPT", most)
+        monkeypatch.setattr(word_encoder, "_MAX_SEGMENT_CHARACTERS", most)
         tokenizer = _tokenizer(backend)
         for chat, ids in zip(chats, expected, strict=True):
             found = tokenizer.encode(chat, add_special_tokens=False)
             assert found == ids
             # The caller's own.
             found.clear()
-        words = tokenizer._words
-        assert words is not None
-        assert sum(map(len, words._kept)) <= most + 100
+        encoder = tokenizer._word_encoder
+        assert encoder is not None
+        assert sum(map(len, encoder._segment_ids)) <= most + 100
 
 
 def _changed(**parts: object) -> Tokenizer:

@@ -1,5 +1,8 @@
-"""A tokenizer's chat template as transformers compiles it, rendered by Jinja without what lies between: the
-same texts as `apply_chat_template`'s in half its time."""
+"""Renders chat templates with Jinja directly: the same texts as `apply_chat_template` of transformers, in
+half the time.
+
+Compiles templates with a function of transformers. Does not convert messages to the template's form.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +10,12 @@ from typing import Any
 import jinja2
 
 
-class TemplateProgram:
-    """The template of a tokenizer, or its several named ones. They are compiled when they are first used."""
+class TemplateRenderer:
+    """The template of a tokenizer, or its named templates. Each is compiled when it is first used."""
 
     def __init__(self, hf: Any) -> None:
         self._hf = hf
-        #: By whether there are tools.
+        #: The template without tools (False) and with tools (True), and its fixed variables.
         self._compiled: dict[bool, tuple[jinja2.Template, dict[str, Any]]] = {}
 
     def render(
@@ -23,7 +26,7 @@ class TemplateProgram:
         *,
         add_generation_prompt: bool = False,
     ) -> str:
-        """The text. Raises anything: a template is foreign code."""
+        """Render messages. May raise anything, because a template is the model's code."""
         template, known = self._compiled.get(bool(tools)) or self._compile(bool(tools))
         values = {
             **known,
@@ -33,8 +36,8 @@ class TemplateProgram:
             "add_generation_prompt": add_generation_prompt,
         }
         _check_documents(values["documents"])
-        # As `Template.render` does, but the environment's own values are merged in before: that takes longer
-        # than a short prompt.
+        # `Template.render` does the same, but merges the environment's globals for each call, which takes
+        # longer than rendering a short prompt.
         environment = template.environment
         context = environment.context_class(environment, values, template.name, template.blocks)
         return "".join(template.root_render_func(context))
@@ -42,7 +45,7 @@ class TemplateProgram:
     def _compile(self, with_tools: bool) -> tuple[jinja2.Template, dict[str, Any]]:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
-        # Where there are several templates, tool_use is picked for tools, and default without.
+        # Of several templates, transformers picks tool_use if there are tools, and default if not.
         source = self._hf.get_chat_template(None, [{}] if with_tools else None)
         template = _compile_jinja_template(source)
         known = {**template.globals, "documents": None, **self._hf.special_tokens_map}
@@ -51,7 +54,7 @@ class TemplateProgram:
 
 
 def _check_documents(documents: Any) -> None:
-    """As transformers does."""
+    """Raise the TypeError that transformers raises for malformed documents."""
     if documents is not None and not (
         isinstance(documents, list) and all(isinstance(document, dict) for document in documents)
     ):
