@@ -1,20 +1,20 @@
-"""SGLang's entry point to run on a machine without an accelerator; found by SGLang in its own process.
+"""SGLang's platform plug-in for machines without an accelerator: the entry point that SGLang finds and calls.
 
-Imports nothing: SGLang loads every installed platform plug-in at start, also where inferd is merely
-installed beside somebody's CUDA or ROCm SGLang, and there this must cost and change nothing.
+Imports no other module. SGLang loads every installed plug-in at start, and this one must not slow or change
+an SGLang for CUDA or ROCm that is installed beside inferd.
 """
 
 import os
 
-#: Set in SGLang's environment where it is to do without pinned memory: see `generic_cpu_memory`.
+#: An environment variable of SGLang: if set, SGLang does without pinned memory. See `generic_cpu_memory`.
 PIN_NOTHING = "INFERD_SGLANG_PIN_NOTHING"
 
 
 def activate() -> str | None:
-    """The platform class's import path where SGLANG_PLATFORM names this plug-in; else None: not active.
+    """The import path of the platform class if SGLANG_PLATFORM names this plug-in, else None.
 
-    Called by `sglang.srt.platforms._resolve_platform`. Selecting by name is what keeps the plug-in out of
-    SGLang's auto-discovery: with None, SGLang uses the platform it finds itself.
+    Called by `sglang.srt.platforms._resolve_platform`. After None, SGLang uses the platform that it detects,
+    so the plug-in is active only if it is chosen by name.
     """
     if os.environ.get("SGLANG_PLATFORM") != "generic_cpu":
         return None

@@ -1,6 +1,7 @@
-"""Pinned memory where there is none: what asks torch for it gets ordinary memory. In SGLang's processes only.
+"""Makes torch ignore requests for pinned memory, in a process of SGLang on a machine without an accelerator.
 
-SGLang's LoRA pins memory without asking its platform whether it can; torch raises without an accelerator.
+SGLang's LoRA code pins memory without asking its platform whether that is possible, and torch raises an error
+without an accelerator. Is not imported in inferd's own process.
 """
 
 import functools
@@ -10,7 +11,7 @@ import torch
 
 
 def pin_nothing() -> None:
-    """Let torch's functions that SGLang's LoRA calls with `pin_memory` ignore it. Of this process."""
+    """Patch the functions of torch that SGLang's LoRA code calls with `pin_memory`, in this process."""
     for name in ("empty", "tensor", "zeros"):
         setattr(torch, name, _unpinned(getattr(torch, name)))
     torch.Tensor.pin_memory = lambda tensor, *_: tensor

@@ -1,8 +1,8 @@
-"""SGLang's platform for a plain CPU: its own CPU device methods, with torch-native operations.
+"""A platform of SGLang for any CPU: SGLang's device methods for CPUs, with operations in plain torch.
 
-SGLang's in-tree CPU platform needs the AVX512 or AMX build of `sgl_kernel`, which is not on PyPI. An
-out-of-tree platform makes every fused operation take its torch-native form instead. Imported only in
-SGLang's processes, by `generic_cpu.activate`.
+SGLang's own CPU platform needs the AVX512 or AMX build of `sgl_kernel`, which is not on PyPI. On a platform
+from a plug-in, SGLang runs every fused operation in plain torch instead. Is imported only in SGLang's
+processes, by `generic_cpu.activate`.
 """
 
 import os
@@ -19,7 +19,10 @@ if os.environ.get(PIN_NOTHING):
 
 
 class GenericCpuPlatform(CpuDeviceMixin, SRTPlatform):
-    """A CPU by its device methods, out-of-tree by its enum. Capabilities stay SGLang's conservative ones."""
+    """A CPU for SGLang's device methods, and OOT (out of tree) for SGLang's choice of operations.
+
+    Capabilities that are not overridden are SGLang's conservative defaults.
+    """
 
     _enum = PlatformEnum.OOT
 

@@ -1,7 +1,7 @@
-"""Turns a GGUF file into a model folder of float32 safetensors: SGLang reads no GGUF on a CPU.
+"""Converts a GGUF file to a model folder with float32 safetensors, because SGLang on a CPU cannot read GGUF.
 
-A program of its own (`python -P gguf_conversion.py FILE FOLDER`), so that the gigabytes it takes
-are given back and torch stays out of the server's process. Needs transformers, torch and gguf.
+Runs as a program of its own (`python -P gguf_conversion.py FILE FOLDER`), so that its gigabytes of memory are
+freed and the server does not import torch. Needs transformers, torch and gguf. Downloads nothing.
 """
 
 import sys
@@ -22,8 +22,8 @@ def convert(source: Path, destination: Path) -> None:
     tokenizer.model_max_length = config.max_position_embeddings
 
     print("reading the weights", flush=True)
-    # Not AutoModel's from_pretrained: it reads the file twice more, and what it returns remembers having
-    # been quantized and cannot be saved. The empty model says which weight goes where.
+    # Not AutoModel's from_pretrained: it reads the file twice more, and its model counts as quantized and
+    # cannot be saved. The model without weights tells which weight goes where.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     read = load_gguf_checkpoint(

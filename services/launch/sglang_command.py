@@ -1,4 +1,4 @@
-"""How SGLang is started on this machine: its command line and environment."""
+"""The command line and the environment of an SGLang on this machine. Starts nothing."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from inferd.services.launch.accelerator import find_accelerator
-from inferd.services.launch.bytecode import with_bytecode
+from inferd.services.launch.bytecode_cache import with_bytecode_cache
 from inferd.services.launch.generic_cpu import PIN_NOTHING
 
-#: For a machine without an accelerator, with `generic_cpu`: everything in its torch-native form.
-#: float32 because a CPU without AVX512 computes bfloat16 three times slower. On an idle machine the
-#: scheduler sleeps instead of spinning. Memory is the machine's own, so the KV cache takes little.
+#: Arguments for a machine without an accelerator, where all operations run in plain torch (`generic_cpu`).
+#: float32, because a CPU without AVX512 computes bfloat16 three times slower. The scheduler sleeps if idle,
+#: so that it does not keep a core busy. The KV cache is small, because it takes the machine's main memory.
 _CPU_ARGS = (
     *("--device", "cpu"),
     *("--attention-backend", "torch_native"),
@@ -27,7 +27,7 @@ _CPU_ARGS = (
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. `accelerator` is the maker of what it runs on, None for the CPU."""
+    """A command to run. `accelerator` is the maker of the accelerator that it runs on; None: the CPU."""
 
     args: Sequence[str]
     environment: Mapping[str, str]
@@ -42,14 +42,14 @@ def sglang_command(
     environ: Mapping[str, str],
     adapters: Mapping[str, str] = MappingProxyType({}),
 ) -> Command:
-    """SGLang serving `model` by the scheduler protocol at 127.0.0.1:`port`; with `adapters`, by HTTP.
+    """The command for an SGLang that serves `model` at 127.0.0.1:`port`.
 
-    `adapters` are LoRA adapters, a local folder or a Hugging Face id by the adapter's name. SGLang 0.5.23
-    cannot start with any where it speaks the scheduler protocol. `args` are the user's and come last: of an
-    option given twice, the last counts. With an accelerator SGLang's defaults are left alone, and so is a
-    platform that the environment chose.
+    SGLang serves the scheduler protocol, or HTTP if there are `adapters`: SGLang 0.5.23 cannot load adapters
+    with the scheduler protocol. `adapters` are the folders or Hugging Face ids of LoRA adapters, by name.
+    `args` are the user's arguments. They come last, because the last of two equal options counts. With an
+    accelerator, or with a platform that `environ` chooses, SGLang's defaults are kept.
     """
-    # -P: where inferd was started there may be a folder named like a module of SGLang's, or of ours.
+    # -P, because the working directory may have a folder with the name of a module of SGLang or inferd.
     command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", str(model)]
     if not adapters:
         command.append("--smg-grpc-mode")
@@ -58,26 +58,26 @@ def sglang_command(
         command += ["--incremental-streaming-output", "--enable-lora", "--lora-paths"]
         command += [f"{name}={path}" for name, path in adapters.items()]
     else:
-        # Its HTTP side-car (metrics, profiling) would else take port + 1, be it free or not.
+        # The HTTP side-car (metrics, profiling) takes port + 1 by default, even if that port is in use.
         command += ["--smg-http-sidecar-port", str(sidecar_port)]
-        # Unused in this mode, but by default port + 10000, which is refused where that is over 65535.
+        # Not used in this mode. But the default is port + 10000, which SGLang refuses if it exceeds 65535.
         command += ["--grpc-port", str(port)]
-    environment = {**with_bytecode(environ), "PYTHONUNBUFFERED": "1"}
+    environment = {**with_bytecode_cache(environ), "PYTHONUNBUFFERED": "1"}
     if isinstance(model, Path) and all(Path(path).is_dir() for path in adapters.values()):
-        # Nothing is to be fetched, and nobody waited for where nothing can be.
+        # All files are local. Without this, SGLang waits for the hub if the hub cannot be reached.
         environment["HF_HUB_OFFLINE"] = "1"
     chosen = bool(environ.get("SGLANG_PLATFORM") or environ.get("SGLANG_USE_CPU_ENGINE"))
     accelerator = find_accelerator(environ)
     if accelerator is None and not chosen:
         command += _CPU_ARGS
         environment["SGLANG_PLATFORM"] = "generic_cpu"
-        # Warming up every batch size, as for CUDA graphs, takes minutes here.
+        # Warming up every batch size, as CUDA graphs need it, takes minutes on a CPU.
         environment.setdefault("SMG_SGLANG_SERVICER_WARMUP", "off")
-        # Without it a grammar that no token can follow ends the scheduler, and all requests with it: PyTorch
-        # draws from no probabilities. CUDA's kernels do.
+        # Without it, a grammar that allows no token crashes the scheduler, and all requests fail: PyTorch
+        # cannot sample if all probabilities are zero. CUDA's kernels can.
         environment.setdefault("SGLANG_SANITIZE_NAN_LOGITS", "1")
         if adapters:
-            # The other backends are kernels of GPUs; this one pins memory, which there is none of.
+            # The other backends are GPU kernels. This one pins memory, which is not possible on a CPU.
             command += ["--lora-backend", "torch_native"]
             environment[PIN_NOTHING] = "1"
     return Command([*command, *args], environment, accelerator)

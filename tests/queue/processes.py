@@ -20,7 +20,7 @@ import asyncpg
 import grpc
 import yaml
 from inferd.services.config import Config
-from inferd.services.launch.leash import descendants, leashed
+from inferd.services.launch.supervisor import descendants, supervised
 from inferd.services.text.model_text import ModelText
 from inferd.v1 import queue_pb2, queue_pb2_grpc
 
@@ -99,7 +99,7 @@ def answer_to(prompt: str, time: int = 1) -> str:
 class Process:
     """`inferd serve` with this configuration; may be launched again after its end, on the same ports.
 
-    It is on a leash: nothing of it is left when the context is, or when the tests' process dies.
+    It is on a supervisor: nothing of it is left when the context is, or when the tests' process dies.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -111,7 +111,7 @@ class Process:
         document = config.model_dump(mode="json", exclude_unset=True)
         document["server"] |= {"grpc": f"127.0.0.1:{self.grpc_port}", "rest": f"127.0.0.1:{rest_port}"}
         self._file.write_text(yaml.safe_dump(document))
-        self._leash: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
         self._channel = client_channel(self.grpc_port)
         self.queue = queue_pb2_grpc.QueueServiceStub(self._channel)
 
@@ -126,10 +126,10 @@ class Process:
         traceback: TracebackType | None,
     ) -> None:
         await self._channel.close()
-        if self._leash is not None:
-            assert self._leash.stdin is not None
-            self._leash.stdin.close()
-            self._leash.wait(60)
+        if self._supervisor is not None:
+            assert self._supervisor.stdin is not None
+            self._supervisor.stdin.close()
+            self._supervisor.wait(60)
         text = self.log.read_text(errors="replace")
         if kind is not None:
             print(f"{self.log}:\n{text[-5000:]}")
@@ -139,8 +139,8 @@ class Process:
     def launch(self) -> None:
         """Start it."""
         with self.log.open("ab") as log:
-            self._leash = subprocess.Popen(
-                leashed(
+            self._supervisor = subprocess.Popen(
+                supervised(
                     [sys.executable, "-m", "inferd.services.app.cli", "serve", "--config", str(self._file)]
                 ),
                 stdin=subprocess.PIPE,
@@ -153,8 +153,8 @@ class Process:
         """Wait until its queue works."""
 
         async def works() -> bool:
-            assert self._leash is not None
-            assert self._leash.poll() is None, self.log.read_text(errors="replace")
+            assert self._supervisor is not None
+            assert self._supervisor.poll() is None, self.log.read_text(errors="replace")
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await self.queue.Stats(queue_pb2.QueueStatsRequest(), timeout=DEADLINE)
                 return True
@@ -165,9 +165,9 @@ class Process:
     @property
     def pid(self) -> int:
         """Its process id."""
-        assert self._leash is not None
-        while not (found := descendants(self._leash.pid)):
-            assert self._leash.poll() is None, self.log.read_text(errors="replace")
+        assert self._supervisor is not None
+        while not (found := descendants(self._supervisor.pid)):
+            assert self._supervisor.poll() is None, self.log.read_text(errors="replace")
             time.sleep(0.01)
         return found[0]
 
@@ -178,8 +178,8 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
         os.kill(self.pid, signal.SIGKILL)
-        assert self._leash is not None
-        self._leash.wait(60)
+        assert self._supervisor is not None
+        self._supervisor.wait(60)
 
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
@@ -192,8 +192,8 @@ class Process:
 
     async def ended(self) -> int:
         """Wait for its end. Its exit code."""
-        assert self._leash is not None
-        return await asyncio.to_thread(self._leash.wait, PATIENCE)
+        assert self._supervisor is not None
+        return await asyncio.to_thread(self._supervisor.wait, PATIENCE)
 
 
 def free_ports(count: int) -> Sequence[int]:

@@ -50,6 +50,6 @@ def running_engine(model: Path, logs: Path, *args: str) -> Iterator[Engine]:
             try:
                 process.wait(40)
             except subprocess.TimeoutExpired:
-                # Its leash ends the engine.
+                # Its supervisor ends the engine.
                 process.kill()
                 raise

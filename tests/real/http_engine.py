@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from inferd.services.launch.leash import leashed
 from inferd.services.launch.sglang_command import sglang_command
+from inferd.services.launch.supervisor import supervised
 
 
 @dataclass
 class HttpEngine:
-    """A running one. `process` is its leash: SGLang is below it."""
+    """A running one. `process` is its supervisor: SGLang is below it."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -35,7 +35,7 @@ def running_http_engine(model: Path, log: Path, *args: str, seconds: float = 240
         del command[place : place + 2]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            leashed(command, grace=1.0),
+            supervised(command, grace=1.0),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -54,7 +54,7 @@ def running_http_engine(model: Path, log: Path, *args: str, seconds: float = 240
             time.sleep(0.5)
         yield HttpEngine(url, process)
     finally:
-        # The end of its input is the leash's order to end all.
+        # The end of its input is the supervisor's order to end all.
         assert process.stdin is not None
         process.stdin.close()
         process.wait(40)

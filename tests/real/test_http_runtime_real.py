@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from inferd.services.errors import ServiceError
-from inferd.services.launch.leash import descendants
+from inferd.services.launch.supervisor import descendants
 from inferd.services.runtimes.http import HttpRuntime
 
 from tests.real.http_engine import running_http_engine

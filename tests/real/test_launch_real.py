@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from inferd.services.launch.leash import descendants
+from engine_process import Engine, running_engine
+from inferd.services.launch.supervisor import descendants
 
 from tests.real.engine_process import Engine, running_engine
 
@@ -61,7 +62,7 @@ def test_scheduler_killed_then_inferd_killed(tiny_model_path: Path, tmp_path: Pa
         assert not first & set(descendants(1))
 
         pids = all_of(engine, mark)
-        assert len(pids) >= 4  # engine.py, leash, SGLang, its scheduler
+        assert len(pids) >= 4  # engine.py, supervisor, SGLang, its scheduler
         engine.process.kill()
         assert_gone(pids, mark)
 
@@ -92,7 +93,9 @@ def test_killed_while_the_scheduler_imports(
         time.sleep(1)
         pids = all_of(engine, mark)
         # From below, so that nobody left sees an end that it could act on.
-        doomed = [below(engine, b"-m sglang.launch_server"), below(engine, b"/leash.py")] if above else []
+        doomed = (
+            [below(engine, b"-m sglang.launch_server"), below(engine, b"/supervisor.py")] if above else []
+        )
         for pid in (*doomed, engine.process.pid):
             os.kill(pid, signal.SIGKILL)
         assert_gone(pids, mark)

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 import yaml
-from inferd.services.launch.leash import descendants
+from inferd.services.launch.supervisor import descendants
 
 INFERD = Path(sys.executable).with_name("inferd")
 LONG = {"model": "tiny", "prompt": "a", "max_tokens": 1900, "extra_body": {"ignore_eos": True}}

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import asyncpg
-from inferd.services.launch.leash import descendants, leashed
+from inferd.services.launch.supervisor import descendants, supervised
 
 # Below the ports that the kernel gives to clients: while the server is down, a client's own port could
 # otherwise be the server's, even in a connection to itself.
@@ -43,13 +43,13 @@ class Postgres:
     """A private cluster. What it holds and the port survive `stop` and `kill`; `close` removes it all.
 
     The methods block, at most for as long as PostgreSQL takes; they may be called in any thread. On the
-    leash it ends with the tests' process, however that ends.
+    supervisor it ends with the tests' process, however that ends.
     """
 
     def __init__(self) -> None:
         self.password = secrets.token_hex(16)
         self.port = 0
-        self._leash: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
         script = Path(__file__).parents[2] / "scripts" / "postgres"
         found = subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True)
@@ -61,7 +61,7 @@ class Postgres:
             names = {entry.pw_name for entry in pwd.getpwall()}
             user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-            # The change of user clears the signal that the leash has set.
+            # The change of user clears the signal that the supervisor has set.
             self._as_user = ["setpriv", *ids, "--pdeathsig=KILL", "--"]
             if not all(folder.stat().st_mode & 0o001 for folder in (temporary, *temporary.parents)):
                 temporary = Path("/tmp")
@@ -92,7 +92,7 @@ class Postgres:
 
     @property
     def running(self) -> bool:
-        return self._leash is not None and self._leash.poll() is None
+        return self._supervisor is not None and self._supervisor.poll() is None
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://inferd:{self.password}@127.0.0.1:{self.port}/{database}"
@@ -136,8 +136,8 @@ class Postgres:
             *settings,
         ]
         with self.log.open("ab") as log:
-            self._leash = subprocess.Popen(
-                leashed(command),
+            self._supervisor = subprocess.Popen(
+                supervised(command),
                 cwd=self.folder,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -156,9 +156,9 @@ class Postgres:
     def stop(self, mode: str = "fast", timeout: float = 60) -> None:
         """Shut it down: "smart" waits for clients, "fast" ends them, "immediate" leaves a recovery to do."""
         if self.running:
-            assert self._leash is not None
+            assert self._supervisor is not None
             os.kill(self._processes()[0], STOPS[mode])
-            self._leash.wait(timeout)
+            self._supervisor.wait(timeout)
 
     def restart_immediate(self) -> None:
         """As `pg_ctl -m immediate restart`: clients are cut off, and it recovers from its log."""
@@ -167,13 +167,13 @@ class Postgres:
 
     def kill(self) -> None:
         """SIGKILL to all its processes, at one instant: none of them sees another one die."""
-        if self._leash is not None:
+        if self._supervisor is not None:
             self.freeze()
             for pid in self._processes():
                 _send(signal.SIGKILL, pid)
-            assert self._leash.stdin is not None
-            self._leash.stdin.close()
-            self._leash.wait(60)
+            assert self._supervisor.stdin is not None
+            self._supervisor.stdin.close()
+            self._supervisor.wait(60)
         self._clean()
 
     def freeze(self) -> None:
@@ -197,7 +197,7 @@ class Postgres:
 
     def _processes(self) -> list[int]:
         """All of the server's processes, the postmaster first."""
-        return descendants(self._leash.pid) if self._leash is not None and self.running else []
+        return descendants(self._supervisor.pid) if self._supervisor is not None and self.running else []
 
     def _pid_file(self) -> list[str]:
         with contextlib.suppress(FileNotFoundError):

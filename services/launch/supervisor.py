@@ -1,17 +1,19 @@
-"""A small process between inferd and a child it runs, so that no process of the child outlives inferd.
+"""A small process between inferd and a child process, so that no process of the child outlives inferd.
 
-It stands on the standard library alone and is started by its path, so it is up in milliseconds. What
-ends the child and all its descendants:
+Uses only the standard library and is started by its path, so it starts within milliseconds. Restarts nothing:
+`local_sglang` does. The supervisor ends the child and all descendants of the child if:
 
-- inferd dies, however (the pipe on stdin closes, its pidfd fires): SIGKILL at once;
-- SIGTERM to the leash: SIGTERM to the child, and SIGKILL after a grace; then the same to what is left;
-- the child itself ends, or one of its *vital* processes does (an engine without its scheduler): the same;
-- the leash is killed with -9: the kernel does it. The child has PR_SET_PDEATHSIG; everything else is the
-  foreground process group of a terminal that exists for this only, and gets SIGHUP when the leash, its
-  session leader, is gone. That reaches a grandchild that is still importing and watches nobody yet.
+- inferd dies in any way (the pipe on stdin closes, or inferd's pidfd becomes readable): with SIGKILL, at
+once; - the supervisor gets SIGTERM: with SIGTERM to the child and SIGKILL after a grace period, then the
+same for the
+  processes that are left;
+- the child ends, or one of its *vital* processes does (such as the scheduler of an engine): in the same way;
+- the supervisor is killed with SIGKILL: the kernel ends them. The child has PR_SET_PDEATHSIG. All others are
+  the foreground process group of a terminal that exists only for this purpose, and get SIGHUP because the
+  supervisor was the leader of their session. SIGHUP also reaches a process that has only just started.
 
-Linux only: as a child subreaper (prctl) the leash inherits every orphan, so "no child left" is certain.
-Its exit code is the child's, or 128 + the signal that ended it.
+Linux only: as a child subreaper (prctl(2)), the supervisor inherits every orphan, so it knows when no process
+is left. The exit code is the child's, or 128 plus the number of the signal that ended the child.
 """
 
 import argparse
@@ -35,18 +37,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 _STDIN = 0
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-#: Seconds from SIGTERM to SIGKILL for what is left when the child itself is gone.
+#: Seconds from SIGTERM to SIGKILL for the processes that are left after the child has ended.
 _LEFTOVERS_GRACE = 1.0
-#: Seconds between looks for new vital processes. Their end is noticed at once.
+#: Seconds between searches for new vital processes. The end of a known one is noticed at once.
 _VITAL_INTERVAL = 1.0
 
 
-def leashed(command: Sequence[str], *, grace: float = 10.0, vital: str | None = None) -> list[str]:
-    """The command that runs `command` on a leash. Start it in a new session, with a pipe on stdin that
-    is never written to: closing it ends everything at once.
+def supervised(command: Sequence[str], *, grace: float = 10.0, vital: str | None = None) -> list[str]:
+    """The command that runs `command` under a supervisor.
 
-    `grace` is the time in seconds from SIGTERM to SIGKILL. `vital` is how the command line of a process
-    starts without which the others are of no use.
+    Start it in a new session, with a pipe on stdin. Never write to the pipe: closing it ends all processes at
+    once. `grace` is the time in seconds from SIGTERM to SIGKILL. `vital` is the beginning of the command line
+    of processes that the others cannot do without.
     """
     options = ["--grace", str(grace)]
     if vital is not None:
@@ -57,7 +59,7 @@ def leashed(command: Sequence[str], *, grace: float = 10.0, vital: str | None = 
 
 
 def descendants(root: int) -> list[int]:
-    """The ids of all living (not zombie) processes below `root`, parents first."""
+    """The ids of all processes below the process `root`, parents first. Zombies are left out."""
     children: dict[int, list[int]] = defaultdict(list)
     for entry in os.listdir("/proc"):  # noqa: PTH208 - half the time of Path.iterdir
         if entry.isdecimal() and (stat := _stat(int(entry))) is not None and stat[0] not in "ZX":
@@ -72,10 +74,10 @@ def descendants(root: int) -> list[int]:
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
-    """The state letter and the parent of a process; None where it is gone."""
+    """The state letter and the parent's id of a process (proc(5)); None: the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - read for every process there is
-            # The command name, in parentheses, may hold anything.
+            # The command name, in parentheses, may contain spaces and parentheses.
             state, parent = stat.read().rpartition(b") ")[2].split(b" ", 2)[:2]
     except OSError:
         return None
@@ -83,11 +85,11 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 class _OwnerGone(Exception):
-    """inferd is dead: nobody is left to be polite for."""
+    """inferd has died: the processes are killed without a grace period."""
 
 
-class _Leash:
-    """The one child, and what is watched on its behalf."""
+class _Supervisor:
+    """The supervisor of one child, and the file descriptors that it watches."""
 
     def __init__(self, grace: float, vital: bytes | None) -> None:
         self._grace = grace
@@ -106,15 +108,15 @@ class _Leash:
                 self._poll.register(fd, select.POLLIN)
 
     def run(self, command: Sequence[str]) -> int:
-        """Run to the end of the last process; the exit code of the first."""
+        """Run the command until its last process has ended, and return the exit code of the first."""
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        # Open until the kernel closes it with this process: that is what hangs up.
+        # Kept open until this process ends: then the kernel closes the terminal, which sends SIGHUP.
         _terminal = _take_terminal()
-        leash = os.getpid()
+        supervisor = os.getpid()
         self._child = os.fork()
         if self._child == 0:
-            _become(command, leash, libc)
+            _become(command, supervisor, libc)
         with contextlib.suppress(_OwnerGone):
             self._watch()
             self._end()
@@ -122,7 +124,7 @@ class _Leash:
         return 128 + signal.SIGKILL if self._code is None else self._code
 
     def _watch(self) -> None:
-        """Wait for whatever ends it: the child's own end, that of a vital process, or a signal to us."""
+        """Wait for the end of the child, for the end of a vital process, or for a signal to this process."""
         interval = _VITAL_INTERVAL if self._vital is not None else None
         while True:
             events, signals = self._wait(interval)
@@ -137,7 +139,8 @@ class _Leash:
                 self._find_vital(self._vital)
 
     def _end(self) -> None:
-        """SIGTERM to the child alone, which ends its own children in its own order; then to what is left."""
+        """End the child with SIGTERM, so that it can end its own children in order; then all that are
+        left."""
         deadline = time.monotonic() + self._grace
         if self._code is None:
             _send(signal.SIGTERM, self._child)
@@ -152,21 +155,25 @@ class _Leash:
             self._wait(0.05)
 
     def _kill_all(self) -> None:
-        """SIGKILL until nothing is left. Again and again: what forks meanwhile is found the next time."""
+        """Kill all processes, again and again until none is left, because processes may fork meanwhile."""
         while self._reap():
             for pid in descendants(os.getpid()):
                 _send(signal.SIGKILL, pid)
             time.sleep(0.005)
 
     def _wait(self, seconds: float | None) -> tuple[set[int], set[int]]:
-        """Wait for something: the files that are ready, the signals that came. Raises _OwnerGone."""
+        """Wait for up to `seconds`. Returns the file descriptors that are ready, and the signals that
+        arrived.
+
+        Raises _OwnerGone.
+        """
         events = {fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)}
         if self._owner_fd in events or (_STDIN in events and not os.read(_STDIN, 4096)):
             raise _OwnerGone
         return events, set(os.read(self._wakeup, 4096)) if self._wakeup in events else set()
 
     def _reap(self) -> bool:
-        """Take the exit codes of those that ended. Whether any process is left."""
+        """Collect the exit codes of processes that have ended. Returns whether any process is left."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -178,7 +185,10 @@ class _Leash:
         return False
 
     def _find_vital(self, prefix: bytes) -> None:
-        """Watch the topmost processes of that name. One below another may be its fork on the way to exec."""
+        """Watch the topmost processes whose command line begins with `prefix`.
+
+        A process below another of them may be a fork that has not called exec yet.
+        """
         known = set(self._vital_fds.values())
         for pid in descendants(os.getpid()):
             with contextlib.suppress(OSError):
@@ -191,14 +201,14 @@ class _Leash:
                 known.add(pid)
 
 
-def _become(command: Sequence[str], leash: int, libc: ctypes.CDLL) -> NoReturn:
-    """In the forked child: die with the leash, and be `command`."""
+def _become(command: Sequence[str], supervisor: int, libc: ctypes.CDLL) -> NoReturn:
+    """In the forked child: arrange to die with the supervisor, and execute `command`."""
     try:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != leash:
+        if os.getppid() != supervisor:
             os._exit(128 + signal.SIGKILL)
         signal.set_wakeup_fd(-1)
-        # SIGHUP too: under nohup it is ignored, and would be in every descendant.
+        # SIGHUP too, because under nohup it is ignored, and every descendant would inherit that.
         for number in _ENDING | {signal.SIGCHLD, signal.SIGPIPE}:
             signal.signal(number, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDONLY)
@@ -211,10 +221,10 @@ def _become(command: Sequence[str], leash: int, libc: ctypes.CDLL) -> NoReturn:
 
 
 def _take_terminal() -> tuple[int, int] | None:
-    """Make a new pseudo-terminal the controlling one; None where that is not possible.
+    """Make a new pseudo-terminal the controlling terminal of this session; None if that is not possible.
 
-    Nothing is read from it or written to it. Without it, only the child itself is sure to die with a
-    leash that was killed with -9.
+    The terminal carries no data. Without it, only the child itself is sure to die if the supervisor is killed
+    with SIGKILL.
     """
     with contextlib.suppress(OSError):
         if os.getsid(0) != os.getpid():
@@ -226,7 +236,10 @@ def _take_terminal() -> tuple[int, int] | None:
 
 
 def _pidfd(pid: int) -> int | None:
-    """A file that becomes readable when `pid` ends; None before Linux 5.3 and where it is gone."""
+    """A file descriptor that becomes readable when the process `pid` ends.
+
+    None if the process is gone, and before Linux 5.3.
+    """
     with contextlib.suppress(OSError):
         return os.pidfd_open(pid)
     return None
@@ -242,13 +255,15 @@ def _say(message: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="leash", description="Run a command that dies with its parent.")
+    parser = argparse.ArgumentParser(
+        prog="supervisor", description="Run a command that dies with its parent."
+    )
     parser.add_argument("--grace", type=float, default=10.0)
     parser.add_argument("--vital")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     vital = None if options.vital is None else options.vital.encode()
-    return _Leash(options.grace, vital).run(options.command)
+    return _Supervisor(options.grace, vital).run(options.command)
 
 
 if __name__ == "__main__":

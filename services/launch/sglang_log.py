@@ -1,4 +1,7 @@
-"""What a runtime that we start writes: kept in files of bounded size, and read for how far it is."""
+"""Keeps the output of a launched SGLang in log files of bounded size, and finds the stage of its start in it.
+
+Does not read the output from the process: `local_sglang` does.
+"""
 
 import contextlib
 import fcntl
@@ -12,7 +15,7 @@ _KEPT = 4
 _REMEMBERED_LINES = 200
 _MAX_LINE = 4096
 
-#: How far SGLang is, by what it logs; its percentages where it gives them.
+#: Lines that SGLang logs, and the stage of the start that each shows; {} is a percentage in the line.
 _STAGES = (
     (re.compile(r"Launching scheduler"), "starting the scheduler"),
     (re.compile(r"Load weight begin"), "loading weights"),
@@ -22,15 +25,15 @@ _STAGES = (
     (re.compile(r"Capture .*graph begin"), "capturing CUDA graphs"),
     (re.compile(r"gRPC server listening|Uvicorn running"), "warming up"),
 )
-#: Not worth showing to somebody who wants to know why it failed.
+#: Lines that do not help to find out why a start failed.
 _NOISE = re.compile(r"\d+%\||it/s\]|% Completed|UserWarning|warnings\.warn|^\s*\^+\s*$|server_args=")
 
 
-class StartLog:
-    """`current.log` of a folder of its own, and the logs before it as `.1` to `.4`.
+class SGLangLog:
+    """The file `current.log` in a folder of its own; earlier logs are `.1` to `.4`.
 
-    A new one begins with each start and at 8 MiB. The folder is `name`, or `name-2` where that is in use
-    by another process, and so on.
+    A new log begins with each start, and after 8 MiB. The folder is `name`, or `name-2` if another process
+    uses that one, and so on.
     """
 
     def __init__(self, parent: Path, name: str) -> None:
@@ -42,17 +45,17 @@ class StartLog:
         self._lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
 
     def begin(self) -> None:
-        """Put the current log aside."""
+        """Begin a new log, for a new start of SGLang."""
         self._lines.clear()
         self._pending = b""
         self._rotate()
 
     def write(self, chunk: bytes) -> str | None:
-        """Keep a piece of output. Returns the stage that it tells of, where it does."""
+        """Write a piece of output. Returns the last stage that the piece shows; None: it shows none."""
         if self._file is None or self._written + len(chunk) > _MAX_BYTES:
             self._rotate()
         if self._file is not None:
-            # A full disk must not end what works.
+            # A full disk must not stop a runtime that works.
             with contextlib.suppress(OSError):
                 self._written += self._file.write(chunk)
         *lines, self._pending = re.split(rb"[\r\n]+", self._pending + chunk)
@@ -65,7 +68,7 @@ class StartLog:
         return stage
 
     def tail(self, count: int = 12) -> str:
-        """The last lines that may say why it ended, indented."""
+        """The last `count` lines that may explain an end of SGLang, indented, as one text."""
         lines = [line for line in self._lines if line.strip() and not _NOISE.search(line)]
         return "\n".join("  " + line[:300] for line in lines[-count:])
 
@@ -92,7 +95,7 @@ class StartLog:
 
 
 def _claim(parent: Path, name: str) -> tuple[IO[str], Path]:
-    """The first folder of that name that no living process has, and the lock that says so."""
+    """The first folder of that name that no other process uses, and the lock that reserves it."""
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")
