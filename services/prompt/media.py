@@ -1,7 +1,7 @@
-"""Images and recordings in messages: which are taken, and what is in them, as data URLs for a runtime.
+"""Reads images and recordings from messages, and passes them on as data URLs for a runtime.
 
-Checked here, so that a runtime gets nothing but files of a kind that it knows. Looks into no file further
-than its first bytes.
+Checks them, so that a runtime gets only files of kinds that it knows. Reads no more than the first bytes of a
+file.
 """
 
 import asyncio
@@ -16,34 +16,37 @@ from inferd.services.prompt.media_fetch import MediaFetcher, MediaNotFetched
 from inferd.services.runtimes.base import Medium
 from inferd.v1 import message_pb2 as pb
 
-#: Fetches of one request that run at once.
-_AT_ONCE = 4
+#: How many files of one request are fetched at the same time.
+_MAX_FETCHES = 4
 _DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+);base64,", re.IGNORECASE)
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
-#: Media types of recordings, by the name of their format.
+#: Media types of recordings, by the name of the format in the request.
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteImage:
-    """An image that is to be fetched. `field` is the path of the part that it came by."""
+    """An image that is not fetched yet. `field` is the path of its field in the request."""
 
     url: str
     field: str
 
 
 class MediaReader:
-    """Reads the media of messages for one model. `kinds` tells those that it and its runtimes take, as far as
-    they are known now."""
+    """Reads the media of messages for one model.
+
+    `kinds` returns the kinds of media ("image", "audio") that both the model and its runtimes take at
+    present.
+    """
 
     def __init__(self, kinds: Callable[[], frozenset[str]], fetcher: MediaFetcher) -> None:
         self._kinds = kinds
         self._fetcher = fetcher
 
     def check(self, messages: Sequence[pb.Message]) -> list[Medium | RemoteImage]:
-        """The media, in order; those that are given by a URL are not fetched yet.
+        """The media of messages, in order. Images that are given by a URL are not fetched yet.
 
-        Raises ServiceError INVALID_ARGUMENT naming a part that cannot be taken.
+        Raises ServiceError INVALID_ARGUMENT that names the part that is not accepted.
         """
         found: list[Medium | RemoteImage] = []
         most = self._fetcher.config.max_parts
@@ -55,19 +58,21 @@ class MediaReader:
                 raise invalid(
                     field, f"{field}: a request may have {most} images and recordings", "OUT_OF_RANGE"
                 )
-            found.append(self._image(part, field) if kind == "image" else self._recording(part, field))
+            found.append(
+                self._read_image(part, field) if kind == "image" else self._read_recording(part, field)
+            )
         return found
 
     async def fetch(self, found: Sequence[Medium | RemoteImage]) -> tuple[Medium, ...]:
-        """The media, with those fetched that were given by a URL; each URL once.
+        """The media, with all remote images fetched. Each URL is fetched once.
 
-        Raises ServiceError INVALID_ARGUMENT naming a part that cannot be fetched, or is no image.
+        Raises ServiceError INVALID_ARGUMENT that names the part that cannot be fetched, or that is no image.
         """
         if not found:
             return ()
         remote = {image.url: image for image in reversed(found) if isinstance(image, RemoteImage)}
         fetched: dict[str, str] = {}
-        slots = asyncio.Semaphore(_AT_ONCE)
+        slots = asyncio.Semaphore(_MAX_FETCHES)
 
         async def fetch(image: RemoteImage) -> None:
             async with slots:
@@ -78,7 +83,7 @@ class MediaReader:
                 for image in remote.values():
                     fetches.create_task(fetch(image))
         except BaseExceptionGroup as failed:
-            # The others were cancelled.
+            # The first failure is raised. The other fetches are cancelled then.
             raise failed.exceptions[0] from None
         return tuple(
             medium if isinstance(medium, Medium) else Medium("image", fetched[medium.url], medium.field)
@@ -86,7 +91,7 @@ class MediaReader:
         )
 
     async def _fetch(self, image: RemoteImage) -> str:
-        """The image as a data URL."""
+        """Fetch an image, and return it as a data URL."""
         try:
             file = await self._fetcher.fetch(image.url)
         except MediaNotFetched as error:
@@ -97,7 +102,7 @@ class MediaReader:
             raise invalid(image.field, message, "INVALID_MEDIA")
         return f"data:{media_type};base64,{binascii.b2a_base64(file, newline=False).decode()}"
 
-    def _image(self, part: pb.ContentPart, field: str) -> Medium | RemoteImage:
+    def _read_image(self, part: pb.ContentPart, field: str) -> Medium | RemoteImage:
         url, field = part.image_url.url, f"{field}.url"
         if url[:5].lower() != "data:":
             try:
@@ -108,35 +113,35 @@ class MediaReader:
         head = _DATA_URL.match(url)
         if head is None:
             raise invalid(field, f'{field} must be like "data:image/png;base64,…"', "INVALID_MEDIA")
-        # The usual misspelling.
+        # image/jpg is a common misspelling.
         given = head[1].lower().replace("image/jpg", "image/jpeg")
         if given not in _IMAGE_TYPES:
             raise invalid(
                 field, f"{field} is {head[1]!r}, and must be of {', '.join(_IMAGE_TYPES)}", "INVALID_MEDIA"
             )
         text = url[head.end() :]
-        found = image_type(self._decoded(text, field))
+        found = image_type(self._decode(text, field))
         if found is None:
             raise invalid(field, f"{field} holds no image of {', '.join(_IMAGE_TYPES)}", "INVALID_MEDIA")
         return Medium("image", f"data:{found};base64,{text}", field)
 
-    def _recording(self, part: pb.ContentPart, field: str) -> Medium:
+    def _read_recording(self, part: pb.ContentPart, field: str) -> Medium:
         audio = part.input_audio
         media_type = _AUDIO_TYPES.get(audio.format.lower())
         if media_type is None:
             field = f"{field}.format"
             raise invalid(field, f"{field} must be wav or mp3, not {audio.format!r}", "INVALID_MEDIA")
         field = f"{field}.data"
-        if not _is_audio(self._decoded(audio.data, field), media_type):
+        if not _is_audio(self._decode(audio.data, field), media_type):
             raise invalid(field, f"{field} holds no recording in {audio.format.lower()}", "INVALID_MEDIA")
         return Medium("audio", f"data:{media_type};base64,{audio.data}", field)
 
-    def _decoded(self, text: str, field: str) -> bytes:
+    def _decode(self, text: str, field: str) -> bytes:
         most = self._fetcher.config.max_bytes
         try:
-            # Not decoded at all where it is far too long.
+            # A text that is far too long is not decoded at all.
             file = binascii.a2b_base64(text, strict_mode=True) if len(text) <= most * 2 else None
-        # A character that is not ASCII is a ValueError of another kind.
+        # Not binascii.Error: a character beyond ASCII raises a plain ValueError.
         except ValueError:
             raise invalid(field, f"{field} is no base64", "INVALID_MEDIA") from None
         if file is None or len(file) > most:
@@ -145,7 +150,7 @@ class MediaReader:
 
 
 def refuse_media(messages: Sequence[pb.Message]) -> None:
-    """Raise INVALID_ARGUMENT for messages that have media: they are for chat completions alone."""
+    """Raise ServiceError INVALID_ARGUMENT if messages have media, which only chat completions accept."""
     for _, _, field in _media_parts(messages):
         raise invalid(
             field,
@@ -155,7 +160,7 @@ def refuse_media(messages: Sequence[pb.Message]) -> None:
 
 
 def image_type(file: bytes) -> str | None:
-    """The media type of an image, by its first bytes; None for what is none of a kind that is taken."""
+    """The media type of an image, by its first bytes; None: no image of an accepted type."""
     if file.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if file.startswith(b"\xff\xd8\xff"):
@@ -170,7 +175,7 @@ def image_type(file: bytes) -> str | None:
 def _is_audio(file: bytes, media_type: str) -> bool:
     if media_type == "audio/wav":
         return file.startswith(b"RIFF") and file[8:12] == b"WAVE"
-    # MP3: a tag, or the sync bits of the first frame.
+    # MP3 begins with an ID3 tag, or with the sync bits of the first frame.
     return file.startswith(b"ID3") or (len(file) > 1 and file[0] == 0xFF and file[1] & 0xE0 == 0xE0)
 
 

@@ -1,6 +1,6 @@
-"""Fetches the images of requests that are given by a URL, from hosts that the configuration allows.
+"""Fetches images that requests give by URL, from hosts that the configuration allows.
 
-Checks where they are, how large, and that they say to be images; what is in them it does not know.
+Checks host, address, size and content type. Does not look into the files: `media` does.
 """
 
 import asyncio
@@ -16,24 +16,24 @@ from inferd.services.net.public_address import AddressNotAllowed, parse_url
 
 log = logging.getLogger("inferd.media")
 
-#: Fetches of a process that run at once.
-_AT_ONCE = 32
+#: How many files one process fetches at the same time.
+_MAX_FETCHES = 32
 _ACCEPT = "image/png, image/jpeg, image/webp, image/gif, image/bmp"
 
 
 class MediaNotFetched(Exception):
-    """What is at the URL cannot be had; the message says why, for people."""
+    """A file cannot be fetched. The message says why, for people."""
 
 
 class MediaFetcher:
-    """Fetches for all models of a process, a bounded number at a time."""
+    """Fetches files for all models of a process, a bounded number at the same time."""
 
     def __init__(self, config: MediaConfig) -> None:
         self.config = config
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MAX_FETCHES)
 
     def check(self, url: str) -> None:
-        """Raise MediaNotFetched for a URL that is not fetched from. Looks no name up."""
+        """Raise MediaNotFetched if the host of a URL is not allowed. Does no DNS lookup."""
         try:
             parsed = parse_url(url, allow_private=self.config.allow_private)
         except AddressNotAllowed as error:
@@ -46,7 +46,7 @@ class MediaFetcher:
             )
 
     async def fetch(self, url: str) -> bytes:
-        """What is at a URL that `check` let pass. Raises MediaNotFetched."""
+        """The file at a URL that `check` has accepted. Raises MediaNotFetched."""
         seconds = self.config.timeout
         try:
             async with self._slots, asyncio.timeout(seconds):
@@ -65,14 +65,14 @@ class MediaFetcher:
         async with checked_request(
             "GET",
             url,
-            # Neither compressed, which would need another limit, nor in a format that is not taken.
+            # Not compressed, because the limit on bytes is for the transferred file.
             headers={"accept": _ACCEPT, "accept-encoding": "identity"},
             allow_private=self.config.allow_private,
             connect_seconds=self.config.timeout,
             ssl_context=self._ssl_context,
         ) as answer:
             headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
-            _check_head(answer.status, headers)
+            _check_headers(answer.status, headers)
             size = headers.get(b"content-length", "")
             if size.isascii() and size.isdigit() and int(size) > self.config.max_bytes:
                 raise self._too_long()
@@ -97,7 +97,7 @@ def _matches(host: str, allowed: str) -> bool:
     return host == allowed
 
 
-def _check_head(status: int, headers: dict[bytes, str]) -> None:
+def _check_headers(status: int, headers: dict[bytes, str]) -> None:
     if 300 <= status < 400:
         raise MediaNotFetched("it was answered with a redirect, and these are not followed")
     if status != 200:

@@ -1,5 +1,7 @@
-"""Requests to prompt tokens. The one place that makes them: completions, their usage, the context check
-and the token counter all call it, so that their numbers are the same.
+"""Converts requests to prompt tokens, for chat completions, text completions and the token counter alike, so
+that all of them count the same tokens.
+
+Checks no context length, and generates nothing.
 """
 
 from collections.abc import Sequence
@@ -14,14 +16,17 @@ from inferd.services.text.model_text import ModelText, check_token_ids
 from inferd.services.text.template import Conversation
 from inferd.v1 import chat_pb2, message_pb2, prompt_pb2, tokenize_pb2
 
-#: Characters of a prompt given as tokens that are looked at for what it has of the answer already.
-_END = 200
+#: How many tokens and characters at the end of a prompt of token ids may belong to the answer.
+_END_TOKENS = 200
 
 
 @dataclass(slots=True)
 class Prompt:
-    """A prompt: its tokens; `end`, the text at its end that belongs to the answer already, such as what opens
-    its reasoning; and its media, in order."""
+    """A prompt: its token ids, and its media in order.
+
+    `end` is the text at the end of the prompt that belongs to the answer, such as a marker that opens the
+    reasoning.
+    """
 
     token_ids: Sequence[int]
     end: str
@@ -34,15 +39,17 @@ async def chat_prompt(
     tools: Tools,
     media: MediaReader | None = None,
 ) -> Prompt:
-    """The prompt of a conversation, rendered through the model's template, or as its input_ids give it.
+    """The prompt of a chat request: its messages, rendered with the model's template, or its input_ids.
 
-    `tools` are the request's. Without `media`, messages of text are taken only. Raises ServiceError
-    INVALID_ARGUMENT naming what cannot be rendered, or fetched.
+    `tools` are the tools of the request. Without `media`, only messages of text are accepted. Raises
+    ServiceError INVALID_ARGUMENT that names the field that cannot be rendered or fetched.
     """
     if request.input_ids:
         ids = list(request.input_ids)
         check_token_ids(ids, text, "input_ids")
-        return Prompt(ids, text.tokenizer.decode(ids[-_END:], skip_special_tokens=False)[-_END:])
+        return Prompt(
+            ids, text.tokenizer.decode(ids[-_END_TOKENS:], skip_special_tokens=False)[-_END_TOKENS:]
+        )
     messages = _messages(request)
     if media is None:
         refuse_media(messages)
@@ -63,7 +70,11 @@ async def chat_prompt(
 async def completion_tokens(
     text: ModelText, prompts: Sequence[prompt_pb2.Prompt], messages: Sequence[message_pb2.Message]
 ) -> list[list[int]]:
-    """The prompts of a text completion; where there are none, its messages, rendered: text alone."""
+    """The token ids of each prompt of a text completion.
+
+    If there are no prompts, `messages` are rendered to one prompt; they may have text only. Raises
+    ServiceError INVALID_ARGUMENT.
+    """
     if not prompts:
         prompt = await chat_prompt(text, tokenize_pb2.CountTokensRequest(messages=messages), NO_TOOLS)
         return [list(prompt.token_ids)]

@@ -1,4 +1,4 @@
-"""The variables that a request gives to the model's chat template, beside its messages and tools."""
+"""The variables that a request gives to the chat template, beside messages and tools. Renders nothing."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import orjson
 from inferd.services.errors import invalid
 from inferd.v1 import chat_pb2, tokenize_pb2
 
-#: What the server sets, from fields of the request.
-_SET = {"messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message"}
-#: What the tokenizer sets: a template may take it for granted.
-_SPECIAL = {f"{name}_token" for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")}
-#: What transformers would take for its own (parameters of `apply_chat_template`), or gives to templates.
-_RENDERING = {
+#: Variables that inferd sets from other fields of the request.
+_SET_BY_SERVER = {"messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message"}
+#: Variables that the tokenizer sets, and that templates rely on.
+_SET_BY_TOKENIZER = {f"{name}_token" for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")}
+#: Parameters of `apply_chat_template` of transformers, and functions that transformers gives to templates.
+_SET_BY_TRANSFORMERS = {
     "conversation",
     "conversations",
     "tokenize",
@@ -25,7 +25,7 @@ _RENDERING = {
     "raise_exception",
     "strftime_now",
 }
-_RESERVED = _SET | _SPECIAL | _RENDERING
+_RESERVED = _SET_BY_SERVER | _SET_BY_TOKENIZER | _SET_BY_TRANSFORMERS
 
 _EFFORTS = {
     chat_pb2.REASONING_EFFORT_NONE: "none",
@@ -42,9 +42,10 @@ _EFFORTS = {
 def template_variables(
     request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest,
 ) -> dict[str, Any]:
-    """The variables, by name. What chat_template_kwargs says wins, then thinking, then reasoning_effort.
+    """The variables by name. chat_template_kwargs overrides thinking, and thinking overrides
+    reasoning_effort.
 
-    Raises ServiceError INVALID_ARGUMENT for a document that is none, and for what the server sets.
+    Raises ServiceError INVALID_ARGUMENT if a field is no JSON, or gives a variable that the server sets.
     """
     variables: dict[str, Any] = {}
     if request.reasoning_effort:
@@ -58,17 +59,21 @@ def template_variables(
     if request.HasField("verbosity"):
         variables["verbosity"] = request.verbosity
     if request.HasField("chat_template_kwargs"):
-        variables.update(_given(request.chat_template_kwargs))
+        variables.update(_template_kwargs(request.chat_template_kwargs))
     return variables
 
 
 def _set_thinking(variables: dict[str, Any], thinking: bool) -> None:
-    """Templates know one of the two names: DeepSeek's and Kimi's the first, Qwen's and GLM's the other."""
+    """Set the variable that turns thinking on or off, under both names that templates use.
+
+    It is `thinking` in templates of DeepSeek and Kimi, and `enable_thinking` in those of Qwen and GLM.
+    """
     variables["thinking"] = variables["enable_thinking"] = thinking
 
 
 def _read_thinking(text: str, variables: dict[str, Any]) -> None:
-    """true and false; or the object of GLM's, MiniMax's and Anthropic's: {"type": "enabled"}."""
+    """Read the field thinking: true, false, or an object such as {"type": "enabled"}, which the APIs of GLM,
+    MiniMax and Anthropic take."""
     thinking = _document(text, "thinking")
     kind = thinking.get("type") if isinstance(thinking, dict) else None
     if isinstance(kind, str):
@@ -80,7 +85,7 @@ def _read_thinking(text: str, variables: dict[str, Any]) -> None:
         variables["thinking"] = thinking
 
 
-def _given(text: str) -> dict[str, Any]:
+def _template_kwargs(text: str) -> dict[str, Any]:
     field = "chat_template_kwargs"
     variables = _document(text, field)
     if not isinstance(variables, dict):
