@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 from inferd.services.errors import invalid
-from inferd.services.text.function import Function, FunctionChoice, Mode
+from inferd.services.text.function import ChoiceMode, Function, FunctionChoice
 from inferd.v1 import chat_pb2, message_pb2, tokenize_pb2
 
 #: OpenAI allows letters, digits, _ and - only. Engines allow more, and clients use paths as names.
 _NAME = re.compile(r"[a-zA-Z0-9_.:/-]{1,256}")
-_MODES: dict[int, Mode] = {
+_MODES: dict[int, ChoiceMode] = {
     chat_pb2.TOOL_CHOICE_MODE_UNSPECIFIED: "auto",
     chat_pb2.TOOL_CHOICE_MODE_NONE: "none",
     chat_pb2.TOOL_CHOICE_MODE_AUTO: "auto",
@@ -88,7 +88,9 @@ def _chosen_by_name(functions: Sequence[Function], choice: chat_pb2.FunctionCall
     return replace(tools, legacy=True)
 
 
-def _by_mode(shown: Sequence[Function], allowed: Sequence[Function], mode: Mode | None, field: str) -> Tools:
+def _by_mode(
+    shown: Sequence[Function], allowed: Sequence[Function], mode: ChoiceMode | None, field: str
+) -> Tools:
     if mode is None:
         raise invalid(field, f"{field} must be none, auto or required")
     if mode == "required" and not shown:

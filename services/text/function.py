@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Mode = Literal["none", "auto", "required"]
+ChoiceMode = Literal["none", "auto", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +32,5 @@ class FunctionChoice:
     `only` is the name of the single function that must be called, exactly once; None: any of them.
     """
 
-    mode: Mode
+    mode: ChoiceMode
     only: str | None = None
