@@ -46,7 +46,8 @@ _MAX_SHORT = 3
 _MAX_SHORT_COUNT, _MAX_LONG_COUNT = 48, 3
 #: How often a repeat with a limit may repeat a part that may be empty.
 _MAX_EMPTY = 3
-#: Characters that two parts may share without a text having many readings: operators and spaces, for example.
+#: If two parts share at most so many characters (operators and spaces, for example), few texts can be read in
+#: many ways.
 _FEW = 8
 
 

@@ -1,4 +1,4 @@
-"""Collects the events of an answer, which the readers report.
+"""Collects the events that the readers of an answer report.
 
 Reads no text. Decides only that whitespace before, between and after calls is not content.
 """

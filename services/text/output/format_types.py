@@ -160,7 +160,7 @@ class ToolFormat:
 
     @property
     def markers(self) -> frozenset[str]:
-        """Every text of this format that a tokenizer may hold as a special token."""
+        """All texts of this format that may be special tokens of the tokenizer."""
         texts = [self.call_begin, self.call_name_end, self.call_end, self.section_begin, self.section_end]
         match self.syntax:
             case JsonCalls() as calls:
@@ -198,7 +198,7 @@ class ReasoningFormat:
     harmony: bool = False
 
     def opened_by(self, prompt_end: str) -> bool | None:
-        """Whether the answer begins inside the reasoning, by the markers in the end of the prompt.
+        """Whether the answer begins inside the reasoning, judged by the markers at the end of the prompt.
 
         None: the prompt ends without markers, and `forced` decides.
         """
@@ -207,7 +207,7 @@ class ReasoningFormat:
 
     @property
     def markers(self) -> frozenset[str]:
-        """Every text of this format that a tokenizer may hold as a special token."""
+        """All texts of this format that may be special tokens of the tokenizer."""
         texts = HARMONY_MARKERS if self.harmony else (self.begin, self.end, *self.frames)
         return frozenset(markers_in(*texts))
 
