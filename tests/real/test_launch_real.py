@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_process import Engine, running_engine
 from inferd.services.launch.supervisor import descendants
 
 from tests.real.engine_process import Engine, running_engine
