@@ -24,9 +24,9 @@ from inferd.rest_bridge.http_protocol import HttpProtocol
 from inferd.rest_bridge.http_server import HttpServer
 from inferd.rest_bridge.openapi import document
 from inferd.rest_bridge.transport import InProcess
-from inferd.services.app.contract import QUEUED_JOB, SERVICES
 from inferd.services.app.grpc_services import create_methods
-from inferd.services.app.load_models import build_catalog
+from inferd.services.app.load_models import load_models
+from inferd.services.app.service_descriptors import JOB_MESSAGE, SERVICES
 from inferd.services.calls.methods import Methods
 from inferd.services.config import Config
 from inferd.services.net.http2.method import Method, method_of
@@ -394,13 +394,13 @@ async def running() -> AsyncIterator[Front]:
         for number, (name, parser) in enumerate(zip(_MODELS, parsers, strict=True), 1)
     ]
     config = Config.model_validate({"models": models})
-    catalog = await build_catalog(config, lambda: None)
+    catalog = await load_models(config, lambda: None)
     for model in catalog:
         for runtime in model.replicas.runtimes:
             # Health checks would come in between.
             runtime._watch.set_serving(True)  # type: ignore[attr-defined]
     queue = JobQueue(
-        config.queue, catalog, run_seconds=10, encode=Encoder(QUEUED_JOB).encode, on_available=lambda _: None
+        config.queue, catalog, run_seconds=10, encode=Encoder(JOB_MESSAGE).encode, on_available=lambda _: None
     )
     methods = create_methods(catalog, queue, config)
     yield Front(loop, methods, Bridge(SERVICES, InProcess(methods)), config)

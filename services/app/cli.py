@@ -66,8 +66,8 @@ def bridge(
     settings = _configuration(None, None, {"rest": rest}).server
     _log()
     from inferd.rest_bridge.standalone import run_bridge
-    from inferd.services.app.contract import SERVICES
     from inferd.services.app.serve import stop_signal
+    from inferd.services.app.service_descriptors import SERVICES
 
     async def run() -> None:
         await run_bridge(

@@ -53,7 +53,7 @@ def create_health(catalog: Catalog, methods: Methods) -> Health:
     return Health(catalog, GENERATING, [name for name in methods if name not in GENERATING])
 
 
-def create_server(
+def create_grpc_server(
     methods: Methods, health_of: Health, address: str, *, max_message_bytes: int, shared_port: bool
 ) -> tuple[GrpcServer, int]:
     """A server that listens but is not started, and its port. Requests are of `max_message_bytes` at most.

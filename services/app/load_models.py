@@ -25,7 +25,7 @@ from inferd.services.text.tokenizer import TokenizerError
 _Load = Callable[[str | Path, str | Path | None], ModelText]
 
 
-async def build_catalog(config: Config, on_change: Callable[[], None]) -> Catalog:
+async def load_models(config: Config, on_change: Callable[[], None]) -> Catalog:
     """The catalog of `config`; `on_change` is called whenever a runtime starts or stops serving.
 
     Raises TokenizerError where a model's tokenizer cannot be had.

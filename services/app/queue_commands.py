@@ -331,7 +331,7 @@ def _watch(channel: grpc.Channel, job_id: str, *, known: bool = False) -> None:
     request = queue_pb2.GetJobRequest()
     _set("ID", request, "id", job_id)
     waits = iter(_BACKOFF)
-    with _goes_on(job_id), queue_display.Watching() as watching:
+    with _goes_on(job_id), queue_display.WatchDisplay() as watching:
         while True:
             try:
                 for event in queue.Watch(request):

@@ -141,7 +141,7 @@ def print_stats(stats: queue_pb2.QueueStats) -> None:
     _print_table(rows)
 
 
-class Watching:
+class WatchDisplay:
     """Shows a job's events: its answer on standard output, all else on standard error.
 
     An answer that comes again from its start, after a restart of the server, is shown from where it was

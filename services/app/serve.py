@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from inferd.services.app.process import run_front
+from inferd.services.app.server_process import run_server_process
 from inferd.services.config import Config, ModelConfig, RuntimeConfig
 from inferd.services.launch.local_sglang import LaunchState, LocalSGLang
 from inferd.services.launch.model_packages import MODEL_PACKAGES
@@ -38,7 +38,7 @@ async def serve(config: Config, report: Report, on_ready: Callable[[], None]) ->
     """Serve the resolved `config` until SIGTERM or SIGINT. No process of ours is left afterwards.
 
     `on_ready` is called once everything serves. Raises LaunchError where a local SGLang is given up, and
-    as `run_front` does.
+    as `run_server_process` does.
     """
     stop = stop_signal()
     launched: list[LocalSGLang] = []
@@ -47,7 +47,7 @@ async def serve(config: Config, report: Report, on_ready: Callable[[], None]) ->
         config = _launch(config, launched, report)
         serving = _once_ready(on_ready, report)
         if config.server.workers == 1:
-            front = run_front(config, stop, on_serving=serving)
+            front = run_server_process(config, stop, on_serving=serving)
         else:
             front = _run_workers(config, stop, serving)
         tasks.append(asyncio.create_task(front, name="front"))

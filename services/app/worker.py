@@ -11,7 +11,7 @@ import signal
 import sys
 
 import uvloop
-from inferd.services.app.process import run_front
+from inferd.services.app.server_process import run_server_process
 from inferd.services.config import Config
 from inferd.services.text.tokenizer import TokenizerError
 
@@ -21,7 +21,7 @@ async def _run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop.set)
-    await run_front(config, stop, shared_ports=True, on_serving=_tell)
+    await run_server_process(config, stop, shared_ports=True, on_serving=_tell)
 
 
 def _tell(serving: bool) -> None:

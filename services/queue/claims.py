@@ -6,21 +6,21 @@ from typing import Any
 
 import sqlalchemy as sa
 from inferd.services.queue.database import Transaction
-from inferd.services.queue.endings import end_jobs
-from inferd.services.queue.tables import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, State, jobs, requests
+from inferd.services.queue.job_end import end_jobs
+from inferd.services.queue.tables import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, JobState, jobs, requests
 
 #: One transaction at a time claims, so that the numbers of what runs are true over all processes.
-CLAIM = 2
+CLAIM_LOCK = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class RunLimits:
     """How many jobs may run over all processes, in all and of each model that this process serves; and
     how many more of a model this process may take. A model that is not in `own` is not served here."""
 
     total: int
-    models: Mapping[str, int]
-    own: Mapping[str, int]
+    per_model: Mapping[str, int]
+    free_here: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Claimed:
 
 
 _NEXT_DUE = sa.select(sa.func.min(J.run_after)).where(IS_DELAYED)
-_PROMOTE = jobs.update().where(IS_DELAYED, J.run_after <= sa.bindparam("now")).values(state=State.QUEUED)
+_PROMOTE = jobs.update().where(IS_DELAYED, J.run_after <= sa.bindparam("now")).values(state=JobState.QUEUED)
 _RUNNING = sa.select(J.model, sa.func.count()).where(IS_RUNNING).group_by(J.model)
 _FIRST = (
     sa.select(J.priority, J.seq)
@@ -45,7 +45,7 @@ _CLAIM = (
     jobs.update()
     .where(IS_QUEUED, J.seq.in_(sa.bindparam("seqs", expanding=True)))
     .values(
-        state=State.RUNNING,
+        state=JobState.RUNNING,
         worker=sa.bindparam("by"),
         runs=J.runs + 1,
         attempts=J.attempts + 1,
@@ -60,15 +60,15 @@ _REQUESTS = sa.select(requests.c.seq, requests.c.request).where(
 )
 
 
-def claim(transaction: Transaction, worker: str, lease: int, room: Room) -> Claimed:
+def claim(transaction: Transaction, worker: str, lease: int, limits: RunLimits) -> Claimed:
     """Claim for `worker` the jobs that are next, as many as there is room for, for `lease` microseconds."""
-    transaction.lock(CLAIM)
+    transaction.lock(CLAIM_LOCK)
     next_due = transaction.scalar(_NEXT_DUE)
     if next_due is not None and next_due <= transaction.now:
         transaction.execute(_PROMOTE, {"now": transaction.now})
         next_due = transaction.scalar(_NEXT_DUE)
     due_in = None if next_due is None else next_due - transaction.now
-    seqs = _next(transaction, room)
+    seqs = _next(transaction, limits)
     if not seqs:
         return Claimed((), due_in)
     claimed = transaction.rows(
@@ -79,12 +79,12 @@ def claim(transaction: Transaction, worker: str, lease: int, room: Room) -> Clai
     return Claimed([(job, found[job.seq]) for job in claimed], due_in)
 
 
-def _next(transaction: Transaction, room: Room) -> list[int]:
+def _next(transaction: Transaction, limits: RunLimits) -> list[int]:
     running = dict(transaction.rows(_RUNNING))
-    total = room.total - sum(running.values())
+    total = limits.total - sum(running.values())
     candidates: list[tuple[int, int]] = []
-    for model, own in room.own.items():
-        most = min(total, own, room.models[model] - running.get(model, 0))
+    for model, free in limits.free_here.items():
+        most = min(total, free, limits.per_model[model] - running.get(model, 0))
         if most > 0:
             found = transaction.rows(_FIRST, of_model=model, most=most)
             candidates += [(-priority, seq) for priority, seq in found]
@@ -98,19 +98,21 @@ _RENEW = jobs.update().where(*_MINE, J.seq.in_(_SEQS)).values(lease=sa.bindparam
 _HAND_BACK = (
     jobs.update()
     .where(*_MINE)
-    .values(state=State.QUEUED, attempts=J.attempts - 1, worker=None, lease=None, watched=False)
+    .values(state=JobState.QUEUED, attempts=J.attempts - 1, worker=None, lease=None, watched=False)
 )
 
 
-def held(transaction: Transaction, worker: str) -> list[Any]:
+def held_runs(transaction: Transaction, worker: str) -> list[Any]:
     """The runs that are still `worker`'s: (seq, runs, watched)."""
     return transaction.rows(_HELD, by=worker)
 
 
-def renew(transaction: Transaction, worker: str, lease: int, known: Collection[tuple[int, int]]) -> list[Any]:
-    """As `held`, and hold them `lease` microseconds more. `known` are the (seq, runs) that `worker` knows of:
-    what it was given else, by a claim whose answer was lost, is queued again."""
-    mine = held(transaction, worker)
+def renew_leases(
+    transaction: Transaction, worker: str, lease: int, known: Collection[tuple[int, int]]
+) -> list[Any]:
+    """As `held_runs`, and hold them `lease` microseconds more. `known` are the (seq, runs) that `worker`
+    knows of: what it was given else, by a claim whose answer was lost, is queued again."""
+    mine = held_runs(transaction, worker)
     if not mine:
         return []
     unknown = [run.seq for run in mine if (run.seq, run.runs) not in known]
@@ -122,17 +124,17 @@ def renew(transaction: Transaction, worker: str, lease: int, known: Collection[t
     return [run for run in mine if (run.seq, run.runs) in known]
 
 
-def hand_back(transaction: Transaction, worker: str) -> None:
+def release_claims(transaction: Transaction, worker: str) -> None:
     """Queue again what `worker` runs, as if it had not been started: the worker stops."""
     if transaction.execute(_HAND_BACK, {"by": worker}).rowcount:
         transaction.announce()
 
 
 #: A job whose attempts are lost so often is what loses them.
-MOST_LOST = 50
+MAX_LOST_ATTEMPTS = 50
 
 
-def take_back(transaction: Transaction, gone: sa.ColumnElement[bool], error: bytes, ttl: int) -> int:
+def requeue_lost(transaction: Transaction, gone: sa.ColumnElement[bool], error: bytes, ttl: int) -> int:
     """Queue again the running jobs for which `gone` holds: the processes that ran them are no more.
 
     One that was lost too often fails with `error` instead. Returns how many there were.
@@ -140,18 +142,20 @@ def take_back(transaction: Transaction, gone: sa.ColumnElement[bool], error: byt
     seqs = [row.seq for row in transaction.rows(sa.select(J.seq).where(IS_RUNNING, gone))]
     if not seqs:
         return 0
-    hopeless = transaction.rows(sa.select(J.seq).where(IS_RUNNING, gone, J.lost_attempts >= MOST_LOST - 1))
+    hopeless = transaction.rows(
+        sa.select(J.seq).where(IS_RUNNING, gone, J.lost_attempts >= MAX_LOST_ATTEMPTS - 1)
+    )
     lost = (
         jobs.update()
         .where(IS_RUNNING, gone)
         .values(attempts=J.attempts - 1, lost_attempts=J.lost_attempts + 1)
     )
     transaction.execute(lost)
-    end_jobs(transaction, [row.seq for row in hopeless], State.FAILED, error, ttl)
+    end_jobs(transaction, [row.seq for row in hopeless], JobState.FAILED, error, ttl)
     transaction.execute(
         jobs.update()
         .where(IS_RUNNING, gone)
-        .values(state=State.QUEUED, worker=None, lease=None, watched=False)
+        .values(state=JobState.QUEUED, worker=None, lease=None, watched=False)
     )
     transaction.announce()
     return len(seqs)

@@ -6,21 +6,21 @@ import hashlib
 
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.queue.job_id import seq_after
-from inferd.services.queue.messages import STATES
-from inferd.services.queue.reading import Page
+from inferd.services.queue.job_message import STATES
+from inferd.services.queue.queries import Page
 from inferd.v1 import queue_pb2 as pb
 
-_SIZE = 20
-_DIGEST = 8
+_DEFAULT_PAGE_SIZE = 20
+_DIGEST_BYTES = 8
 
 
-def page_of(request: pb.ListJobsRequest, model: str | None) -> Page:
+def parse_page(request: pb.ListJobsRequest, model: str | None) -> Page:
     """The page that a request asks for; `model` is the id of the model that it names. Raises ServiceError
     INVALID_ARGUMENT."""
     if request.order not in pb.JobOrder.values():
         raise invalid("order", f"order is none that there is: {request.order}")
     return Page(
-        size=request.page_size if request.HasField("page_size") else _SIZE,
+        size=request.page_size if request.HasField("page_size") else _DEFAULT_PAGE_SIZE,
         after=_after(request),
         ascending=request.order == pb.JOB_ORDER_ASC,
         states=_states(request),
@@ -69,4 +69,4 @@ def _digest(request: pb.ListJobsRequest, last: int) -> bytes:
     """Stands for the place, the filters and the order; the size may change from page to page."""
     states = ",".join(_states(request))
     query = f"{last}\0{request.model}\0{states}\0{request.order == pb.JOB_ORDER_ASC}"
-    return hashlib.sha256(query.encode()).digest()[:_DIGEST]
+    return hashlib.sha256(query.encode()).digest()[:_DIGEST_BYTES]

@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 _CHANNEL = "inferd_queue"
 #: Advisory locks of one application share a space with those of all others in the database.
-_LOCKS = 0x696E_6665
-_MIGRATION = 0
+_LOCK_SPACE = 0x696E_6665
+_MIGRATION_LOCK = 0
 #: A database that does not answer within these is as good as down. In seconds.
-_CONNECT, _COMMAND, _TRANSACTION = 5.0, 15.0, 20.0
+_CONNECT_SECONDS, _COMMAND_SECONDS, _TRANSACTION_SECONDS = 5.0, 15.0, 20.0
 
 #: A process that is frozen, or whose host is gone, holds its locks until the server ends its session.
 _SETTINGS = {
@@ -31,10 +31,10 @@ _SETTINGS = {
 #: SQLSTATE of a transaction that was given up so that another one could go on.
 _DEADLOCK = "40P01"
 #: The class of those that say that a value is at fault, and not the database.
-_DATA = "22"
+_DATA_ERRORS = "22"
 
 _NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-_LOCK = sa.text(f"SELECT pg_advisory_xact_lock({_LOCKS}, :number)")
+_LOCK = sa.text(f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, :number)")
 _NOTIFY = sa.text(f"SELECT pg_notify('{_CHANNEL}', :sender)")
 
 
@@ -52,12 +52,12 @@ class PostgresDatabase:
             self._url.set(drivername="postgresql+asyncpg"),
             pool_size=4,
             max_overflow=4,
-            pool_timeout=_CONNECT,
+            pool_timeout=_CONNECT_SECONDS,
             # A pooled connection may have ended with the server that it was to.
             pool_pre_ping=True,
             connect_args={
-                "timeout": _CONNECT,
-                "command_timeout": _COMMAND,
+                "timeout": _CONNECT_SECONDS,
+                "command_timeout": _COMMAND_SECONDS,
                 "server_settings": _SETTINGS,
             },
         )
@@ -77,7 +77,7 @@ class PostgresDatabase:
 
     async def _write(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         try:
-            async with asyncio.timeout(_TRANSACTION), self._engine.begin() as connection:
+            async with asyncio.timeout(_TRANSACTION_SECONDS), self._engine.begin() as connection:
                 return await connection.run_sync(self._transact, work, arguments)
         except (sa.exc.IntegrityError, sa.exc.DataError, sa.exc.ProgrammingError):
             raise
@@ -85,7 +85,7 @@ class PostgresDatabase:
             state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
             if state == _DEADLOCK:
                 raise _Deadlock from error
-            if state.startswith(_DATA):
+            if state.startswith(_DATA_ERRORS):
                 raise
             raise unavailable(_reason(error)) from error
         except (TimeoutError, sa.exc.TimeoutError) as error:
@@ -106,7 +106,9 @@ class PostgresDatabase:
         address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         while True:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                connection = await asyncpg.connect(address, timeout=_CONNECT, command_timeout=_COMMAND)
+                connection = await asyncpg.connect(
+                    address, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS
+                )
                 try:
                     await self._listen(connection, on_change)
                 finally:
@@ -133,7 +135,7 @@ class PostgresDatabase:
 
 
 def _migrate(transaction: Transaction) -> None:
-    transaction.lock(_MIGRATION)
+    transaction.lock(_MIGRATION_LOCK)
     migrate(transaction.connection)
 
 

@@ -15,9 +15,9 @@ from inferd.services.api.chat_request import prepare_chat
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.net.flow import Flow
-from inferd.services.queue.claims import MOST_LOST
-from inferd.services.queue.endings import Ended, Returned, Run
-from inferd.services.queue.messages import attempts_lost
+from inferd.services.queue.claims import MAX_LOST_ATTEMPTS
+from inferd.services.queue.job_end import Run, RunEnded, RunRequeued
+from inferd.services.queue.job_message import attempts_lost_error
 from inferd.v1 import chat_pb2
 
 log = logging.getLogger("inferd.queue")
@@ -113,21 +113,23 @@ async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, loc
     return completion
 
 
-def failed(run: Run, error: ServiceError, *, attempts: int, most: int, lost: int) -> Ended | Returned:
+def outcome_of_error(
+    run: Run, error: ServiceError, *, attempts: int, most: int, lost: int
+) -> RunEnded | RunRequeued:
     """What an error means for a job that is at attempt number `attempts` of `most`, and has lost `lost`."""
     status = error.to_status().SerializeToString()
     if error.code in _FINAL:
-        return Ended(run, None, status)
+        return RunEnded(run, None, status)
     if error.code is grpc.StatusCode.UNAVAILABLE:
         # The runtime went away. Its model's jobs are claimed again once it serves.
-        if lost + 1 >= MOST_LOST:
-            return Ended(run, None, attempts_lost(MOST_LOST))
-        return Returned(run, _delay(max(0, lost - 3)), status, lost=True)
+        if lost + 1 >= MAX_LOST_ATTEMPTS:
+            return RunEnded(run, None, attempts_lost_error(MAX_LOST_ATTEMPTS))
+        return RunRequeued(run, _delay(max(0, lost - 3)), status, lost=True)
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Returned(run, _delay(0), status)
+        return RunRequeued(run, _delay(0), status)
     if attempts >= most:
-        return Ended(run, None, status)
-    return Returned(run, _delay(attempts), status, counted=True)
+        return RunEnded(run, None, status)
+    return RunRequeued(run, _delay(attempts), status, counted=True)
 
 
 def _delay(number: int) -> int:

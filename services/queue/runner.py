@@ -13,21 +13,21 @@ from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.net.wait import wait_for_event
 from inferd.services.queue import claims
-from inferd.services.queue.batch import Batcher
 from inferd.services.queue.database import Database, Transaction
-from inferd.services.queue.endings import Ended, Returned, Run, add_chunks, end_runs
-from inferd.services.queue.loop import forever
-from inferd.services.queue.precedence import LOOK, Precedence
-from inferd.services.queue.run import LocalRun, failed, generate, timed_out, unexpected
+from inferd.services.queue.group_commit import GroupCommit
+from inferd.services.queue.job_end import Run, RunEnded, RunRequeued, end_runs, store_chunks
+from inferd.services.queue.preemption import CHECK_SECONDS, Preemption
+from inferd.services.queue.repeat import repeat
+from inferd.services.queue.run import LocalRun, generate, outcome_of_error, timed_out, unexpected
 
 #: Seconds between looks for jobs that nobody told of.
 _POLL = 5.0
 #: Seconds between looks at interactive calls, while they hold jobs back.
-_GLANCE = 0.1
+_CALL_POLL = 0.1
 #: Seconds in which word of changes gathers, so that many cost one look.
 _GATHER = 0.01
 #: Seconds between stores of the chunks that others watch.
-_STORE = 0.1
+_STORE_INTERVAL = 0.1
 
 
 class Runner:
@@ -53,8 +53,8 @@ class Runner:
         self._ttl = int(config.result_ttl * 1e6)
         #: By the job's number.
         self._runs: dict[int, LocalRun] = {}
-        self._precedence = Precedence(catalog, config.running_limit_of)
-        self._ends: Batcher[Ended | Returned, bool] = Batcher(self._write_ends)
+        self._preemption = Preemption(catalog, config.running_limit_of)
+        self._ends: GroupCommit[RunEnded | RunRequeued, bool] = GroupCommit(self._write_ends)
         # Writes of several of our rows: on PostgreSQL two at once could wait for each other.
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -78,11 +78,11 @@ class Runner:
     async def work(self) -> None:
         """Run jobs until cancelled."""
         loops = [
-            asyncio.create_task(forever("claiming queued jobs", self._claim)),
-            asyncio.create_task(forever("holding running jobs", self._renew, self._config.lease / 4)),
-            asyncio.create_task(forever("storing chunks", self._store_chunks, _STORE)),
-            asyncio.create_task(forever("checking running jobs", self._reconcile, _GATHER)),
-            asyncio.create_task(forever("giving way to callers", self._give_way, LOOK)),
+            asyncio.create_task(repeat("claiming queued jobs", self._claim)),
+            asyncio.create_task(repeat("holding running jobs", self._renew, self._config.lease / 4)),
+            asyncio.create_task(repeat("storing chunks", self._store_chunks, _STORE_INTERVAL)),
+            asyncio.create_task(repeat("checking running jobs", self._reconcile, _GATHER)),
+            asyncio.create_task(repeat("giving way to callers", self._preempt, CHECK_SECONDS)),
         ]
         try:
             await asyncio.gather(*loops)
@@ -103,7 +103,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(ServiceError):
-            await self._database.write(claims.hand_back, self._worker)
+            await self._database.write(claims.release_claims, self._worker)
 
     # Claiming
 
@@ -122,16 +122,16 @@ class Runner:
         if claimed.jobs:
             self._on_change()
 
-    async def _room(self) -> claims.Room:
+    async def _room(self) -> claims.RunLimits:
         """Wait until there may be something to claim; the room for it."""
-        before = self._precedence.interactive()
+        before = self._preemption.interactive_calls()
         while True:
             wait = self._next_look - time.monotonic()
-            if self._precedence.holds_back(self._running()):
+            if self._preemption.blocks_jobs(self._running()):
                 # The end of a call makes room, and nobody tells of it.
-                wait = min(wait, _GLANCE)
+                wait = min(wait, _CALL_POLL)
             await wait_for_event(self._wake, max(0.0, wait))
-            now = self._precedence.interactive()
+            now = self._preemption.interactive_calls()
             fewer = any(now.get(model, 0) < count for model, count in before.items())
             before = now
             if not (self._wake.is_set() or fewer or time.monotonic() >= self._next_look):
@@ -139,21 +139,21 @@ class Runner:
             self._wake.clear()
             if self._draining:
                 await asyncio.Event().wait()  # until cancelled
-            own = self._precedence.room(self._running())
+            own = self._preemption.free_slots(self._running())
             if own:
                 limits = {model: self._config.running_limit_of(model) for model in own}
-                return claims.Room(self._config.running_limit, limits, own)
+                return claims.RunLimits(self._config.running_limit, limits, own)
             self._next_look = time.monotonic() + _POLL
 
     def _running(self) -> Counter[str]:
         """How many jobs of each model run in this process."""
         return Counter(local.model for local in self._runs.values())
 
-    async def _give_way(self) -> None:
+    async def _preempt(self) -> None:
         """Queue again the latest jobs that nobody follows, where calls that are waited for wait for them."""
-        if not self._precedence.lowered:
+        if not self._preemption.is_active:
             await self._busy.wait()
-        giving, risen = await self._precedence.look(self._running())
+        giving, risen = await self._preemption.check(self._running())
         for model, count in giving.items():
             unfollowed = [
                 local
@@ -162,7 +162,7 @@ class Runner:
             ]
             for local in unfollowed[-count:]:
                 self._abort(local)
-                await self._write_end(Returned(local.run, 0, None))
+                await self._write_end(RunRequeued(local.run, 0, None))
         if risen:
             self._wake.set()
 
@@ -179,15 +179,15 @@ class Runner:
 
     async def _run(self, local: LocalRun, job: Any, data: bytes) -> None:
         run = local.run
-        outcome: Ended | Returned
+        outcome: RunEnded | RunRequeued
         try:
             try:
                 async with asyncio.timeout(self._run_seconds):
                     completion = await generate(self._catalog, job.id, job.created // 1_000_000, data, local)
-                outcome = Ended(run, completion, None)
+                outcome = RunEnded(run, completion, None)
             except Exception as raised:
                 error = self._error(raised, job.id)
-                outcome = failed(
+                outcome = outcome_of_error(
                     run, error, attempts=job.attempts, most=job.max_attempts, lost=job.lost_attempts
                 )
             await self._write_end(outcome)
@@ -206,30 +206,35 @@ class Runner:
             return timed_out(self._run_seconds)
         return unexpected(job_id)
 
-    async def _write_end(self, outcome: Ended | Returned) -> None:
+    async def _write_end(self, outcome: RunEnded | RunRequeued) -> None:
         """Until it is written: the work is done, and is not to be lost to an outage."""
         failures = 0
         while True:
             try:
-                await self._ends.do(outcome)
+                await self._ends.commit(outcome)
                 return
             except ServiceError:
                 failures += 1
                 await asyncio.sleep(min(2.0, 0.05 * 2.0 ** min(failures, 10)))
 
-    async def _write_ends(self, outcomes: list[Ended | Returned]) -> list[bool]:
+    async def _write_ends(self, outcomes: list[RunEnded | RunRequeued]) -> list[bool]:
         async with self._writing:
             outcomes = [self._with_chunks(outcome) for outcome in outcomes]
             written = await self._database.write(end_runs, outcomes, self._ttl)
         self._on_change()
         return written
 
-    def _with_chunks(self, outcome: Ended | Returned) -> Ended | Returned:
+    def _with_chunks(self, outcome: RunEnded | RunRequeued) -> RunEnded | RunRequeued:
         """The same, with the chunks that those who watch from elsewhere have not seen."""
         local = self._runs.get(outcome.run.seq)
-        if not isinstance(outcome, Ended) or local is None or local.run != outcome.run or not local.watched:
+        if (
+            not isinstance(outcome, RunEnded)
+            or local is None
+            or local.run != outcome.run
+            or not local.watched
+        ):
             return outcome
-        return Ended(outcome.run, outcome.completion, outcome.error, local.unstored())
+        return RunEnded(outcome.run, outcome.completion, outcome.error, local.unstored())
 
     # Holding
 
@@ -238,7 +243,7 @@ class Runner:
         async with self._claiming, self._writing:
             known = dict(self._runs)
             runs = {(seq, local.run.number) for seq, local in known.items()}
-            held = await self._database.write(claims.renew, self._worker, self._lease, runs)
+            held = await self._database.write(claims.renew_leases, self._worker, self._lease, runs)
         self._compare(known, held)
 
     def reconcile_soon(self) -> None:
@@ -250,7 +255,7 @@ class Runner:
         self._reconciling.clear()
         if self._runs:
             known = dict(self._runs)
-            self._compare(known, await self._database.read(claims.held, self._worker))
+            self._compare(known, await self._database.read(claims.held_runs, self._worker))
 
     def _compare(self, known: dict[int, LocalRun], held: list[Any]) -> None:
         ours = {(seq, number): watched for seq, number, watched in held}
@@ -283,12 +288,12 @@ class Runner:
         if not new:
             return
         async with self._writing:
-            await self._database.write(_add_chunks, [(local.run, chunks) for local, chunks in new])
+            await self._database.write(_store_all, [(local.run, chunks) for local, chunks in new])
             for local, chunks in new:
                 local.stored = chunks[-1][0] + 1
 
 
-def _add_chunks(transaction: Transaction, new: list[tuple[Run, list[tuple[int, bytes]]]]) -> None:
+def _store_all(transaction: Transaction, new: list[tuple[Run, list[tuple[int, bytes]]]]) -> None:
     for run, chunks in new:
-        add_chunks(transaction, run, chunks)
+        store_chunks(transaction, run, chunks)
     transaction.announce()

@@ -10,12 +10,12 @@ from inferd.services.config import QueueConfig
 from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.net.message_writer import Metadata
-from inferd.services.queue.deliveries import check_webhook
+from inferd.services.queue.job_message import job_message, timestamp
 from inferd.services.queue.job_queue import JobQueue
-from inferd.services.queue.messages import job_message, timestamp
-from inferd.services.queue.paging import next_page_token, page_of
-from inferd.services.queue.reading import Found, list_jobs, numbers
+from inferd.services.queue.paging import next_page_token, parse_page
+from inferd.services.queue.queries import StoredJob, list_jobs, queue_stats
 from inferd.services.queue.submission import Submission, Submitted
+from inferd.services.queue.webhook_deliveries import check_webhook
 from inferd.v1 import queue_pb2 as pb
 from inferd.v1 import queue_pb2_grpc
 
@@ -42,17 +42,17 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             return await self._waited(submitted.job["id"], request.wait_seconds, context)
         if submitted.new:
             return job_message(await self._found(submitted))
-        return job_message(await self._queue.watching.find(submitted.job["id"]))
+        return job_message(await self._queue.watcher.find(submitted.job["id"]))
 
     async def EnqueueAndWatch(self, request: pb.EnqueueRequest, context: CallContext) -> None:
         submitted = await self._enqueue(request, context)
-        await self._queue.watching.watch(submitted.job["id"], context.writer)
+        await self._queue.watcher.watch(submitted.job["id"], context.writer)
 
     async def Get(self, request: pb.GetJobRequest, context: CallContext) -> pb.Job:
         return await self._waited(request.id, request.wait_seconds, context)
 
     async def Watch(self, request: pb.GetJobRequest, context: CallContext) -> None:
-        await self._queue.watching.watch(request.id, context.writer)
+        await self._queue.watcher.watch(request.id, context.writer)
 
     async def Wait(self, request: pb.WaitJobRequest, context: CallContext) -> pb.Job:
         seconds = None
@@ -64,7 +64,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def List(self, request: pb.ListJobsRequest, context: CallContext) -> pb.ListJobsResponse:
         model = self._catalog.find(request.model).id if request.model else None
-        page = page_of(request, model)
+        page = parse_page(request, model)
         found, more = await self._queue.database.read(list_jobs, page)
         response = pb.ListJobsResponse(jobs=map(job_message, found), has_more=more)
         if found:
@@ -75,14 +75,14 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def Cancel(self, request: pb.CancelJobRequest, context: CallContext) -> pb.Job:
         await self._queue.cancel(request.id)
-        return job_message(await self._queue.watching.find(request.id))
+        return job_message(await self._queue.watcher.find(request.id))
 
     async def Delete(self, request: pb.DeleteJobRequest, context: CallContext) -> pb.DeleteJobResponse:
         await self._queue.delete(request.id)
         return pb.DeleteJobResponse(id=request.id, deleted=True)
 
     async def Stats(self, request: pb.QueueStatsRequest, context: CallContext) -> pb.QueueStats:
-        found = await self._queue.database.read(numbers)
+        found = await self._queue.database.read(queue_stats)
         models = [
             pb.ModelQueue(
                 model=model,
@@ -105,12 +105,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         latest = self._longest_call if remaining is None else min(remaining, self._longest_call)
         latest = max(0.0, latest - _MARGIN)
         seconds = latest if seconds is None else min(seconds, latest)
-        return job_message(await self._queue.watching.wait(job_id, seconds))
+        return job_message(await self._queue.watcher.wait(job_id, seconds))
 
-    async def _found(self, submitted: Submitted) -> Found:
+    async def _found(self, submitted: Submitted) -> StoredJob:
         if submitted.job["webhook"]:
-            return await self._queue.watching.find(submitted.job["id"])
-        return Found(submitted.job, position=submitted.position)
+            return await self._queue.watcher.find(submitted.job["id"])
+        return StoredJob(submitted.job, position=submitted.position)
 
     async def _enqueue(self, request: pb.EnqueueRequest, context: CallContext) -> Submitted:
         metadata = tuple(context.invocation_metadata() or ())

@@ -15,8 +15,8 @@ from typing import Any, TextIO, TypeVar
 
 import sqlalchemy as sa
 from inferd.services.queue.database import Transaction, unavailable
+from inferd.services.queue.file_watcher import FileWatcher
 from inferd.services.queue.migrate import migrate
-from inferd.services.queue.write_watch import WriteWatch
 from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
@@ -26,11 +26,11 @@ _BUSY_SECONDS = 10
 
 
 class SqliteDatabase:
-    """See `Database`. `on_alone` is run at the opening where no other process has the file open."""
+    """See `Database`. `on_exclusive` is run at the opening where no other process has the file open."""
 
-    def __init__(self, url: str, on_alone: Callable[[Transaction], Any]) -> None:
+    def __init__(self, url: str, on_exclusive: Callable[[Transaction], Any]) -> None:
         self._path = Path(sa.make_url(url).database or "")
-        self._on_alone = on_alone
+        self._on_exclusive = on_exclusive
         self._writer = _Connection(self._path, "BEGIN IMMEDIATE")
         self._reader = _Connection(self._path, "BEGIN")
         self._presence: TextIO | None = None
@@ -38,9 +38,9 @@ class SqliteDatabase:
     async def open(self) -> None:
         await self.write(lambda transaction: migrate(transaction.connection))
         if self._presence is None:
-            await self._tell_presence()
+            await self._take_presence_lock()
 
-    async def _tell_presence(self) -> None:
+    async def _take_presence_lock(self) -> None:
         """Hold a lock on a file beside it while this process lives: who can have it alone, is alone."""
         presence = self._path.with_name(self._path.name + ".lock").open("a")
         try:
@@ -48,7 +48,7 @@ class SqliteDatabase:
         except OSError:
             pass
         else:
-            await self.write(self._on_alone)
+            await self.write(self._on_exclusive)
         # Waits where another one is alone for the moment.
         await asyncio.to_thread(fcntl.flock, presence, fcntl.LOCK_SH)
         self._presence = presence
@@ -61,7 +61,7 @@ class SqliteDatabase:
 
     async def listen(self, on_change: Callable[[], None]) -> None:
         known = None
-        with WriteWatch(Path(f"{self._path}-wal")) as watch:
+        with FileWatcher(Path(f"{self._path}-wal")) as watch:
             while True:
                 # Of the writing connection, this changes with others' commits only.
                 version = await self._writer.data_version()
@@ -110,7 +110,10 @@ class _Connection:
 
     def _transact(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         with self._engine.begin() as connection:
-            return work(Transaction(connection, time.time_ns() // 1000, _locked, _noticed), *arguments)
+            return work(
+                Transaction(connection, time.time_ns() // 1000, _no_lock_needed, _no_announcement_needed),
+                *arguments,
+            )
 
     def _data_version(self) -> int:
         connection = self._engine.raw_connection()
@@ -137,9 +140,9 @@ def _set_up(connection: sqlite3.Connection, _: Any) -> None:
             time.sleep(0.02)
 
 
-def _locked(_: int) -> None:
+def _no_lock_needed(_: int) -> None:
     """Nothing to do: a transaction that writes is the only one."""
 
 
-def _noticed() -> None:
+def _no_announcement_needed() -> None:
     """Nothing to do: the others see it by the file's version."""

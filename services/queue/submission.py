@@ -18,14 +18,14 @@ from inferd.services.queue.tables import (
     IS_WAITING,
     DeliveryState,
     J,
-    State,
+    JobState,
     deliveries,
     jobs,
     requests,
 )
 
 #: One transaction at a time gives out numbers, so that their order is that of the commits.
-SUBMISSION = 1
+SUBMISSION_LOCK = 1
 
 _GREATEST = sa.select(sa.func.max(J.seq))
 _WAITING = sa.select(J.caller, sa.func.count()).where(IS_WAITING).group_by(J.caller)
@@ -57,7 +57,7 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
+class QueueLimits:
     """How many jobs may wait, in all and of one caller."""
 
     total: int
@@ -74,10 +74,10 @@ class Submitted:
 
 
 def submit(
-    transaction: Transaction, submissions: Sequence[Submission], caps: Caps
+    transaction: Transaction, submissions: Sequence[Submission], caps: QueueLimits
 ) -> list[Submitted | ServiceError]:
     """A job, or an error, for each submission, in their order."""
-    transaction.lock(SUBMISSION)
+    transaction.lock(SUBMISSION_LOCK)
     known = _known(transaction, submissions)
     waiting: Counter[str] = Counter(dict(transaction.rows(_WAITING)))
     total = waiting.total()
@@ -149,7 +149,7 @@ def _row(submission: Submission, seq: int, now: int) -> dict[str, Any]:
         "model": submission.model,
         "requested_model": submission.requested_model,
         "priority": submission.priority,
-        "state": State.DELAYED if later else State.QUEUED,
+        "state": JobState.DELAYED if later else JobState.QUEUED,
         "attempts": 0,
         "lost_attempts": 0,
         "max_attempts": submission.max_attempts,
@@ -206,7 +206,7 @@ def _with_positions(
         if key not in ahead:
             ahead[key] = transaction.scalar(_AHEAD, model=key[0], priority=key[1])
         # A job whose time has not come is not counted among those ahead; and has a place all the same.
-        queued = result.job["state"] == State.QUEUED
+        queued = result.job["state"] == JobState.QUEUED
         results[index] = Submitted(result.job, new=True, position=ahead[key] + (not queued))
         ahead[key] -= queued
     return results

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from inferd.services.queue.claims import take_back
+from inferd.services.queue.claims import requeue_lost
 from inferd.services.queue.database import Transaction
-from inferd.services.queue.endings import end_jobs, remove
+from inferd.services.queue.job_end import delete_rows, end_jobs
 from inferd.services.queue.tables import (
     IS_RUNNING,
     IS_UNENDED,
@@ -13,12 +13,12 @@ from inferd.services.queue.tables import (
     D,
     DeliveryState,
     J,
-    State,
+    JobState,
     chunks,
 )
 
 #: What one transaction takes, so that none is long.
-_MOST = 500
+_MAX_JOBS = 500
 
 #: How long the chunks of a run that has ended are kept, in microseconds, for those who are reading them.
 _CHUNKS_KEPT = 60_000_000
@@ -27,7 +27,7 @@ _EXPIRED = (
     sa.select(J.seq)
     .where(IS_UNENDED, J.expires.is_not(None), J.expires <= sa.bindparam("now"))
     .order_by(J.expires)
-    .limit(_MOST)
+    .limit(_MAX_JOBS)
 )
 _ANY_LEFT = sa.select(sa.exists().where(IS_WAITING) | sa.exists().where(IS_RUNNING))
 _UNPOSTED = (
@@ -37,7 +37,7 @@ _PURGED = (
     sa.select(J.seq)
     .where(J.purge.is_not(None), J.purge <= sa.bindparam("now"), sa.not_(J.webhook & _UNPOSTED))
     .order_by(J.purge)
-    .limit(_MOST)
+    .limit(_MAX_JOBS)
 )
 _READ = (
     sa.select(chunks.c.seq)
@@ -61,31 +61,31 @@ def sweep(
     transaction: Transaction, worker: str, lost_error: bytes | None, expired_error: bytes, ttl: int
 ) -> Swept:
     """What is looked for all the time: what `lost` does, but where `lost_error` is None, and `expire`."""
-    taken = lost(transaction, worker, lost_error, ttl) if lost_error is not None else 0
+    taken = requeue_expired_leases(transaction, worker, lost_error, ttl) if lost_error is not None else 0
     expired = expire(transaction, expired_error, ttl)
     return Swept(taken, expired, bool(transaction.scalar(_ANY_LEFT)))
 
 
-def lost(transaction: Transaction, worker: str, error: bytes, ttl: int) -> int:
+def requeue_expired_leases(transaction: Transaction, worker: str, error: bytes, ttl: int) -> int:
     """Take back the jobs of processes that are gone. How many there were.
 
     Not those of `worker`, who asks: it lives, and its leases ran out while the database was down.
     """
     gone = IS_RUNNING & (J.lease < transaction.now) & (J.worker != worker)
-    return take_back(transaction, gone, error, ttl)
+    return requeue_lost(transaction, gone, error, ttl)
 
 
 def expire(transaction: Transaction, error: bytes, ttl: int) -> list[int]:
     """End jobs whose time is up. Their numbers; `is_full` says where there may be more."""
     seqs = [row.seq for row in transaction.rows(_EXPIRED, now=transaction.now)]
-    return end_jobs(transaction, seqs, State.EXPIRED, error, ttl)
+    return end_jobs(transaction, seqs, JobState.EXPIRED, error, ttl)
 
 
 def purge(transaction: Transaction) -> int:
     """Remove jobs whose results were kept long enough. How many there were."""
     seqs = [row.seq for row in transaction.rows(_PURGED, now=transaction.now)]
     if seqs:
-        remove(transaction, seqs)
+        delete_rows(transaction, seqs)
     return len(seqs)
 
 
@@ -98,4 +98,4 @@ def drop_chunks(transaction: Transaction) -> None:
 
 def is_full(count: int) -> bool:
     """Whether a transaction took as much as one takes: there may be more."""
-    return count >= _MOST
+    return count >= _MAX_JOBS

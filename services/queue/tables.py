@@ -10,7 +10,7 @@ metadata = sa.MetaData()
 _Big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
-class State:
+class JobState:
     """Where a job stands, as it is stored. DELAYED is a queued job whose time has not come."""
 
     QUEUED = "queued"

@@ -8,54 +8,54 @@ from inferd.services.api.chat_replay import replayed
 from inferd.services.errors import ServiceError
 from inferd.services.net.message_writer import MessageWriter
 from inferd.services.queue.database import Database
-from inferd.services.queue.endings import not_found
+from inferd.services.queue.job_end import not_found
 from inferd.services.queue.job_id import seq_of
-from inferd.services.queue.messages import is_ended, job_message
-from inferd.services.queue.news import News, Subscription
-from inferd.services.queue.reading import Found, ask_for_chunks, find, read_chunks, read_request
+from inferd.services.queue.job_message import is_ended, job_message
+from inferd.services.queue.queries import StoredJob, find_job, read_chunks, read_request, request_chunks
 from inferd.services.queue.runner import Runner
-from inferd.services.queue.tables import State
+from inferd.services.queue.subscriptions import Subscription, Subscriptions
+from inferd.services.queue.tables import JobState
 from inferd.v1 import chat_pb2
 from inferd.v1 import queue_pb2 as pb
 
 #: Seconds between looks for the chunks of a run elsewhere, where no news of them comes.
-_PATIENCE = 2.0
+_CHUNK_POLL = 2.0
 
 
-class Watching:
+class JobWatcher:
     """Follows jobs of the queue in `database`, of which `runner` runs some. Raises ServiceError NOT_FOUND,
     and UNAVAILABLE once `stop` was called: a job that waits may wait longer than this process lives."""
 
-    def __init__(self, database: Database, runner: Runner, news: News) -> None:
+    def __init__(self, database: Database, runner: Runner, subscriptions: Subscriptions) -> None:
         self._database = database
         self._runner = runner
-        self._news = news
+        self._subscriptions = subscriptions
         self._stopping = False
 
     def stop(self) -> None:
         """End those who wait."""
         self._stopping = True
-        self._news.tell_all()
+        self._subscriptions.notify_all()
 
-    async def find(self, job_id: str) -> Found:
+    async def find(self, job_id: str) -> StoredJob:
         """The job."""
         seq = seq_of(job_id)
-        found = None if seq is None else await self._database.read(find, seq, job_id)
+        found = None if seq is None else await self._database.read(find_job, seq, job_id)
         if found is None:
             raise not_found(job_id)
         return found
 
-    async def wait(self, job_id: str, seconds: float | None) -> Found:
+    async def wait(self, job_id: str, seconds: float | None) -> StoredJob:
         """The job once it has ended, or as it is when the time is up."""
         end = None if seconds is None else time.monotonic() + seconds
-        with self._news.subscribe(seq_of(job_id) or 0) as news:
+        with self._subscriptions.subscribe(seq_of(job_id) or 0) as subscription:
             while True:
                 found = await self.find(job_id)
                 left = None if end is None else end - time.monotonic()
                 if is_ended(found) or (left is not None and left <= 0):
                     return found
                 self._check_stopping()
-                await news.wait(left)
+                await subscription.wait(left)
 
     def _check_stopping(self) -> None:
         if self._stopping:
@@ -72,7 +72,7 @@ class Watching:
         def push_chunk(chunk: chat_pb2.ChatCompletionChunk) -> None:
             writer.push(pb.JobEvent(chunk=chunk))
 
-        with self._news.subscribe(seq_of(job_id) or 0, with_position=True) as news:
+        with self._subscriptions.subscribe(seq_of(job_id) or 0, with_position=True) as subscription:
             told: pb.Job | None = None
             #: The run whose chunks were sent, and how many of them.
             run, sent = 0, 0
@@ -81,14 +81,14 @@ class Watching:
                 job = job_message(found, whole=False)
                 # Newer than what the news were made of: a position that has changed and changed back since is
                 # news to who was told the one between.
-                news.position = job.queue_position if job.HasField("queue_position") else None
+                subscription.position = job.queue_position if job.HasField("queue_position") else None
                 if job != told:
                     told = job
                     writer.push(pb.JobEvent(job=job))
                 row = found.job
-                if sent and (row["runs"] != run or row["state"] in (State.QUEUED, State.DELAYED)):
+                if sent and (row["runs"] != run or row["state"] in (JobState.QUEUED, JobState.DELAYED)):
                     raise _attempt_lost(job_id)
-                if row["state"] == State.RUNNING:
+                if row["state"] == JobState.RUNNING:
                     local = self._runner.local(row["seq"], row["runs"])
                     run = row["runs"]
                     if local is not None:
@@ -103,23 +103,23 @@ class Watching:
                     return
                 self._check_stopping()
                 await writer.flow.room()
-                await self._next(news, found)
+                await self._next(subscription, found)
 
-    async def _next(self, news: Subscription, found: Found) -> None:
-        if found.job["state"] == State.RUNNING:
+    async def _next(self, subscription: Subscription, found: StoredJob) -> None:
+        if found.job["state"] == JobState.RUNNING:
             # It runs elsewhere, and its chunks are stored for us.
-            news.eager = True
-            await self._database.write(ask_for_chunks, found.job["seq"])
-            await news.wait(_PATIENCE)
+            subscription.wants_chunks = True
+            await self._database.write(request_chunks, found.job["seq"])
+            await subscription.wait(_CHUNK_POLL)
         else:
-            news.eager = False
-            await news.wait()
+            subscription.wants_chunks = False
+            await subscription.wait()
 
     async def _stored(self, seq: int, run: int, first: int) -> list[chat_pb2.ChatCompletionChunk]:
         found = await self._database.read(read_chunks, seq, run, first)
         return [chat_pb2.ChatCompletionChunk.FromString(chunk) for chunk in found]
 
-    async def _end(self, found: Found, run: int, sent: int) -> list[pb.JobEvent]:
+    async def _end(self, found: StoredJob, run: int, sent: int) -> list[pb.JobEvent]:
         """The last events of a job that has ended, after `sent` chunks of its run."""
         row = found.job
         if found.completion is None:

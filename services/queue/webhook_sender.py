@@ -31,7 +31,7 @@ _MAX_ANSWER_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DeliveryResult:
     """How one try went.
 
     `status` is the HTTP status of the answer, if there was one; `error` what was wrong, None where it was
@@ -70,22 +70,22 @@ class WebhookSender:
         self._running: set[asyncio.Timeout] = set()
         self._closed = False
 
-    async def send(self, url: str, secret: bytes, message_id: str, body: bytes) -> Outcome:
+    async def send(self, url: str, secret: bytes, message_id: str, body: bytes) -> DeliveryResult:
         """Try once. Raises nothing but CancelledError. The wait for a free connection is not timed."""
-        outcome: Outcome | None = None
+        result: DeliveryResult | None = None
         async with self._slots:
             limit = asyncio.timeout(0 if self._closed else self._timeout)
             self._running.add(limit)
             try:
                 async with limit, self._post(url, secret, message_id, body) as answer:
                     # The status decides: whatever befalls the rest of the answer changes nothing.
-                    outcome = _judge(answer)
+                    result = _result_of(answer)
                     await _drain(answer)
             except Exception as error:
-                outcome = outcome or Outcome(None, self._describe(error, message_id))
+                result = result or DeliveryResult(None, self._describe(error, message_id))
             finally:
                 self._running.discard(limit)
-        return outcome
+        return result
 
     async def close(self) -> None:
         """End the tries that still run, as failed ones; later ones fail at once."""
@@ -123,17 +123,17 @@ class WebhookSender:
         return "cannot be posted"
 
 
-def _judge(answer: httpcore.Response) -> Outcome:
+def _result_of(answer: httpcore.Response) -> DeliveryResult:
     status = answer.status
     if 200 <= status < 300:
-        return Outcome(status, None)
+        return DeliveryResult(status, None)
     if 300 <= status < 400:
-        return Outcome(status, "redirects are not followed")
+        return DeliveryResult(status, "redirects are not followed")
     # Standard Webhooks: the receiver wants no more of it.
     if status == 410:
-        return Outcome(status, "answered with status 410 (gone)", final=True)
+        return DeliveryResult(status, "answered with status 410 (gone)", final=True)
     retry_after = _retry_after(answer) if status in (429, 503) else None
-    return Outcome(status, f"answered with status {status}", retry_after=retry_after)
+    return DeliveryResult(status, f"answered with status {status}", retry_after=retry_after)
 
 
 def _retry_after(answer: httpcore.Response) -> float | None:

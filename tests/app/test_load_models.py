@@ -5,7 +5,7 @@ import io
 import zipfile
 
 import pytest
-from inferd.services.app.load_models import build_catalog
+from inferd.services.app.load_models import load_models
 from inferd.services.config import parse_config
 from inferd.services.runtimes.tokenizer_bundle import BundleError, pack, unpack
 from inferd.services.text.tokenizer import TokenizerError
@@ -26,7 +26,7 @@ async def close(catalog) -> None:
 
 async def test_a_runtime_hands_out_its_tokenizer(small_model, small_text):
     async with SimulatedRuntime(tokenizer=small_model) as runtime:
-        catalog = await build_catalog(config(runtime.address), lambda: None)
+        catalog = await load_models(config(runtime.address), lambda: None)
         model = catalog.find("m")
         assert model.text.context_length == small_text.context_length
         assert model.text.tokenizer.encode("Hello é", add_special_tokens=True) == (
@@ -39,7 +39,7 @@ async def test_a_runtime_hands_out_its_tokenizer(small_model, small_text):
 
 async def test_a_configured_tokenizer_goes_before(small_model, small_text):
     async with SimulatedRuntime() as runtime:
-        catalog = await build_catalog(config(runtime.address, tokenizer=str(small_model)), lambda: None)
+        catalog = await load_models(config(runtime.address, tokenizer=str(small_model)), lambda: None)
         assert catalog.find("m").text.vocabulary_size == small_text.vocabulary_size
         await close(catalog)
 
@@ -48,7 +48,7 @@ async def test_no_tokenizer_anywhere_is_said():
     # No id that a hub would be asked for.
     async with SimulatedRuntime() as runtime:
         with pytest.raises(TokenizerError, match="No runtime of m handed out"):
-            await build_catalog(config(runtime.address, path="no/such/id"), lambda: None)
+            await load_models(config(runtime.address, path="no/such/id"), lambda: None)
 
 
 def test_a_bundle_comes_back(small_model, tmp_path):

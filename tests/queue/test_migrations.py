@@ -13,13 +13,13 @@ from alembic.migration import MigrationContext
 from inferd.services.queue.database import Database, Transaction
 from inferd.services.queue.migrate import migrate
 from inferd.services.queue.postgres import PostgresDatabase
-from inferd.services.queue.reading import Page, list_jobs
+from inferd.services.queue.queries import Page, list_jobs
 from inferd.services.queue.sqlite import SqliteDatabase
-from inferd.services.queue.submission import Caps, Submission, submit
+from inferd.services.queue.submission import QueueLimits, Submission, submit
 from inferd.services.queue.tables import metadata
 
 VERSIONS = "inferd_queue_version"
-CAPS = Caps(10, 10)
+CAPS = QueueLimits(10, 10)
 EVERYTHING = Page(size=100, after=None, ascending=True, states=[], model=None)
 
 

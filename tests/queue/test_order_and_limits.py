@@ -10,7 +10,7 @@ import grpc
 import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
-from inferd.services.queue import claims, reading, submission, sweep
+from inferd.services.queue import claims, queries, submission, sweep
 from inferd.services.queue.database import Database, Transaction
 from inferd.services.queue.postgres import PostgresDatabase
 from inferd.services.queue.sqlite import SqliteDatabase
@@ -150,7 +150,7 @@ async def test_an_ended_job_does_not_expire(fronts):
 
 
 async def test_results_are_purged_when_they_were_kept_long_enough(fronts, monkeypatch):
-    monkeypatch.setattr("inferd.services.queue.job_queue._PURGE", 0.1)
+    monkeypatch.setattr("inferd.services.queue.job_queue._PURGE_INTERVAL", 0.1)
     front = await fronts.start(queue={"result_ttl": 1})
     job = await front.enqueue(request_id="mine")
     await front.ended(job)
@@ -455,7 +455,7 @@ async def test_a_job_that_waits_for_its_next_attempt_can_be_cancelled(fronts):
 # --- long queues
 
 MANY = 25_000
-CAPS = submission.Caps(100_000, 100_000)
+CAPS = submission.QueueLimits(100_000, 100_000)
 
 
 def item(number: int, **fields: Any) -> submission.Submission:
@@ -520,26 +520,26 @@ def plans(transaction: Transaction, work: Callable[..., Any], *arguments: Any) -
     ]
 
 
-def page(**fields: Any) -> reading.Page:
+def page(**fields: Any) -> queries.Page:
     given: dict[str, Any] = {"size": 20, "after": None, "ascending": False, "states": [], "model": None}
-    return reading.Page(**{**given, **fields})
+    return queries.Page(**{**given, **fields})
 
 
 async def test_a_long_queue_is_worked_at_by_its_indexes(long_queue):
-    some = [found.job for found in (await long_queue.read(reading.list_jobs, page(size=3)))[0]]
+    some = [found.job for found in (await long_queue.read(queries.list_jobs, page(size=3)))[0]]
     numbers = [job["seq"] for job in some]
-    room = claims.Room(64, {"small": 16, "other": 16}, {"small": 16, "other": 4})
+    room = claims.RunLimits(64, {"small": 16, "other": 16}, {"small": 16, "other": 4})
     works: dict[str, tuple[Any, ...]] = {
         "submit": (submission.submit, [item(MANY), item(MANY + 1), item(5)], CAPS),
         "claim": (claims.claim, "worker", 10**7, room),
-        "find": (reading.find, numbers[0], some[0]["id"]),
-        "positions": (reading.positions, numbers),
-        "standings": (reading.standings, numbers),
-        "first page": (reading.list_jobs, page()),
-        "later page": (reading.list_jobs, page(after=numbers[-1], ascending=True)),
-        "running ones": (reading.list_jobs, page(states=["running"])),
-        "running ones of a model": (reading.list_jobs, page(states=["running"], model="other")),
-        "failed ones": (reading.list_jobs, page(states=["failed"])),
+        "find": (queries.find_job, numbers[0], some[0]["id"]),
+        "positions": (queries.queue_positions, numbers),
+        "job_progress": (queries.job_progress, numbers),
+        "first page": (queries.list_jobs, page()),
+        "later page": (queries.list_jobs, page(after=numbers[-1], ascending=True)),
+        "running ones": (queries.list_jobs, page(states=["running"])),
+        "running ones of a model": (queries.list_jobs, page(states=["running"], model="other")),
+        "failed ones": (queries.list_jobs, page(states=["failed"])),
         "expire": (sweep.expire, b"error", 1),
         "purge": (sweep.purge,),
     }
@@ -553,7 +553,7 @@ async def test_a_long_queue_is_worked_at_by_its_indexes(long_queue):
                 few = any(index in step for index in ("jobs_running", "jobs_waiting"))
                 bounded = few or name.endswith("page")
                 assert not scan or bounded, f"{name}: {plan}"
-    await long_queue.write(claims.hand_back, "worker")
+    await long_queue.write(claims.release_claims, "worker")
 
 
 async def test_a_long_queue_goes_on(long_queue, fronts):

@@ -198,7 +198,7 @@ class Receiver:
 
 
 async def test_the_end_of_a_job_is_posted_signed_and_again_until_it_arrives(front, monkeypatch):
-    monkeypatch.setattr("inferd.services.queue.deliveries.retry_delay", lambda attempt: 0.01)
+    monkeypatch.setattr("inferd.services.queue.webhook_deliveries.retry_delay", lambda attempt: 0.01)
     receiver = Receiver()
     receiver.statuses = [500, 503]
     async with await asyncio.start_server(receiver.serve, "127.0.0.1", 0) as server, front.http() as http:

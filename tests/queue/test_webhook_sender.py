@@ -16,7 +16,7 @@ from ipaddress import ip_address
 import pytest
 from inferd.services.net.public_address import AddressNotAllowed, check_url, is_public
 from inferd.services.net.webhook_signature import parse_secret, signature_headers
-from inferd.services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
+from inferd.services.queue.webhook_sender import MAX_TRIES, DeliveryResult, WebhookSender, retry_delay
 
 from tests.doubles.fake_network import Connections, Names
 
@@ -97,7 +97,7 @@ async def sending(*, allow_private: bool = True, timeout: float = 15) -> AsyncIt
     await sender.close()
 
 
-async def post(url: str, *, allow_private: bool = True, timeout: float = 15) -> Outcome:  # noqa: ASYNC109
+async def post(url: str, *, allow_private: bool = True, timeout: float = 15) -> DeliveryResult:  # noqa: ASYNC109
     async with sending(allow_private=allow_private, timeout=timeout) as sender:
         return await sender.send(url, KEY, "msg_1", BODY)
 
@@ -153,7 +153,7 @@ async def test_posts_the_body_signed(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     async with receiving() as receiver:
-        assert await post(receiver.url()) == Outcome(200, None)
+        assert await post(receiver.url()) == DeliveryResult(200, None)
     (request,) = receiver.received
     assert request.line == "POST /hook?a=b%20c HTTP/1.1"
     assert request.body == BODY
@@ -172,7 +172,7 @@ async def test_each_try_has_its_own_time_and_the_same_id_and_no_cookies(monkeypa
     async with receiving(status("500 Oops", "set-cookie: a=b")) as receiver, sending() as sender:
         for _ in range(2):
             outcome = await sender.send(receiver.url(), KEY, "msg_1", BODY)
-            assert outcome == Outcome(500, "answered with status 500")
+            assert outcome == DeliveryResult(500, "answered with status 500")
             assert not outcome.delivered
     first, second = receiver.received
     assert (first.headers["webhook-timestamp"], second.headers["webhook-timestamp"]) == ("1000", "2000")
@@ -193,14 +193,14 @@ async def test_any_2xx_is_a_delivery(line):
 async def test_redirects_are_not_followed(code):
     async with receiving() as other:
         async with receiving(status(f"{code} Moved", f"location: {other.url()}")) as receiver:
-            assert await post(receiver.url()) == Outcome(code, "redirects are not followed")
+            assert await post(receiver.url()) == DeliveryResult(code, "redirects are not followed")
         assert other.connections == 0
 
 
 async def test_gone_is_final():
     async with receiving(status("410 Gone")) as receiver:
         outcome = await post(receiver.url())
-    assert outcome == Outcome(410, "answered with status 410 (gone)", final=True)
+    assert outcome == DeliveryResult(410, "answered with status 410 (gone)", final=True)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def test_gone_is_final():
 async def test_retry_after(line, value, expected):
     async with receiving(status(line, f"Retry-After: {value}")) as receiver:
         outcome = await post(receiver.url())
-    assert outcome == Outcome(int(line[:3]), f"answered with status {line[:3]}", retry_after=expected)
+    assert outcome == DeliveryResult(int(line[:3]), f"answered with status {line[:3]}", retry_after=expected)
 
 
 async def test_retry_after_as_a_date_to_come():
@@ -235,7 +235,7 @@ async def test_retry_after_as_a_date_to_come():
 
 async def test_silence_is_a_failed_try():
     async with receiving(silence) as receiver:
-        assert await post(receiver.url(), timeout=0.2) == Outcome(None, "timed out after 0.2 s")
+        assert await post(receiver.url(), timeout=0.2) == DeliveryResult(None, "timed out after 0.2 s")
         await receiver.left.wait()
 
 
@@ -249,7 +249,7 @@ async def test_an_answer_that_drips_is_a_failed_try(start):
             await asyncio.sleep(0.01)
 
     async with receiving(drip) as receiver:
-        assert await post(receiver.url(), timeout=0.2) == Outcome(None, "timed out after 0.2 s")
+        assert await post(receiver.url(), timeout=0.2) == DeliveryResult(None, "timed out after 0.2 s")
         await receiver.left.wait()
 
 
@@ -259,7 +259,7 @@ async def test_a_status_counts_though_its_body_never_ends():
         await reader.read()
 
     async with receiving(hang) as receiver:
-        assert await post(receiver.url(), timeout=0.5) == Outcome(200, None)
+        assert await post(receiver.url(), timeout=0.5) == DeliveryResult(200, None)
         await receiver.left.wait()
 
 
@@ -278,7 +278,7 @@ async def test_of_a_huge_answer_little_is_read(head):
             await writer.drain()
 
     async with receiving(flood) as receiver:
-        assert await post(receiver.url()) == Outcome(200, None)
+        assert await post(receiver.url()) == DeliveryResult(200, None)
         await receiver.left.wait()
 
 
@@ -287,13 +287,13 @@ async def test_of_a_huge_answer_little_is_read(head):
 )
 async def test_what_is_no_http_is_a_failed_try(answer):
     async with receiving(answer) as receiver:
-        assert await post(receiver.url()) == Outcome(None, "no valid HTTP answer")
+        assert await post(receiver.url()) == DeliveryResult(None, "no valid HTTP answer")
 
 
 async def test_a_refused_connection_is_a_failed_try():
     async with receiving() as receiver:
         pass
-    assert await post(receiver.url()) == Outcome(None, "connection refused")
+    assert await post(receiver.url()) == DeliveryResult(None, "connection refused")
 
 
 async def test_a_name_that_does_not_exist_is_a_failed_try(monkeypatch):
@@ -301,7 +301,7 @@ async def test_a_name_that_does_not_exist_is_a_failed_try(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail)
-    expected = Outcome(None, "the host's name cannot be resolved")
+    expected = DeliveryResult(None, "the host's name cannot be resolved")
     assert await post("http://nowhere.example/hook") == expected
 
 
@@ -310,7 +310,7 @@ async def test_whatever_else_goes_wrong_is_a_failed_try(monkeypatch, caplog):
         raise RuntimeError("with a secret")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail)
-    assert await post("http://nowhere.example/hook") == Outcome(None, "cannot be posted")
+    assert await post("http://nowhere.example/hook") == DeliveryResult(None, "cannot be posted")
     assert "webhook msg_1: cannot be posted" in caplog.text
 
 
@@ -331,8 +331,10 @@ async def test_closing_ends_what_runs():
         while not receiver.received:
             await asyncio.sleep(0.01)
         await sender.close()
-        assert await task == Outcome(None, "the server stopped")
-        assert await sender.send(receiver.url(), KEY, "msg_1", BODY) == Outcome(None, "the server stopped")
+        assert await task == DeliveryResult(None, "the server stopped")
+        assert await sender.send(receiver.url(), KEY, "msg_1", BODY) == DeliveryResult(
+            None, "the server stopped"
+        )
         assert receiver.connections == 1
 
 
@@ -490,7 +492,7 @@ async def test_a_name_with_any_private_address_is_refused(addresses):
     connections = Connections()
     check_url("http://hooks.example/", allow_private=False)
     outcome = await post("http://hooks.example/", allow_private=False)
-    assert outcome == Outcome(
+    assert outcome == DeliveryResult(
         None, "the host's address 10.0.0.5 is not public, and private ones are not allowed"
     )
     assert names.asked == ["hooks.example"]
@@ -512,7 +514,7 @@ async def test_the_address_that_was_checked_is_connected_to():
         names = Names(["8.8.8.8"], ["127.0.0.1"])
         connections = Connections(receiver.port)
         async with sending(allow_private=False) as sender:
-            assert await sender.send("http://Hooks.example/", KEY, "msg_1", BODY) == Outcome(200, None)
+            assert await sender.send("http://Hooks.example/", KEY, "msg_1", BODY) == DeliveryResult(200, None)
             assert names.asked == ["hooks.example"]
             assert connections.made == ["8.8.8.8"]
             assert receiver.received[0].headers["host"] == "hooks.example"
@@ -528,14 +530,14 @@ async def test_the_best_address_of_each_family_is_tried():
     Names(["2606:4700:4700::1111", "2606:4700:4700::1001", "8.8.8.8", "8.8.4.4"])
     connections = Connections()
     outcome = await post("http://hooks.example/", allow_private=False)
-    assert outcome == Outcome(None, "connection refused")
+    assert outcome == DeliveryResult(None, "connection refused")
     assert connections.made == ["2606:4700:4700::1111", "8.8.8.8"]
 
 
 async def test_where_one_family_fails_the_other_is_tried():
     async with receiving() as receiver:
         Names(["::1", "127.0.0.1"])
-        assert await post(receiver.url("hooks.example")) == Outcome(200, None)
+        assert await post(receiver.url("hooks.example")) == DeliveryResult(200, None)
 
 
 async def test_ipv6_hosts_are_posted_to():
@@ -544,7 +546,7 @@ async def test_ipv6_hosts_are_posted_to():
             receiver = await stack.enter_async_context(receiving(host="::1"))
         except OSError:
             pytest.skip("there is no IPv6 here")
-        assert await post(receiver.url("[::1]")) == Outcome(200, None)
+        assert await post(receiver.url("[::1]")) == DeliveryResult(200, None)
         assert receiver.received[0].headers["host"] == f"[::1]:{receiver.port}"
 
 
@@ -605,7 +607,7 @@ async def test_the_certificate_is_checked_against_the_name(certificate, monkeypa
         Names(["8.8.8.8"])
         connections = Connections(receiver.port)
         url = receiver.url("hooks.example", "https")
-        assert await post(url, allow_private=False) == Outcome(200, None)
+        assert await post(url, allow_private=False) == DeliveryResult(200, None)
         assert receiver.received[0].headers["host"] == f"hooks.example:{receiver.port}"
 
         outcome = await post(receiver.url("other.example", "https"), allow_private=False)
@@ -622,7 +624,7 @@ async def test_a_certificate_of_nobody_known_is_refused(certificate):
         Names(["127.0.0.1"])
         outcome = await post(receiver.url("hooks.example", "https"))
         assert receiver.received == []
-    assert outcome == Outcome(None, "TLS: certificate verify failed: self-signed certificate")
+    assert outcome == DeliveryResult(None, "TLS: certificate verify failed: self-signed certificate")
 
 
 async def test_tls_with_what_speaks_none():
@@ -651,5 +653,5 @@ async def test_a_handshake_that_hangs_is_cut_and_its_connection_closed():
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         outcome = await post(f"https://127.0.0.1:{port}/", timeout=0.2)
-        assert outcome == Outcome(None, "timed out after 0.2 s")
+        assert outcome == DeliveryResult(None, "timed out after 0.2 s")
         await left.wait()

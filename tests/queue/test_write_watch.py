@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from inferd.services.queue import write_watch
-from inferd.services.queue.write_watch import WriteWatch
+from inferd.services.queue import file_watcher
+from inferd.services.queue.file_watcher import FileWatcher
 
 PATIENCE = 20.0
 
@@ -15,7 +15,7 @@ PATIENCE = 20.0
 @pytest.fixture(autouse=True)
 def never_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is found but what was told of."""
-    monkeypatch.setattr(write_watch, "_POLL", 3600.0)
+    monkeypatch.setattr(file_watcher, "_POLL", 3600.0)
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def write_elsewhere(path: Path) -> None:
     subprocess.run([sys.executable, "-c", f"open({str(path)!r}, 'ab').write(b'x')"], check=True)
 
 
-async def told_of_one(watch: WriteWatch) -> None:
+async def told_of_one(watch: FileWatcher) -> None:
     await asyncio.wait_for(watch.wait(), PATIENCE)
 
 
-async def is_quiet(watch: WriteWatch) -> bool:
+async def is_quiet(watch: FileWatcher) -> bool:
     waiting = asyncio.create_task(watch.wait())
     done, _ = await asyncio.wait([waiting], timeout=0.3)
     waiting.cancel()
@@ -50,7 +50,7 @@ async def is_quiet(watch: WriteWatch) -> bool:
 
 
 async def test_each_write_of_another_process_is_told_of(log: Path) -> None:
-    with WriteWatch(log) as watch:
+    with FileWatcher(log) as watch:
         assert await is_quiet(watch)
         for _ in range(3):
             write_elsewhere(log)
@@ -59,7 +59,7 @@ async def test_each_write_of_another_process_is_told_of(log: Path) -> None:
 
 
 async def test_a_write_that_nobody_waited_for_is_told_of_later(log: Path) -> None:
-    with WriteWatch(log) as watch:
+    with FileWatcher(log) as watch:
         write(log)
         await told_of_one(watch)
         write(log)
@@ -68,7 +68,7 @@ async def test_a_write_that_nobody_waited_for_is_told_of_later(log: Path) -> Non
 
 
 async def test_a_burst_is_told_of_once(log: Path) -> None:
-    with WriteWatch(log) as watch:
+    with FileWatcher(log) as watch:
         for _ in range(1000):
             write(log)
         await told_of_one(watch)
@@ -78,7 +78,7 @@ async def test_a_burst_is_told_of_once(log: Path) -> None:
 async def test_where_the_kernel_cannot_watch_it_is_to_be_looked_at(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with WriteWatch(tmp_path / "queue.db-wal") as watch:
+    with FileWatcher(tmp_path / "queue.db-wal") as watch:
         for _ in range(3):
             await told_of_one(watch)
     assert [record.message.split(":")[0] for record in caplog.records] == [
@@ -89,6 +89,6 @@ async def test_where_the_kernel_cannot_watch_it_is_to_be_looked_at(
 async def test_nothing_is_left_behind(log: Path) -> None:
     before = open_files()
     for path in [log, log.with_name("none")] * 3:
-        with WriteWatch(path):
+        with FileWatcher(path):
             pass
     assert open_files() == before

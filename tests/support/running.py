@@ -9,8 +9,8 @@ import grpc
 import httpx
 import openai
 from inferd.rest_bridge.standalone import run_bridge
-from inferd.services.app.contract import SERVICES
-from inferd.services.app.process import run_front
+from inferd.services.app.server_process import run_server_process
+from inferd.services.app.service_descriptors import SERVICES
 from inferd.services.config import Config
 
 
@@ -40,11 +40,11 @@ class Inferd:
 
 @contextlib.asynccontextmanager
 async def running_front(config: Config) -> AsyncIterator[tuple[int, int]]:
-    """`run_front` until the context is left; its ports, once it serves."""
+    """`run_server_process` until the context is left; its ports, once it serves."""
     stop, serving = asyncio.Event(), asyncio.Event()
     ports: list[int] = []
     front = asyncio.create_task(
-        run_front(
+        run_server_process(
             config,
             stop,
             on_serving=lambda healthy: serving.set() if healthy else None,

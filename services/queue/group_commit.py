@@ -11,10 +11,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 #: What one transaction takes.
-_MOST = 200
+_MAX_ITEMS = 200
 
 
-class Batcher(Generic[Item, Result]):
+class GroupCommit(Generic[Item, Result]):
     """`run` does the work of several items in one transaction: a result, or an error, for each of them."""
 
     def __init__(self, run: Callable[[list[Item]], Awaitable[Sequence[Result | ServiceError]]]) -> None:
@@ -22,7 +22,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._draining: asyncio.Task[None] | None = None
 
-    async def do(self, item: Item) -> Result:
+    async def commit(self, item: Item) -> Result:
         """The result of `item`. Cancelling the caller does not take the item back."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
@@ -33,12 +33,12 @@ class Batcher(Generic[Item, Result]):
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
-                await self._do(batch)
+                batch = [self._waiting.popleft() for _ in range(min(_MAX_ITEMS, len(self._waiting)))]
+                await self._commit_batch(batch)
         finally:
             self._draining = None
 
-    async def _do(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _commit_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._run([item for item, _ in batch])
         except ServiceError as error:
@@ -47,7 +47,7 @@ class Batcher(Generic[Item, Result]):
             # One item may be at fault: the others are not to pay for it.
             if len(batch) > 1:
                 for entry in batch:
-                    await self._do([entry])
+                    await self._commit_batch([entry])
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
             return

@@ -12,12 +12,12 @@ from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog, ServedModel
 
 #: Seconds between looks at calls that have no answer yet.
-LOOK = 0.25
+CHECK_SECONDS = 0.25
 #: Seconds after which one more job may run, where nothing waits in the engine.
-_RISE = 1.0
+_RISE_SECONDS = 1.0
 
 
-class Precedence:
+class Preemption:
     """`limit_of` gives the configured limit of a model, by its id."""
 
     def __init__(self, catalog: Catalog, limit_of: Callable[[str], int]) -> None:
@@ -27,7 +27,7 @@ class Precedence:
         self._caps: dict[str, int] = {}
         self._rises: dict[str, float] = {}
 
-    def room(self, running: Mapping[str, int]) -> dict[str, int]:
+    def free_slots(self, running: Mapping[str, int]) -> dict[str, int]:
         """How many more jobs may run of each model that is served now, where `running` do."""
         found = {}
         for model in self._catalog:
@@ -38,15 +38,15 @@ class Precedence:
         return found
 
     @property
-    def lowered(self) -> bool:
+    def is_active(self) -> bool:
         """Whether jobs gave way, and fewer may run since."""
         return bool(self._caps)
 
-    def interactive(self) -> dict[str, int]:
+    def interactive_calls(self) -> dict[str, int]:
         """How many interactive calls of each model are under way."""
         return {model.id: model.replicas.interactive for model in self._catalog}
 
-    def holds_back(self, running: Mapping[str, int]) -> bool:
+    def blocks_jobs(self, running: Mapping[str, int]) -> bool:
         """Whether interactive calls leave no more room for jobs of some model, where `running` do."""
         return any(
             model.replicas.interactive
@@ -54,7 +54,7 @@ class Precedence:
             for model in self._catalog
         )
 
-    async def look(self, running: Mapping[str, int]) -> tuple[dict[str, int], bool]:
+    async def check(self, running: Mapping[str, int]) -> tuple[dict[str, int], bool]:
         """How many jobs of each model are to give way; and whether there is more room than before."""
         giving: dict[str, int] = {}
         risen = False
@@ -65,9 +65,9 @@ class Precedence:
                 if waiting:
                     giving[model.id] = min(waiting, jobs)
                     self._caps[model.id] = jobs - giving[model.id]
-                    self._rises[model.id] = time.monotonic() + _RISE
+                    self._rises[model.id] = time.monotonic() + _RISE_SECONDS
             elif model.id in self._caps and time.monotonic() >= self._rises[model.id]:
-                self._rises[model.id] = time.monotonic() + _RISE
+                self._rises[model.id] = time.monotonic() + _RISE_SECONDS
                 if not await _waiting(model):
                     self._rise(model.id)
                     risen = True

@@ -10,7 +10,7 @@ from inferd.services.errors import ServiceError
 log = logging.getLogger("inferd.queue")
 
 
-async def forever(
+async def repeat(
     name: str,
     step: Callable[[], Awaitable[None]],
     seconds: float = 0.0,

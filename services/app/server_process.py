@@ -16,10 +16,10 @@ from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.openapi import document
 from inferd.rest_bridge.transport import InProcess
-from inferd.services.app.contract import QUEUED_JOB, SERVICES
-from inferd.services.app.grpc_services import QUEUE, create_health, create_methods, create_server
+from inferd.services.app.grpc_services import QUEUE, create_grpc_server, create_health, create_methods
 from inferd.services.app.health import Health
-from inferd.services.app.load_models import build_catalog
+from inferd.services.app.load_models import load_models
+from inferd.services.app.service_descriptors import JOB_MESSAGE, SERVICES
 from inferd.services.config import Config
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.queue.job_queue import JobQueue
@@ -29,7 +29,7 @@ from inferd.services.queue.job_queue import JobQueue
 _GC_THRESHOLDS = (20_000, 20, 20)
 
 
-async def run_front(
+async def run_server_process(
     config: Config,
     stop: asyncio.Event,
     *,
@@ -50,7 +50,7 @@ async def run_front(
         changed.set()
         queue.wake()
 
-    catalog = await build_catalog(config, on_runtime)
+    catalog = await load_models(config, on_runtime)
 
     def on_queue(available: bool) -> None:
         health.set_failing(QUEUE, not available)
@@ -60,7 +60,7 @@ async def run_front(
         config.queue,
         catalog,
         run_seconds=limits.request_timeout,
-        encode=Encoder(QUEUED_JOB).encode,
+        encode=Encoder(JOB_MESSAGE).encode,
         on_available=on_queue,
     )
     methods = create_methods(catalog, queue, config)
@@ -80,7 +80,7 @@ async def run_front(
     )
     rest = HttpServer(app, grace_seconds=limits.grace)
     listener = listen(*limits.rest_address, reuse_port=shared_ports)
-    server, port = create_server(
+    server, port = create_grpc_server(
         methods, health, limits.grpc, max_message_bytes=limits.max_body_bytes, shared_port=shared_ports
     )
     on_listening(port, listener.getsockname()[1])

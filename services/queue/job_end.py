@@ -17,7 +17,7 @@ from inferd.services.queue.tables import (
     D,
     DeliveryState,
     J,
-    State,
+    JobState,
     chunks,
     completions,
     deliveries,
@@ -36,7 +36,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunEnded:
     """A run came to its end: `completion` (inferd.v1.ChatCompletion) or `error` (google.rpc.Status),
     serialized; and the `chunks`, by number, that others who watch have not been given."""
 
@@ -47,7 +47,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class RunRequeued:
     """A run is to be tried again, `delay` microseconds from now. `counted`: as an attempt that failed; else
     `lost`: as one that was lost; else not at all."""
 
@@ -97,37 +97,39 @@ _DELETE_CHUNKS = chunks.delete().where(
     chunks.c.run == sa.bindparam("of_run"),
     chunks.c.number >= sa.bindparam("first"),
 )
-_DELIVER = (
+_SCHEDULE_WEBHOOKS = (
     deliveries.update()
     .where(D.seq.in_(sa.bindparam("seqs", expanding=True)), D.state == DeliveryState.PENDING, D.due.is_(None))
     .values(due=sa.bindparam("now"))
 )
 
 
-def end_runs(transaction: Transaction, runs: Sequence[Ended | Returned], ttl: int) -> list[bool]:
+def end_runs(transaction: Transaction, runs: Sequence[RunEnded | RunRequeued], ttl: int) -> list[bool]:
     """Write how these runs ended. Of each, whether the job was still its: of another, nothing is written."""
     written = [
-        _end_run(transaction, run, ttl) if isinstance(run, Ended) else _return_run(transaction, run)
+        _end_run(transaction, run, ttl) if isinstance(run, RunEnded) else _return_run(transaction, run)
         for run in runs
     ]
-    ended = [item.run.seq for item, own in zip(runs, written, strict=True) if own and isinstance(item, Ended)]
-    _due(transaction, ended)
+    ended = [
+        item.run.seq for item, own in zip(runs, written, strict=True) if own and isinstance(item, RunEnded)
+    ]
+    _schedule_webhooks(transaction, ended)
     transaction.announce()
     return written
 
 
-def _due(transaction: Transaction, seqs: Collection[int]) -> None:
+def _schedule_webhooks(transaction: Transaction, seqs: Collection[int]) -> None:
     """Their ends are to be posted, where that was asked for."""
     if seqs:
-        transaction.execute(_DELIVER, {"seqs": list(seqs), "now": transaction.now})
+        transaction.execute(_SCHEDULE_WEBHOOKS, {"seqs": list(seqs), "now": transaction.now})
 
 
-def _end_run(transaction: Transaction, ended: Ended, ttl: int) -> bool:
+def _end_run(transaction: Transaction, ended: RunEnded, ttl: int) -> bool:
     own = transaction.execute(
         _END_RUN,
         {
             **_fence(ended.run),
-            "to_state": State.FAILED if ended.completion is None else State.SUCCEEDED,
+            "to_state": JobState.FAILED if ended.completion is None else JobState.SUCCEEDED,
             "now": transaction.now,
             "purge_at": transaction.now + ttl,
             "to_error": ended.error,
@@ -137,11 +139,11 @@ def _end_run(transaction: Transaction, ended: Ended, ttl: int) -> bool:
         return False
     if ended.completion is not None:
         transaction.execute(_INSERT_COMPLETION, {"seq": ended.run.seq, "completion": ended.completion})
-    add_chunks(transaction, ended.run, ended.chunks)
+    store_chunks(transaction, ended.run, ended.chunks)
     return True
 
 
-def add_chunks(transaction: Transaction, run: Run, new: Sequence[tuple[int, bytes]]) -> None:
+def store_chunks(transaction: Transaction, run: Run, new: Sequence[tuple[int, bytes]]) -> None:
     """Chunks of a run, by number, for those who watch from other processes. Some may be stored already."""
     if new:
         transaction.execute(_DELETE_CHUNKS, {"of_seq": run.seq, "of_run": run.number, "first": new[0][0]})
@@ -151,12 +153,12 @@ def add_chunks(transaction: Transaction, run: Run, new: Sequence[tuple[int, byte
         )
 
 
-def _return_run(transaction: Transaction, returned: Returned) -> bool:
+def _return_run(transaction: Transaction, returned: RunRequeued) -> bool:
     own = transaction.execute(
         _RETURN_RUN,
         {
             **_fence(returned.run),
-            "to_state": State.DELAYED if returned.delay else State.QUEUED,
+            "to_state": JobState.DELAYED if returned.delay else JobState.QUEUED,
             "to_run_after": transaction.now + returned.delay if returned.delay else None,
             "to_error": returned.error,
             "uncounted": int(not returned.counted),
@@ -203,7 +205,7 @@ def end_jobs(
         },
     )
     numbers = [row.seq for row in ended]
-    _due(transaction, numbers)
+    _schedule_webhooks(transaction, numbers)
     if numbers:
         transaction.announce()
     return numbers
@@ -214,7 +216,7 @@ def cancel(transaction: Transaction, seq: int, job_id: str, error: bytes, ttl: i
     job = transaction.one(_FIND, of_seq=seq, of_id=job_id)
     if job is None:
         raise not_found(job_id)
-    if not end_jobs(transaction, [seq], State.CANCELLED, error, ttl):
+    if not end_jobs(transaction, [seq], JobState.CANCELLED, error, ttl):
         # On PostgreSQL it may have ended since it was read.
         job = transaction.one(_FIND, of_seq=seq, of_id=job_id)
         if job is None:
@@ -228,10 +230,11 @@ def cancel(transaction: Transaction, seq: int, job_id: str, error: bytes, ttl: i
         )
 
 
-_OF: sa.BindParameter[list[int]] = sa.bindparam("seqs", expanding=True)
+_SEQS: sa.BindParameter[list[int]] = sa.bindparam("seqs", expanding=True)
 # The job's own row first, as all others do: two transactions that wait for each other wait for ever.
 _DELETIONS = [
-    table.delete().where(table.c.seq.in_(_OF)) for table in (jobs, requests, completions, chunks, deliveries)
+    table.delete().where(table.c.seq.in_(_SEQS))
+    for table in (jobs, requests, completions, chunks, deliveries)
 ]
 
 
@@ -239,11 +242,11 @@ def delete(transaction: Transaction, seq: int, job_id: str) -> None:
     """Delete a job, in whatever state. Raises NOT_FOUND."""
     if transaction.one(_FIND, of_seq=seq, of_id=job_id) is None:
         raise not_found(job_id)
-    remove(transaction, [seq])
+    delete_rows(transaction, [seq])
     transaction.announce()
 
 
-def remove(transaction: Transaction, seqs: Sequence[int]) -> None:
+def delete_rows(transaction: Transaction, seqs: Sequence[int]) -> None:
     """Delete all that is stored of these jobs."""
     for deletion in _DELETIONS:
         transaction.execute(deletion, {"seqs": seqs})

@@ -8,19 +8,19 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from inferd.services.errors import ServiceError
-from inferd.services.queue.reading import Found
-from inferd.services.queue.tables import DeliveryState, State
+from inferd.services.queue.queries import StoredJob
+from inferd.services.queue.tables import DeliveryState, JobState
 from inferd.v1 import chat_pb2
 from inferd.v1 import queue_pb2 as pb
 
 STATES = {
-    State.QUEUED: pb.JOB_STATE_QUEUED,
-    State.DELAYED: pb.JOB_STATE_QUEUED,
-    State.RUNNING: pb.JOB_STATE_RUNNING,
-    State.SUCCEEDED: pb.JOB_STATE_SUCCEEDED,
-    State.FAILED: pb.JOB_STATE_FAILED,
-    State.CANCELLED: pb.JOB_STATE_CANCELLED,
-    State.EXPIRED: pb.JOB_STATE_EXPIRED,
+    JobState.QUEUED: pb.JOB_STATE_QUEUED,
+    JobState.DELAYED: pb.JOB_STATE_QUEUED,
+    JobState.RUNNING: pb.JOB_STATE_RUNNING,
+    JobState.SUCCEEDED: pb.JOB_STATE_SUCCEEDED,
+    JobState.FAILED: pb.JOB_STATE_FAILED,
+    JobState.CANCELLED: pb.JOB_STATE_CANCELLED,
+    JobState.EXPIRED: pb.JOB_STATE_EXPIRED,
 }
 _DELIVERY_STATES = {
     DeliveryState.PENDING: pb.DELIVERY_STATE_PENDING,
@@ -29,7 +29,7 @@ _DELIVERY_STATES = {
 }
 
 
-def job_message(found: Found, *, whole: bool = True) -> pb.Job:
+def job_message(found: StoredJob, *, whole: bool = True) -> pb.Job:
     """A stored job. Its completion too, if `whole`."""
     row = found.job
     message = pb.Job(
@@ -80,26 +80,26 @@ def timestamp(microseconds: int | None) -> Timestamp | None:
     return message
 
 
-def _retry_after(found: Found) -> int:
+def _retry_after(found: StoredJob) -> int:
     """Seconds after which the job may well have come further: longer where it waits longer."""
     row = found.job
-    if row["state"] == State.DELAYED:
+    if row["state"] == JobState.DELAYED:
         wait = row["run_after"] / 1e6 - time.time()
         return max(1, min(60, math.ceil(wait)))
     return min(30, 1 + (found.position or 0) // 10)
 
 
-def is_ended(found: Found) -> bool:
+def is_ended(found: StoredJob) -> bool:
     """Whether nothing more will happen to the job."""
     return found.job["finished"] is not None
 
 
-def cancelled() -> bytes:
+def cancelled_error() -> bytes:
     """The error of a job that was cancelled, serialized."""
     return _serialized(grpc.StatusCode.CANCELLED, "JOB_CANCELLED", "the job was cancelled")
 
 
-def expired() -> bytes:
+def expired_error() -> bytes:
     """The error of a job whose time was up, serialized."""
     return _serialized(
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -108,7 +108,7 @@ def expired() -> bytes:
     )
 
 
-def attempts_lost(most: int) -> bytes:
+def attempts_lost_error(most: int) -> bytes:
     """The error of a job whose attempts were lost too often, serialized."""
     return _serialized(
         grpc.StatusCode.INTERNAL,

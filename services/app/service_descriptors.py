@@ -9,4 +9,4 @@ SERVICES = tuple(
 )
 
 #: The message of a queued job.
-QUEUED_JOB = queue_pb2.DESCRIPTOR.message_types_by_name["Job"]
+JOB_MESSAGE = queue_pb2.DESCRIPTOR.message_types_by_name["Job"]

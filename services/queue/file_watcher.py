@@ -17,7 +17,7 @@ _GATHER = 0.05
 _POLL, _BLIND_POLL = 5.0, 0.25
 
 
-class WriteWatch:
+class FileWatcher:
     """Watches the file from the beginning of its context on. To be made on the loop that uses it."""
 
     def __init__(self, path: Path) -> None:

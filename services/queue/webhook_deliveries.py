@@ -13,19 +13,19 @@ from inferd.services.net.public_address import AddressNotAllowed, check_url
 from inferd.services.net.wait import wait_for_event
 from inferd.services.net.webhook_signature import parse_secret
 from inferd.services.queue.database import Database, Transaction
-from inferd.services.queue.loop import forever
-from inferd.services.queue.messages import job_message
-from inferd.services.queue.reading import Found, find
+from inferd.services.queue.job_message import job_message
+from inferd.services.queue.queries import StoredJob, find_job
+from inferd.services.queue.repeat import repeat
 from inferd.services.queue.tables import D, DeliveryState, J, deliveries
-from inferd.services.queue.webhook_sender import MAX_TRIES, Outcome, WebhookSender, retry_delay
+from inferd.services.queue.webhook_sender import MAX_TRIES, DeliveryResult, WebhookSender, retry_delay
 from inferd.v1 import queue_pb2 as pb
 
 #: Seconds between looks for what is due, at most: another process may have left it.
 _POLL = 10.0
 #: How many are posted at once, by one process.
-_AT_ONCE = 16
+_MAX_CONCURRENT = 16
 #: For how long a process that posts has one for itself, in microseconds: longer than a try takes.
-_HELD = 120_000_000
+_LEASE = 120_000_000
 
 EncodeJob = Callable[[pb.Job], bytes]
 
@@ -69,12 +69,12 @@ _ID = sa.select(J.id).where(J.seq == sa.bindparam("of_seq"))
 _NEXT = sa.select(sa.func.min(D.due))
 
 
-def _take(transaction: Transaction, most: int) -> tuple[list[tuple[Any, Found]], float]:
+def _take(transaction: Transaction, most: int) -> tuple[list[tuple[Any, StoredJob]], float]:
     """What is due, for this process to post, each with its job; and after how many seconds more is."""
     taken = []
-    for row in transaction.rows(_TAKE, now=transaction.now, most=most, until=transaction.now + _HELD):
+    for row in transaction.rows(_TAKE, now=transaction.now, most=most, until=transaction.now + _LEASE):
         job_id = transaction.scalar(_ID, of_seq=row.seq)
-        found = find(transaction, row.seq, job_id) if job_id is not None else None
+        found = find_job(transaction, row.seq, job_id) if job_id is not None else None
         if found is not None:
             taken.append((row, found))
     due = transaction.scalar(_NEXT)
@@ -95,16 +95,16 @@ _RECORD = (
 )
 
 
-def _record(transaction: Transaction, row: Any, outcome: Outcome) -> None:
+def _record(transaction: Transaction, row: Any, result: DeliveryResult) -> None:
     """Write how a try went, and when the next one is due."""
     tries = row.attempts + 1
     state, due = DeliveryState.PENDING, None
-    if outcome.delivered:
+    if result.delivered:
         state = DeliveryState.DELIVERED
-    elif outcome.final or tries >= MAX_TRIES:
+    elif result.final or tries >= MAX_TRIES:
         state = DeliveryState.FAILED
     else:
-        wait = max(retry_delay(tries), outcome.retry_after or 0.0)
+        wait = max(retry_delay(tries), result.retry_after or 0.0)
         due = transaction.now + int(wait * 1e6)
     transaction.execute(
         _RECORD,
@@ -112,15 +112,15 @@ def _record(transaction: Transaction, row: Any, outcome: Outcome) -> None:
             "of_seq": row.seq,
             "before": row.attempts,
             "to_state": state,
-            "to_status": outcome.status,
-            "to_error": outcome.error,
+            "to_status": result.status,
+            "to_error": result.error,
             "now": transaction.now,
             "to_due": due,
         },
     )
 
 
-class Deliveries:
+class WebhookDeliveries:
     """Posts what is due in `database`, each job as the JSON that `encode` makes of it."""
 
     def __init__(self, database: Database, config: WebhookConfig, encode: EncodeJob) -> None:
@@ -129,7 +129,7 @@ class Deliveries:
         self._sender = WebhookSender(allow_private=config.allow_private)
         self._encode = encode
         self._wake = asyncio.Event()
-        self._patience = 0.0
+        self._wait_seconds = 0.0
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -139,7 +139,7 @@ class Deliveries:
     async def work(self) -> None:
         """Post until cancelled."""
         try:
-            await forever("posting webhooks", self._post_due)
+            await repeat("posting webhooks", self._post_due)
         finally:
             for task in self._posting:
                 task.cancel()
@@ -147,14 +147,14 @@ class Deliveries:
             await self._sender.close()
 
     async def _post_due(self) -> None:
-        await wait_for_event(self._wake, self._patience)
+        await wait_for_event(self._wake, self._wait_seconds)
         self._wake.clear()
-        room = _AT_ONCE - len(self._posting)
+        room = _MAX_CONCURRENT - len(self._posting)
         if room <= 0:
             # The end of one wakes this.
-            self._patience = _POLL
+            self._wait_seconds = _POLL
             return
-        taken, self._patience = await self._database.write(_take, room)
+        taken, self._wait_seconds = await self._database.write(_take, room)
         for row, found in taken:
             task = asyncio.create_task(self._post(row, found), name=f"webhook of {found.job['id']}")
             self._posting.add(task)
@@ -164,16 +164,16 @@ class Deliveries:
         self._posting.discard(task)
         self._wake.set()
 
-    async def _post(self, row: Any, found: Found) -> None:
+    async def _post(self, row: Any, found: StoredJob) -> None:
         secret = row.secret or self._secret
         if secret is None:
-            outcome = Outcome(None, "the configuration has no queue.webhooks.secret any more")
+            result = DeliveryResult(None, "the configuration has no queue.webhooks.secret any more")
         else:
             body = self._body(job_message(found))
-            outcome = await self._sender.send(row.url, parse_secret(secret), found.job["id"], body)
+            result = await self._sender.send(row.url, parse_secret(secret), found.job["id"], body)
         # Else it is posted again, once nobody holds it: better twice than never.
         with contextlib.suppress(ServiceError):
-            await self._database.write(_record, row, outcome)
+            await self._database.write(_record, row, result)
 
     def _body(self, job: pb.Job) -> bytes:
         """The same at each try."""

@@ -14,7 +14,7 @@ from inferd.services.queue.tables import (
     IS_WAITING,
     D,
     J,
-    State,
+    JobState,
     chunks,
     completions,
     deliveries,
@@ -42,11 +42,11 @@ _POSITIONS = sa.select(
     )
     .correlate(jobs)
     .scalar_subquery(),
-).where(J.seq.in_(sa.bindparam("seqs", expanding=True)), J.state.in_([State.QUEUED, State.DELAYED]))
+).where(J.seq.in_(sa.bindparam("seqs", expanding=True)), J.state.in_([JobState.QUEUED, JobState.DELAYED]))
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredJob:
     """A job as it is stored: its row, as a mapping; its completion, serialized; its delivery's row; its
     position. None where there is none."""
 
@@ -56,28 +56,29 @@ class Found:
     position: int | None = None
 
 
-def find(transaction: Transaction, seq: int, job_id: str) -> Found | None:
+def find_job(transaction: Transaction, seq: int, job_id: str) -> StoredJob | None:
     """The job, with all that belongs to it."""
     row = transaction.execute(_JOB, {"of_seq": seq, "of_id": job_id}).mappings().one_or_none()
     if row is None:
         return None
-    return _complete(transaction, [dict(row)])[0]
+    return _with_details(transaction, [dict(row)])[0]
 
 
-def _complete(transaction: Transaction, rows: Sequence[Any]) -> list[Found]:
+def _with_details(transaction: Transaction, rows: Sequence[Any]) -> list[StoredJob]:
     """The rows, with what belongs to them."""
-    succeeded = [row["seq"] for row in rows if row["state"] == State.SUCCEEDED]
-    waiting = [row["seq"] for row in rows if row["state"] in (State.QUEUED, State.DELAYED)]
+    succeeded = [row["seq"] for row in rows if row["state"] == JobState.SUCCEEDED]
+    waiting = [row["seq"] for row in rows if row["state"] in (JobState.QUEUED, JobState.DELAYED)]
     hooked = [row["seq"] for row in rows if row["webhook"]]
     answers = dict(transaction.rows(_COMPLETIONS, seqs=succeeded)) if succeeded else {}
-    places = positions(transaction, waiting)
+    places = queue_positions(transaction, waiting)
     posted = {row.seq: row for row in transaction.rows(_DELIVERIES, seqs=hooked)} if hooked else {}
     return [
-        Found(row, answers.get(row["seq"]), posted.get(row["seq"]), places.get(row["seq"])) for row in rows
+        StoredJob(row, answers.get(row["seq"]), posted.get(row["seq"]), places.get(row["seq"]))
+        for row in rows
     ]
 
 
-def positions(transaction: Transaction, seqs: Collection[int]) -> dict[int, int]:
+def queue_positions(transaction: Transaction, seqs: Collection[int]) -> dict[int, int]:
     """How many jobs of its model start before each of these that wait, and one."""
     return dict(transaction.rows(_POSITIONS, seqs=list(seqs))) if seqs else {}
 
@@ -97,7 +98,7 @@ class Page:
 _MOST_BYTES = 3 << 20
 
 
-def list_jobs(transaction: Transaction, page: Page) -> tuple[list[Found], bool]:
+def list_jobs(transaction: Transaction, page: Page) -> tuple[list[StoredJob], bool]:
     """A page of jobs, and whether there are more. Shorter than asked for where the answers are long."""
     query = sa.select(jobs, sa.func.length(completions.c.completion).label("size")).outerjoin(
         completions, completions.c.seq == J.seq
@@ -119,32 +120,32 @@ def list_jobs(transaction: Transaction, page: Page) -> tuple[list[Found], bool]:
         if taken and size > _MOST_BYTES:
             break
         taken.append(row)
-    return _complete(transaction, taken), len(taken) < len(rows)
+    return _with_details(transaction, taken), len(taken) < len(rows)
 
 
-_UNENDED = {State.QUEUED, State.DELAYED, State.RUNNING}
+_UNENDED = {JobState.QUEUED, JobState.DELAYED, JobState.RUNNING}
 
 
 def _in_states(states: Sequence[str]) -> Sequence[sa.ColumnElement[bool]]:
     """Whether a job is in one of these; said as the partial indexes say it, where one of them can help."""
     asked = set(states)
-    if asked == {State.QUEUED, State.DELAYED}:
+    if asked == {JobState.QUEUED, JobState.DELAYED}:
         return [IS_WAITING]
-    if asked == {State.RUNNING}:
+    if asked == {JobState.RUNNING}:
         return [IS_RUNNING]
     if asked.isdisjoint(_UNENDED):
         return [IS_ENDED, J.state.in_(states)]
     return [J.state.in_(states)]
 
 
-_STANDING = sa.select(J.seq, J.state, J.runs, J.lost_attempts, J.attempts).where(
+_PROGRESS = sa.select(J.seq, J.state, J.runs, J.lost_attempts, J.attempts).where(
     J.seq.in_(sa.bindparam("seqs", expanding=True))
 )
 
 
-def standings(transaction: Transaction, seqs: Collection[int]) -> dict[int, tuple[Any, ...]]:
+def job_progress(transaction: Transaction, seqs: Collection[int]) -> dict[int, tuple[Any, ...]]:
     """Of each of these jobs that is there still, what changes as it goes on."""
-    return {row.seq: tuple(row) for row in transaction.rows(_STANDING, seqs=list(seqs))}
+    return {row.seq: tuple(row) for row in transaction.rows(_PROGRESS, seqs=list(seqs))}
 
 
 _CHUNKS = (
@@ -179,7 +180,7 @@ _WATCH = (
 )
 
 
-def ask_for_chunks(transaction: Transaction, seq: int) -> None:
+def request_chunks(transaction: Transaction, seq: int) -> None:
     """Have whoever runs the job store its chunks."""
     if transaction.execute(_WATCH, {"of_seq": seq}).rowcount:
         transaction.announce()
@@ -191,7 +192,7 @@ _RUNNING = sa.select(J.model, sa.func.count()).where(IS_RUNNING).group_by(J.mode
 
 
 @dataclass(slots=True)
-class Numbers:
+class ModelStats:
     """Of one model: jobs that wait, jobs that run, and the number of the oldest that could run."""
 
     queued: int = 0
@@ -199,13 +200,13 @@ class Numbers:
     oldest: int | None = None
 
 
-def numbers(transaction: Transaction) -> dict[str, Numbers]:
+def queue_stats(transaction: Transaction) -> dict[str, ModelStats]:
     """The queue's numbers, by model."""
-    found: dict[str, Numbers] = {}
+    found: dict[str, ModelStats] = {}
     for model, count, oldest in transaction.rows(_QUEUED):
-        found[model] = Numbers(queued=count, oldest=oldest)
+        found[model] = ModelStats(queued=count, oldest=oldest)
     for model, count in transaction.rows(_DELAYED):
-        found.setdefault(model, Numbers()).queued += count
+        found.setdefault(model, ModelStats()).queued += count
     for model, count in transaction.rows(_RUNNING):
-        found.setdefault(model, Numbers()).running = count
+        found.setdefault(model, ModelStats()).running = count
     return found
