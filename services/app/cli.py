@@ -1,4 +1,8 @@
-"""The command line: `inferd serve`, `inferd bridge`, `inferd models`, `inferd queue …`."""
+"""The command line: `inferd serve`, `inferd bridge`, `inferd models` and `inferd queue`.
+
+It parses options and prints results. `serve` runs the server, and `queue_commands` has the commands of the
+queue.
+"""
 
 import logging
 import os
@@ -8,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import grpc
 import typer
 import uvloop
-from inferd.services.app import queue_commands as queue_cli
+from inferd.services.app import queue_commands
 from inferd.services.config import Config, ConfigError, default_models, load_config, parse_config
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-app.add_typer(queue_cli.app, name="queue")
+app.add_typer(queue_commands.app, name="queue")
 _out = Console(stderr=True, highlight=False)
 
 _Rest = Annotated[
@@ -40,8 +44,8 @@ def serve(
 ) -> None:
     """Serve models over gRPC and REST. With no options: the default model, launched on this machine."""
     settings = _configuration(config, model, {"grpc": grpc_address, "rest": rest, "workers": workers})
-    _log()
-    # Seconds to import: a wrong configuration should not wait for them.
+    _set_up_logging()
+    # These take seconds to import. A wrong configuration is reported before.
     from inferd.services.app.serve import resolve_models
     from inferd.services.app.serve import serve as run
     from inferd.services.launch.local_sglang import LaunchError
@@ -64,7 +68,7 @@ def bridge(
 ) -> None:
     """Run the REST bridge alone, in front of a gRPC server elsewhere."""
     settings = _configuration(None, None, {"rest": rest}).server
-    _log()
+    _set_up_logging()
     from inferd.rest_bridge.standalone import run_bridge
     from inferd.services.app.serve import stop_signal
     from inferd.services.app.service_descriptors import SERVICES
@@ -110,7 +114,7 @@ def models(
 
 
 def _configuration(path: Path | None, model: str | None, server: dict[str, Any]) -> Config:
-    """The file's configuration, or the default one, with the command line's values over it."""
+    """The configuration of the file, or the default one, overridden by the options of the command line."""
     given = {key: value for key, value in server.items() if value is not None}
     try:
         if path is None:
@@ -124,7 +128,7 @@ def _configuration(path: Path | None, model: str | None, server: dict[str, Any])
         _fail(str(error))
 
 
-def _log() -> None:
+def _set_up_logging() -> None:
     level = os.environ.get("INFERD_LOG", "WARNING").upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 

@@ -1,4 +1,7 @@
-"""The gRPC server: the services, health and reflection on one address."""
+"""Creates the servicers of all services, and the gRPC server with health and reflection.
+
+It starts nothing; `server_process` does.
+"""
 
 from collections.abc import Sequence
 
@@ -24,17 +27,17 @@ from inferd.v1 import (
     tokenize_pb2_grpc,
 )
 
-#: These need a runtime; the others need only the models' files.
+#: Services that need a runtime. The other services need only the files of the models.
 GENERATING = ("inferd.v1.ChatService", "inferd.v1.CompletionService")
 
-#: Needs the queue's database.
+#: The service that needs the queue's database.
 QUEUE = "inferd.v1.QueueService"
 
 
 def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods:
     """The methods of all servicers over `catalog` and `queue`, each behind the chain."""
     limits = config.server
-    methods, waiting = (
+    methods, queue_methods = (
         Methods(Chain(call_links(limits.max_concurrent_requests, limits.request_timeout))) for _ in range(2)
     )
     chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(catalog), methods)
@@ -42,24 +45,24 @@ def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods
     tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(catalog), methods)
     models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), methods)
     queue_servicer = QueueServicer(catalog, queue, config.queue, limits.request_timeout)
-    queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, waiting)
-    # A chain of its own, so that calls that wait for jobs take no place from calls that wait for answers.
-    methods.include(waiting)
+    queue_pb2_grpc.add_QueueServiceServicer_to_server(queue_servicer, queue_methods)
+    # The queue has a chain of its own, because calls that wait for jobs must not block other calls.
+    methods.include(queue_methods)
     return methods
 
 
 def create_health(catalog: Catalog, methods: Methods) -> Health:
-    """The health of all services in `methods`."""
+    """The health service for all services in `methods`."""
     return Health(catalog, GENERATING, [name for name in methods if name not in GENERATING])
 
 
 def create_grpc_server(
     methods: Methods, health_of: Health, address: str, *, max_message_bytes: int, shared_port: bool
 ) -> tuple[GrpcServer, int]:
-    """A server that listens but is not started, and its port. Requests are of `max_message_bytes` at most.
+    """A gRPC server that listens but is not started, and its port.
 
-    `shared_port` lets several processes listen on the same address. Raises OSError where the address
-    cannot be had.
+    A request may have `max_message_bytes`. `shared_port` lets several processes listen on the same address.
+    Raises OSError if the address cannot be bound.
     """
     server = GrpcServer(max_message_bytes=max_message_bytes)
     methods.attach(server)

@@ -1,4 +1,8 @@
-"""grpc.health.v1, true to the runtimes: a service that needs them serves while every model has one."""
+"""The gRPC health service (grpc.health.v1), kept up to date with the runtimes and the queue.
+
+A service that needs a runtime is SERVING while every model has a serving one. This module checks no runtime
+itself.
+"""
 
 from collections.abc import Sequence
 
@@ -11,32 +15,35 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health:
-    """The health of the server ("") and of each of its services."""
+    """The health of the server (the service "") and of each service.
+
+    `generating` are the services that need a runtime, `others` those that do not.
+    """
 
     def __init__(self, catalog: Catalog, generating: Sequence[str], others: Sequence[str]) -> None:
         self._catalog = catalog
         self._generating = ["", *generating]
         self._others = others
-        #: Serves grpc.health.v1.
+        #: The servicer of grpc.health.v1.
         self.servicer = aio.HealthServicer()
-        #: Those of the others that cannot do their work now.
+        #: The services in `others` that fail now.
         self._failing: set[str] = set()
         self.draining = False
 
     @property
     def serving(self) -> bool:
-        """Whether every model has a runtime that serves, and the server takes new calls."""
+        """Whether every model has a serving runtime, and the server is not about to stop."""
         return not self.draining and all(model.replicas.serving for model in self._catalog)
 
     def set_failing(self, service: str, failing: bool) -> None:
-        """Whether one of the other services cannot do its work now. `update` publishes it."""
+        """Set whether a service in `others` fails now. `update` publishes it."""
         if failing:
             self._failing.add(service)
         else:
             self._failing.discard(service)
 
     async def update(self) -> None:
-        """Publish what holds now. Called whenever a runtime's state has changed."""
+        """Publish the present state. Must be called after each change of a runtime or of `set_failing`."""
         status = _SERVING if self.serving else _NOT_SERVING
         for name in self._generating:
             await self.servicer.set(name, status)
@@ -44,6 +51,6 @@ class Health:
             await self.servicer.set(name, _NOT_SERVING if name in self._failing else _SERVING)
 
     async def drain(self) -> None:
-        """Report NOT_SERVING for good: the server is about to stop."""
+        """Report NOT_SERVING from now on, because the server is about to stop."""
         self.draining = True
         await self.servicer.enter_graceful_shutdown()

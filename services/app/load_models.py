@@ -1,6 +1,6 @@
-"""From a configuration to the catalog of models: texts loaded, replicas behind their adapters.
+"""Builds the catalog of models from the configuration: loads tokenizers and templates, and connects runtimes.
 
-Launches nothing: by now every runtime has an address.
+It launches nothing: `serve` has launched local runtimes before, so that every runtime has an address.
 """
 
 import tempfile
@@ -26,12 +26,12 @@ _Load = Callable[[str | Path, str | Path | None], ModelText]
 
 
 async def load_models(config: Config, on_change: Callable[[], None]) -> Catalog:
-    """The catalog of `config`; `on_change` is called whenever a runtime starts or stops serving.
+    """Build the catalog of `config`. `on_change` is called whenever a runtime begins or ceases to serve.
 
-    Raises TokenizerError where a model's tokenizer cannot be had.
+    Raises TokenizerError if the tokenizer of a model cannot be loaded.
     """
     fetcher = MediaFetcher(config.media)
-    # Models of the same files share what was read of them.
+    # Models with the same files share one ModelText.
     load = cache(ModelText.load)
     return Catalog([await _model(model, fetcher, load, on_change) for model in config.models])
 
@@ -59,12 +59,12 @@ async def _model(
 def _runtime(config: RuntimeConfig, on_change: Callable[[], None]) -> Runtime:
     if config.http is not None:
         return HttpRuntime(config.http, on_change=on_change)
-    assert config.grpc is not None, "what is launched has an address by now"
+    assert config.grpc is not None, "a launched runtime has an address by now"
     return SchedulerRuntime(config.grpc, on_change=on_change)
 
 
 async def _text(config: ModelConfig, load: _Load, runtimes: Sequence[Runtime]) -> ModelText:
-    """From the configured tokenizer, else the local folder, else a runtime that is up, else the hub."""
+    """Load from the configured tokenizer, else the local folder, else a runtime, else Hugging Face."""
     if config.tokenizer is not None:
         return load(config.tokenizer, config.chat_template)
     if not _is_folder(config.path):
@@ -85,7 +85,7 @@ async def _text(config: ModelConfig, load: _Load, runtimes: Sequence[Runtime]) -
 
 
 async def _created(path: str, runtimes: Sequence[Runtime]) -> int:
-    """When a local folder's configuration was written; else when a runtime was started; else now."""
+    """The time of the model in Unix seconds: of a local config.json, else a runtime's start, else now."""
     try:
         return int((Path(path) / "config.json").stat().st_mtime)
     except OSError:
@@ -105,11 +105,11 @@ def _is_folder(path: str) -> bool:
 
 
 def _weights_name(path: str) -> str:
-    """A Hugging Face id, or the name of a local folder: where that is concerns nobody."""
+    """The Hugging Face id, or the name of the local folder. Its whole path is not shown to clients."""
     return Path(path).resolve().name if _is_folder(path) else path
 
 
 def _organisation(path: str) -> str:
-    """The organisation of a Hugging Face id."""
+    """The organisation in a Hugging Face id; "inferd" for a folder."""
     organisation, slash, _ = path.partition("/")
     return organisation if slash and organisation not in ("", ".", "..", "~") else "inferd"

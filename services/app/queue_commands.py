@@ -1,7 +1,7 @@
-"""The command line of the queue: `inferd queue submit | list | get | watch | cancel | delete | stats`.
+"""The commands `inferd queue submit | list | get | watch | cancel | delete | stats`.
 
-A client of QueueService like any other; what it prints is queue_display's. The answer goes to standard
-output, and what is said about it to standard error.
+They are clients of QueueService over gRPC. `queue_display` prints their results: answers and ids to standard
+output, notes and errors to standard error.
 """
 
 import re
@@ -19,13 +19,13 @@ import typer
 
 app = typer.Typer(help="Chat completions that are answered later, and are not lost.", no_args_is_help=True)
 
-#: Of a unary call, without what it waits for the job.
-_SECONDS = 10
-#: Of List.
-_PAGE = 100
-#: Between the attempts to watch again, while the server is away: three minutes in all.
+#: Timeout of a unary call in seconds, beside the time that it waits for the job.
+_CALL_SECONDS = 10
+#: Jobs in one List response.
+_PAGE_SIZE = 100
+#: Seconds between the attempts to watch again while the server is unavailable: three minutes in total.
 _BACKOFF = (0.5, 1, 2, 4, 8, *[10] * 16)
-#: How a watch ends of which the job knows nothing.
+#: Errors of a watch that do not mean that the job has ended.
 _WATCH_AGAIN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.ABORTED,
@@ -33,9 +33,9 @@ _WATCH_AGAIN = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
-_OPTIONS = [
+_CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
-    # A server that restarts is found again soon; one that is gone without a word is noticed.
+    # Reconnect soon after a restart of the server, and notice a server that is gone without closing.
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -43,8 +43,8 @@ _OPTIONS = [
 _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class State(StrEnum):
-    """JobState, as it is typed."""
+class StateOption(StrEnum):
+    """The values of --state: inferd.v1.JobState in lower case."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -66,7 +66,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_time(text: str) -> datetime:
-    """ISO 8601, of this machine's zone where it names none, or "+" and a duration.
+    """A time in ISO 8601, local if it has no zone, or "+" and a duration from now.
 
     Raises typer.BadParameter.
     """
@@ -91,7 +91,7 @@ _DEFAULT_TARGET = "127.0.0.1:50051"
 @app.command()
 def submit(
     prompt: Annotated[
-        str | None, typer.Argument(help="What to ask. - reads standard input.", show_default=False)
+        str | None, typer.Argument(help="The prompt. - reads standard input.", show_default=False)
     ] = None,
     model: Annotated[str | None, typer.Option(help="Default: the first that the server lists.")] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="Instructions for the model.")] = None,
@@ -117,7 +117,7 @@ def submit(
         ),
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(help="Tries, where it fails for a reason that may pass. Default: 3")
+        int | None, typer.Option(help="Attempts, if they fail for a reason that may pass. Default: 3")
     ] = None,
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Where to post the job when it has ended.")
@@ -142,11 +142,11 @@ def submit(
     watch: Annotated[bool, typer.Option("--watch", help="Show its answer as it is generated.")] = False,
     target: _Target = _DEFAULT_TARGET,
 ) -> None:
-    """Queue a chat completion. Where standard output is no terminal, it is the job's id alone.
+    """Queue a chat completion. If standard output is not a terminal, only the job's id is printed.
 
-    With --wait or --watch the exit code is 1 where the job ended without an answer.
+    With --wait or --watch, the exit code is 1 if the job ended without an answer.
     """
-    from inferd.services.app import queue_display
+    from inferd.services.app import queue_display, queue_text
     from inferd.v1 import message_pb2, models_pb2, models_pb2_grpc, queue_pb2, queue_pb2_grpc
 
     if wait is not None and watch:
@@ -184,13 +184,13 @@ def submit(
     with _server(target) as channel:
         if not chat.model:
             served = models_pb2_grpc.ModelServiceStub(channel).ListModels(
-                models_pb2.ListModelsRequest(), timeout=_SECONDS
+                models_pb2.ListModelsRequest(), timeout=_CALL_SECONDS
             )
             if not served.models:
                 queue_display.fail("the server lists no model")
             chat.model = served.models[0].id
         queue = queue_pb2_grpc.QueueServiceStub(channel)
-        job = queue.Enqueue(request, timeout=_SECONDS + request.wait_seconds)
+        job = queue.Enqueue(request, timeout=_CALL_SECONDS + request.wait_seconds)
         if wait is None and not watch:
             queue_display.print_submitted(job)
             return
@@ -199,16 +199,18 @@ def submit(
             _watch(channel, job.id, known=True)
             return
         waiting.id = job.id
-        with _goes_on(job.id):
-            job = queue.Get(waiting, timeout=_SECONDS + waiting.wait_seconds)
+        with _job_goes_on(job.id):
+            job = queue.Get(waiting, timeout=_CALL_SECONDS + waiting.wait_seconds)
         queue_display.print_job(job)
-        if queue_display.ended(job) and not job.HasField("completion"):
+        if queue_text.is_ended(job) and not job.HasField("completion"):
             raise typer.Exit(1)
 
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[list[State] | None, typer.Option(help="Only jobs in this state, or these.")] = None,
+    state: Annotated[
+        list[StateOption] | None, typer.Option(help="Only jobs in this state, or these.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show so many.")] = 20,
     everything: Annotated[bool, typer.Option("--all", help="Show all.")] = False,
@@ -221,7 +223,7 @@ def list_jobs(
     from inferd.v1 import queue_pb2, queue_pb2_grpc
 
     request = queue_pb2.ListJobsRequest(
-        page_size=_PAGE if everything else min(limit, _PAGE),
+        page_size=_PAGE_SIZE if everything else min(limit, _PAGE_SIZE),
         states=[f"JOB_STATE_{name.upper()}" for name in state or ()],
         order=queue_pb2.JOB_ORDER_ASC if oldest_first else queue_pb2.JOB_ORDER_DESC,
     )
@@ -231,7 +233,7 @@ def list_jobs(
     with _server(target) as channel:
         queue = queue_pb2_grpc.QueueServiceStub(channel)
         while True:
-            page = queue.List(request, timeout=_SECONDS)
+            page = queue.List(request, timeout=_CALL_SECONDS)
             jobs += page.jobs
             if not page.next_page_token or (not everything and len(jobs) >= limit):
                 break
@@ -260,7 +262,9 @@ def get(
     _set("ID", request, "id", job_id)
     _set("--wait", request, "wait_seconds", wait)
     with _server(target) as channel:
-        job = queue_pb2_grpc.QueueServiceStub(channel).Get(request, timeout=_SECONDS + request.wait_seconds)
+        job = queue_pb2_grpc.QueueServiceStub(channel).Get(
+            request, timeout=_CALL_SECONDS + request.wait_seconds
+        )
     if json:
         queue_display.print_json(job)
     else:
@@ -269,9 +273,9 @@ def get(
 
 @app.command()
 def watch(job_id: _Id, target: _Target = _DEFAULT_TARGET) -> None:
-    """Show where a job stands, then its answer as it is generated. Ctrl-C leaves the job as it is.
+    """Show the state of a job, then its answer as it is generated. Ctrl-C does not stop the job.
 
-    The exit code is 1 where the job ended without an answer.
+    The exit code is 1 if the job ended without an answer.
     """
     with _server(target) as channel:
         _watch(channel, job_id)
@@ -280,14 +284,14 @@ def watch(job_id: _Id, target: _Target = _DEFAULT_TARGET) -> None:
 @app.command()
 def cancel(job_ids: _Ids, target: _Target = _DEFAULT_TARGET) -> None:
     """Cancel jobs that have not ended."""
-    from inferd.services.app import queue_display
+    from inferd.services.app import queue_text
     from inferd.v1 import queue_pb2, queue_pb2_grpc
 
     def run(queue: queue_pb2_grpc.QueueServiceStub, job_id: str) -> None:
         request = queue_pb2.CancelJobRequest()
         _set("ID", request, "id", job_id)
-        job = queue.Cancel(request, timeout=_SECONDS)
-        print(queue_display.clean(job.id), queue_display.state_name(job))
+        job = queue.Cancel(request, timeout=_CALL_SECONDS)
+        print(queue_text.clean(job.id), queue_text.state_name(job))
 
     _each(job_ids, target, run)
 
@@ -295,13 +299,13 @@ def cancel(job_ids: _Ids, target: _Target = _DEFAULT_TARGET) -> None:
 @app.command()
 def delete(job_ids: _Ids, target: _Target = _DEFAULT_TARGET) -> None:
     """Delete jobs and their answers. One that has not ended is cancelled by that."""
-    from inferd.services.app import queue_display
+    from inferd.services.app import queue_text
     from inferd.v1 import queue_pb2, queue_pb2_grpc
 
     def run(queue: queue_pb2_grpc.QueueServiceStub, job_id: str) -> None:
         request = queue_pb2.DeleteJobRequest()
         _set("ID", request, "id", job_id)
-        print(queue_display.clean(queue.Delete(request, timeout=_SECONDS).id), "deleted")
+        print(queue_text.clean(queue.Delete(request, timeout=_CALL_SECONDS).id), "deleted")
 
     _each(job_ids, target, run)
 
@@ -314,32 +318,34 @@ def stats(target: _Target = _DEFAULT_TARGET) -> None:
 
     with _server(target) as channel:
         numbers = queue_pb2_grpc.QueueServiceStub(channel).Stats(
-            queue_pb2.QueueStatsRequest(), timeout=_SECONDS
+            queue_pb2.QueueStatsRequest(), timeout=_CALL_SECONDS
         )
     queue_display.print_stats(numbers)
 
 
 def _watch(channel: grpc.Channel, job_id: str, *, known: bool = False) -> None:
-    """Show a job until it has ended, over restarts of the server. `known`: the server is there, and has it.
+    """Show a job until it has ended, also after restarts of the server.
 
-    Raises typer.Exit where it ended without an answer, and grpc.RpcError.
+    `known`: the server has reported the job before, so that a lost connection is worth another attempt.
+    Raises typer.Exit if the job ended without an answer, and grpc.RpcError.
     """
-    from inferd.services.app import queue_display
+    from inferd.services.app import queue_text
+    from inferd.services.app.queue_watch_display import WatchDisplay
     from inferd.v1 import queue_pb2, queue_pb2_grpc
 
     queue = queue_pb2_grpc.QueueServiceStub(channel)
     request = queue_pb2.GetJobRequest()
     _set("ID", request, "id", job_id)
     waits = iter(_BACKOFF)
-    with _goes_on(job_id), queue_display.WatchDisplay() as watching:
+    with _job_goes_on(job_id), WatchDisplay() as display:
         while True:
             try:
                 for event in queue.Watch(request):
                     known, waits = True, iter(_BACKOFF)
-                    watching.show(event)
-                job = queue.Get(request, timeout=_SECONDS)
-                if queue_display.ended(job):
-                    watching.finish(job)
+                    display.show(event)
+                job = queue.Get(request, timeout=_CALL_SECONDS)
+                if queue_text.is_ended(job):
+                    display.finish(job)
                     return
                 reason = "the server ended the watch"
             except grpc.RpcError as error:
@@ -348,16 +354,16 @@ def _watch(channel: grpc.Channel, job_id: str, *, known: bool = False) -> None:
                 wait = next(waits, None)
                 if wait is None:
                     raise
-                reason = queue_display.describe(error)
+                reason = queue_text.describe_rpc_error(error)
             else:
                 wait = _BACKOFF[0]
-            watching.again(reason)
+            display.restart(reason)
             time.sleep(wait)
 
 
 @contextmanager
-def _goes_on(job_id: str) -> Iterator[None]:
-    """Ctrl-C leaves, and says that the job does not."""
+def _job_goes_on(job_id: str) -> Iterator[None]:
+    """Turn Ctrl-C into exit code 130 and a note that the job goes on."""
     from inferd.services.app import queue_display
 
     try:
@@ -369,19 +375,19 @@ def _goes_on(job_id: str) -> Iterator[None]:
 
 @contextmanager
 def _server(target: str) -> Iterator[grpc.Channel]:
-    """A channel. An RPC's error is told in a line, and raises typer.Exit."""
-    from inferd.services.app import queue_display
+    """A channel to the server. If a call fails, print the error in a line and raise typer.Exit."""
+    from inferd.services.app import queue_display, queue_text
 
-    with grpc.insecure_channel(target, options=_OPTIONS) as channel:
+    with grpc.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
         try:
             yield channel
         except grpc.RpcError as error:
-            queue_display.fail(queue_display.describe(error, target))
+            queue_display.fail(queue_text.describe_rpc_error(error, target))
 
 
 def _each(job_ids: list[str], target: str, run: Any) -> None:
-    """Call `run` with a stub and each of the ids; one that fails does not keep the others from it."""
-    from inferd.services.app import queue_display
+    """Call `run` with a stub and each of the ids. The rest follows even if one fails."""
+    from inferd.services.app import queue_display, queue_text
     from inferd.v1 import queue_pb2_grpc
 
     failed = False
@@ -391,16 +397,16 @@ def _each(job_ids: list[str], target: str, run: Any) -> None:
             try:
                 run(queue, job_id)
             except grpc.RpcError as error:
-                if queue_display.unreachable(error):
+                if queue_text.is_unreachable(error):
                     raise
-                queue_display.note(f"{job_id}: {queue_display.describe(error)}", bad=True)
+                queue_display.note(f"{job_id}: {queue_text.describe_rpc_error(error)}", bad=True)
                 failed = True
     if failed:
         raise typer.Exit(1)
 
 
 def _set(option: str, message: Any, field: str, value: Any) -> None:
-    """Set a field where there is a value. Raises typer.BadParameter where it cannot hold it."""
+    """Set a field, unless `value` is None. Raises typer.BadParameter if the field cannot hold the value."""
     if value is None:
         return
     try:
@@ -417,7 +423,7 @@ def _set(option: str, message: Any, field: str, value: Any) -> None:
 
 
 def _read(path: Path, option: str) -> str:
-    """A file, or standard input for "-". Raises typer.BadParameter."""
+    """Read a file, or standard input for "-". Raises typer.BadParameter."""
     try:
         return (sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()).decode()
     except OSError as error:

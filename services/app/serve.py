@@ -1,4 +1,7 @@
-"""`inferd serve`: models made ready, local SGLangs launched, the front run in this process or in several."""
+"""`inferd serve`: fetches models, launches local SGLang runtimes, and runs one server process or several.
+
+A single server runs in this process; several are child processes (`worker`) that share the ports.
+"""
 
 import asyncio
 import contextlib
@@ -17,9 +20,10 @@ Report = Callable[[str], None]
 
 
 def resolve_models(config: Config, report: Report) -> Config:
-    """`config` with the path of each model that is launched here as a local folder or a Hugging Face id.
+    """Fetch the models that are launched here. Returns `config` with each path a local folder or a Hugging
+    Face id.
 
-    A model that only runs elsewhere need not be here: its runtimes hand out the tokenizer. Raises
+    A model that only runs elsewhere is not fetched, because its runtimes provide the tokenizer. Raises
     ModelUnavailable.
     """
     models = []
@@ -35,10 +39,10 @@ def resolve_models(config: Config, report: Report) -> Config:
 
 
 async def serve(config: Config, report: Report, on_ready: Callable[[], None]) -> None:
-    """Serve the resolved `config` until SIGTERM or SIGINT. No process of ours is left afterwards.
+    """Serve until SIGTERM or SIGINT. All child processes have ended when this returns.
 
-    `on_ready` is called once everything serves. Raises LaunchError where a local SGLang is given up, and
-    as `run_server_process` does.
+    `config` must come from `resolve_models`. `on_ready` is called once everything serves. Raises LaunchError
+    if a local SGLang fails for good, and the errors of `run_server_process`.
     """
     stop = stop_signal()
     launched: list[LocalSGLang] = []
@@ -47,10 +51,10 @@ async def serve(config: Config, report: Report, on_ready: Callable[[], None]) ->
         config = _launch(config, launched, report)
         serving = _once_ready(on_ready, report)
         if config.server.workers == 1:
-            front = run_server_process(config, stop, on_serving=serving)
+            server = run_server_process(config, stop, on_serving=serving)
         else:
-            front = _run_workers(config, stop, serving)
-        tasks.append(asyncio.create_task(front, name="front"))
+            server = _run_workers(config, stop, serving)
+        tasks.append(asyncio.create_task(server, name="server"))
         tasks += [asyncio.create_task(runtime.given_up()) for runtime in launched]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -73,7 +77,7 @@ def stop_signal() -> asyncio.Event:
 
 
 def _launch(config: Config, launched: list[LocalSGLang], report: Report) -> Config:
-    """Start the local runtimes; `config` with their addresses in their place."""
+    """Start the local runtimes. Returns `config` with their addresses in place of `launch`."""
     models = []
     for model in config.models:
         runtimes = []
@@ -81,7 +85,7 @@ def _launch(config: Config, launched: list[LocalSGLang], report: Report) -> Conf
             if runtime.launch is None:
                 runtimes.append(runtime)
                 continue
-            # A folder by its type: SGLang is then told to fetch nothing.
+            # A Path stands for a folder: SGLang must not fetch it.
             source = Path(model.path) if Path(model.path).is_dir() else model.path
             local = LocalSGLang(
                 source,
@@ -99,7 +103,7 @@ def _launch(config: Config, launched: list[LocalSGLang], report: Report) -> Conf
 
 
 def _adapter_paths(model: ModelConfig) -> dict[str, str]:
-    """Where the model's adapters are, by name: a folder's whole path, or a Hugging Face id."""
+    """The absolute folder or the Hugging Face id of each adapter, by the adapter's name."""
     paths = {adapter.name: adapter.path for adapter in model.adapters if adapter.path is not None}
     return {name: str(Path(path).resolve()) if Path(path).is_dir() else path for name, path in paths.items()}
 
@@ -109,23 +113,23 @@ def _reporter(model: str, report: Report) -> Callable[[LaunchState], None]:
 
 
 def _once_ready(on_ready: Callable[[], None], report: Report) -> Callable[[bool], None]:
-    """Tells of readiness once, and of each later loss and return."""
-    was: bool | None = None
+    """A callback that calls `on_ready` the first time the server serves, and reports each later change."""
+    was_serving: bool | None = None
 
     def on_serving(serving: bool) -> None:
-        nonlocal was
-        if serving and was is None:
+        nonlocal was_serving
+        if serving and was_serving is None:
             on_ready()
-            was = True
-        elif was is not None and serving != was:
+            was_serving = True
+        elif was_serving is not None and serving != was_serving:
             report("serving again" if serving else "not serving: a runtime is gone")
-            was = serving
+            was_serving = serving
 
     return on_serving
 
 
 async def _run_workers(config: Config, stop: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
-    """Run `config.server.workers` processes that share the ports; restart those that die."""
+    """Run `config.server.workers` processes that share the ports, and restart those that die."""
     workers = [
         asyncio.create_task(_keep_worker(config, stop, on_serving)) for _ in range(config.server.workers)
     ]
@@ -133,19 +137,21 @@ async def _run_workers(config: Config, stop: asyncio.Event, on_serving: Callable
 
 
 async def _keep_worker(config: Config, stop: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
-    """Raises OSError where the first of its processes ends before it listens: it has said why. What could
-    start once is tried again: the other workers go on."""
+    """Run one worker process, and start a new one when it dies.
+
+    Raises OSError if the first process fails before it serves; that process has printed the reason.
+    """
     started = False
     while not stop.is_set():
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            # Imports nothing from the working directory.
+            # -P: import nothing from the working directory.
             "-P",
             "-m",
             "inferd.services.app.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # Ctrl-C reaches the whole foreground group: the workers wait for our word.
+            # Ctrl-C signals the whole foreground process group. The workers must wait for our order to stop.
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -157,27 +163,29 @@ async def _keep_worker(config: Config, stop: asyncio.Event, on_serving: Callable
             await asyncio.wait((stopping, output), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-            # The end of its input is the worker's order to stop.
+            # A worker stops when its standard input ends.
             process.stdin.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), config.server.grace + 10)
             if process.returncode is None:
                 process.kill()
             code = await process.wait()
-            listened = await output
+            has_started = await output
         if stop.is_set():
             return
-        started = started or listened
+        started = started or has_started
         if code > 0 and not started:
             raise OSError("a worker process could not start (see above)")
         await asyncio.sleep(1)
 
 
 async def _read_worker(stdout: asyncio.StreamReader, on_serving: Callable[[bool], None]) -> bool:
-    """Read to its end what a worker prints: a line for its health at start and at each change. Whether it
-    printed any."""
-    listened = False
+    """Read a worker's output to the end: a line at start and at each change of its health.
+
+    Returns whether there was a line, which means that the worker had started.
+    """
+    has_started = False
     async for line in stdout:
-        listened = True
+        has_started = True
         on_serving(line.strip() == b"serving")
-    return listened
+    return has_started

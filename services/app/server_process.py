@@ -1,6 +1,6 @@
-"""The two servers of one process, gRPC and REST, over the same services: start, supervise, stop.
+"""Runs one server process: a gRPC and a REST server over the same services, started, supervised and stopped.
 
-The composition root: with `cli`, the only module of `services` that knows the bridge.
+All parts of a process are put together here. Only this module and `cli` import the REST bridge.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from inferd.services.config import Config
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.queue.job_queue import JobQueue
 
-#: Objects made and not freed before the garbage collector looks at the young ones; then how many such looks
-#: before it looks at older ones.
+#: Thresholds of the garbage collector (gc.set_threshold): new objects until a young collection, and young
+#: collections until an older one.
 _GC_THRESHOLDS = (20_000, 20, 20)
 
 
@@ -37,22 +37,22 @@ async def run_server_process(
     on_serving: Callable[[bool], None] = lambda _: None,
     on_listening: Callable[[int, int], None] = lambda _grpc, _rest: None,
 ) -> None:
-    """Serve until `stop` is set, or one of the servers fails; then let calls end within the grace time.
+    """Serve until `stop` is set or a server fails. Running calls then have the grace time to end.
 
-    `on_serving` is told of the health at start and whenever it changes, `on_listening` the ports of gRPC
-    and REST. Raises OSError where an address cannot be had, TokenizerError where a model's files cannot be
-    read.
+    `shared_ports` lets several processes listen on the same ports. `on_serving` is called with the health at
+    start and at each change, `on_listening` with the ports of gRPC and REST. Raises OSError if an address
+    cannot be bound, and TokenizerError if a model's files cannot be read.
     """
     limits = config.server
     changed = asyncio.Event()
 
-    def on_runtime() -> None:
+    def on_runtime_change() -> None:
         changed.set()
         queue.wake()
 
-    catalog = await load_models(config, on_runtime)
+    catalog = await load_models(config, on_runtime_change)
 
-    def on_queue(available: bool) -> None:
+    def on_queue_change(available: bool) -> None:
         health.set_failing(QUEUE, not available)
         changed.set()
 
@@ -61,7 +61,7 @@ async def run_server_process(
         catalog,
         run_seconds=limits.request_timeout,
         encode=Encoder(JOB_MESSAGE).encode,
-        on_available=on_queue,
+        on_available=on_queue_change,
     )
     methods = create_methods(catalog, queue, config)
     health = create_health(catalog, methods)
@@ -87,8 +87,8 @@ async def run_server_process(
     await queue.start()
     await server.start()
     await _each_runtime(catalog, "start")
-    _settle_memory()
-    _track_no_generators()
+    _tune_garbage_collector()
+    _stop_tracking_generators()
     http = asyncio.create_task(rest.serve(sockets=[listener]), name="REST server")
     others = [
         asyncio.create_task(server.wait_for_termination(), name="gRPC server"),
@@ -111,22 +111,26 @@ async def run_server_process(
         await _each_runtime(catalog, "close")
 
 
-def _settle_memory() -> None:
-    """Spare the garbage collector what was made at the start, which stays, and most of its looks at what
-    streams hold: without this it takes 6 % of the time with 256 of them."""
+def _tune_garbage_collector() -> None:
+    """Make the garbage collector ignore the objects made at start, which stay, and collect less often.
+
+    Otherwise it takes 6 % of the time with 256 streams.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def _track_no_generators() -> None:
-    """The loop keeps a weak set of asynchronous generators, to close what is left of them at its end: 2 µs
-    for each of a request's. Ours are closed by those who read them."""
+def _stop_tracking_generators() -> None:
+    """Keep the event loop from tracking asynchronous generators, to close them at its end.
+
+    Tracking costs 2 µs for each generator. Ours are closed by the code that reads them.
+    """
     sys.set_asyncgen_hooks(firstiter=None)
 
 
 async def _publish(health: Health, changed: asyncio.Event, on_serving: Callable[[bool], None]) -> None:
-    """Publish the health at start and whenever a runtime's state changes."""
+    """Publish the health at start and whenever the state of a runtime or of the queue changes."""
     while True:
         await health.update()
         on_serving(health.serving)
@@ -135,6 +139,7 @@ async def _publish(health: Health, changed: asyncio.Event, on_serving: Callable[
 
 
 async def _each_runtime(catalog: Catalog, action: str) -> None:
+    """Call the method `action` ("start" or "close") of all runtimes."""
     calls: list[Any] = [
         getattr(runtime, action)() for model in catalog for runtime in model.replicas.runtimes
     ]

@@ -1,7 +1,7 @@
-"""One of several processes that share the ports; `inferd serve` starts it.
+"""The main module of a worker: one of several server processes that share the ports, started by `serve`.
 
-Reads its configuration from a line of standard input, and stops at that input's end: so also where the
-process that started it is killed.
+It reads its configuration, in JSON, from the first line of standard input. It stops when standard input ends,
+so it also stops when the process that started it is killed.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ async def _run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop.set)
-    await run_server_process(config, stop, shared_ports=True, on_serving=_tell)
+    await run_server_process(config, stop, shared_ports=True, on_serving=_print_health)
 
 
-def _tell(serving: bool) -> None:
+def _print_health(serving: bool) -> None:
     print("serving" if serving else "not serving", flush=True)
 
 
