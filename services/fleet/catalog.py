@@ -1,4 +1,7 @@
-"""The models that are served, and their LoRA adapters, by name."""
+"""The catalog of served models and their LoRA adapters, by name.
+
+It finds the model of a request. It does not load models, and does not choose a runtime (`replicas`).
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +16,7 @@ from inferd.services.text.output.formats import OutputFormat
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter of a model: its name in the runtimes, and other names that it has alone."""
+    """A LoRA adapter: its name in the runtimes, and its aliases, which need no model name before them."""
 
     name: str
     aliases: Sequence[str] = ()
@@ -21,8 +24,11 @@ class Adapter:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model: its names, its text, its replicas. `created` is in Unix seconds; `root` is how its weights
-    are named. `adapter` is the name of the one of its `adapters` that is to be used, if one is."""
+    """A model, or a model with one of its adapters.
+
+    `created` is in Unix seconds. `root` is the Hugging Face id or the folder's name of the weights. `adapter`
+    is the name of the adapter to use, None for the model without an adapter.
+    """
 
     id: str
     aliases: Sequence[str]
@@ -38,14 +44,15 @@ class ServedModel:
 
     @property
     def max_model_len(self) -> int:
-        """How many tokens a prompt and its answer may have together."""
+        """The most tokens that a prompt and its answer may have together."""
         return self.text.context_length
 
 
 class Catalog:
-    """Finds models by id or alias, and each with an adapter as "model:adapter" or by the adapter's alias.
+    """Finds a model by its id or an alias, or a model with an adapter by "model:adapter" or the adapter's
+    alias.
 
-    Raises ValueError where two share a name.
+    The constructor raises ValueError if two models or adapters share a name.
     """
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
@@ -67,9 +74,9 @@ class Catalog:
         return iter(self._models)
 
     def find(self, name: str, adapter: str | None = None) -> ServedModel:
-        """The model of that id or alias, with the adapter of that name or alias where one is given.
+        """The model `name`, with the adapter `adapter` (a name or an alias) if one is given.
 
-        Raises ServiceError: NOT_FOUND, and INVALID_ARGUMENT where `name` names another adapter.
+        Raises ServiceError NOT_FOUND, and INVALID_ARGUMENT if `name` names another adapter.
         """
         model = self._by_name.get(name)
         if model is None:
