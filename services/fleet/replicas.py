@@ -1,6 +1,6 @@
 """The replicas of one model: picks a runtime for each request, and another one if the first is down.
 
-Knows runtimes by their interface only.
+It uses only the interface `Runtime`, and neither starts nor checks runtimes.
 """
 
 from collections.abc import Callable, Sequence, Set
@@ -12,34 +12,34 @@ from inferd.services.runtimes.token_sink import TokenSink
 
 
 class Replicas:
-    """One or more runtimes that serve the same model."""
+    """The runtimes that serve the same model; at least one."""
 
     def __init__(self, model: str, runtimes: Sequence[Runtime]) -> None:
         self._model = model
         self.runtimes = runtimes
-        #: Names of `SamplingParams` fields that at least one of the runtimes cannot honour.
+        #: Names of the `SamplingParams` fields that at least one runtime does not support.
         self.unsupported: frozenset[str] = frozenset().union(*(runtime.unsupported for runtime in runtimes))
-        #: Generations under way, by the runtime's index.
+        #: The number of running generations, by the index of the runtime.
         self.running = [0] * len(runtimes)
-        #: Generations under way that are not background work; and those of them that have no token yet.
+        #: Running generations that are not background work, and how many of them have no token yet.
         self.interactive = 0
         self.unstarted = 0
 
     @property
     def serving(self) -> bool:
-        """Whether any of the runtimes takes requests."""
+        """Whether at least one runtime serves."""
         return any(runtime.serving for runtime in self.runtimes)
 
     @property
     def media(self) -> frozenset[str]:
-        """Kinds of media that all of the runtimes take."""
+        """The kinds of media that all runtimes accept."""
         return frozenset.intersection(*(runtime.media for runtime in self.runtimes))
 
     async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
-        """Generate on the least busy runtime that serves, and push the tokens to `sink`.
+        """Generate on the serving runtime with the fewest generations, and push the tokens to `sink`.
 
-        If a runtime fails before its first delta, another one is asked. Cancelling it aborts the work. Raises
-        ServiceError as `Runtime.generate` does, and UNAVAILABLE if no runtime serves.
+        If a runtime is unavailable before its first token, another one is tried. Cancelling aborts the work.
+        Raises ServiceError as `Runtime.generate` does, and UNAVAILABLE if no runtime serves.
         """
         untried = set(range(len(self.runtimes)))
         on_begin = sink.on_begin
@@ -57,15 +57,15 @@ class Replicas:
                     raise
             finally:
                 running.end()
-                # The sink knows the replicas through it.
+                # The callback refers to the replicas, and the sink may live longer.
                 sink.on_begin = None
 
     async def waiting(self) -> int:
-        """How many requests wait in the serving runtimes for others to end; see `Runtime.waiting`."""
+        """How many requests wait in the serving runtimes for other requests to end; see `Runtime.waiting`."""
         return sum([await runtime.waiting() for runtime in self.runtimes if runtime.serving])
 
     def pick(self, candidates: Set[int]) -> int:
-        """The index of the runtime to ask next, among `candidates`. Raises ServiceError UNAVAILABLE."""
+        """The index of the runtime to try next, out of `candidates`. Raises ServiceError UNAVAILABLE."""
         serving = [index for index in candidates if self.runtimes[index].serving]
         if len(serving) == 1:
             return serving[0]
@@ -94,12 +94,12 @@ class _Running:
         replicas.unstarted += is_interactive
 
     def begin(self) -> None:
-        """The first token has come."""
+        """Count the generation as started. Does nothing the second time."""
         self._replicas.unstarted -= self._is_unstarted
         self._is_unstarted = False
 
     def end(self) -> None:
-        """The generation is over."""
+        """Count the generation no longer."""
         self.begin()
         self._replicas.running[self._index] -= 1
         self._replicas.interactive -= self._is_interactive
