@@ -1,4 +1,8 @@
-"""Which jobs run next, and who runs them: claims, leases, and jobs whose process is gone."""
+"""Claims queued jobs for a process, renews the process's leases, and requeues jobs whose process is gone.
+
+A claimed job is "running" and has a lease, which its process renews. This module decides which jobs come
+next. It runs no job, and does not write how a job ended (`job_end`).
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +13,18 @@ from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_end import end_jobs
 from inferd.services.queue.tables import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, JobState, jobs, requests
 
-#: One transaction at a time claims, so that the numbers of what runs are true over all processes.
+#: The lock of claims. One transaction at a time claims, so that no limit is exceeded over all processes.
 CLAIM_LOCK = 2
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """How many jobs may run over all processes, in all and of each model that this process serves; and
-    how many more of a model this process may take. A model that is not in `own` is not served here."""
+    """How many jobs may run.
+
+    `total` is the limit of all models over all processes, `per_model` the limit of each model over all
+    processes. `free_here` says how many more jobs of a model this process may claim; jobs of other models are
+    not claimed.
+    """
 
     total: int
     per_model: Mapping[str, int]
@@ -25,8 +33,10 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Claimed jobs, in order, each with its request. `due_in` is when the next delayed job is to start, in
-    microseconds from now; None where there is none."""
+    """The claimed jobs in the order of their start, each as its row and its serialized request.
+
+    `due_in` is the time until the next delayed job is due, in microseconds; None if no job is delayed.
+    """
 
     jobs: Sequence[tuple[Any, bytes]]
     due_in: int | None
@@ -61,7 +71,10 @@ _REQUESTS = sa.select(requests.c.seq, requests.c.request).where(
 
 
 def claim(transaction: Transaction, worker: str, lease: int, limits: RunLimits) -> Claimed:
-    """Claim for `worker` the jobs that are next, as many as there is room for, for `lease` microseconds."""
+    """Claim the next jobs for the process `worker`, as many as `limits` allow.
+
+    The jobs with the highest priority come first, and of those the oldest. The lease is `lease` microseconds.
+    """
     transaction.lock(CLAIM_LOCK)
     next_due = transaction.scalar(_NEXT_DUE)
     if next_due is not None and next_due <= transaction.now:
@@ -103,15 +116,19 @@ _HAND_BACK = (
 
 
 def held_runs(transaction: Transaction, worker: str) -> list[Any]:
-    """The runs that are still `worker`'s: (seq, runs, watched)."""
+    """The runs that `worker` still holds, as rows of seq, runs and watched."""
     return transaction.rows(_HELD, by=worker)
 
 
 def renew_leases(
     transaction: Transaction, worker: str, lease: int, known: Collection[tuple[int, int]]
 ) -> list[Any]:
-    """As `held_runs`, and hold them `lease` microseconds more. `known` are the (seq, runs) that `worker`
-    knows of: what it was given else, by a claim whose answer was lost, is queued again."""
+    """Renew the leases of `worker` for `lease` microseconds. Returns the runs that it holds, as `held_runs`
+    does.
+
+    `known` are the (seq, runs) that `worker` knows. The database may hold others for it, if the reply to a
+    claim was lost; those are queued again.
+    """
     mine = held_runs(transaction, worker)
     if not mine:
         return []
@@ -125,24 +142,25 @@ def renew_leases(
 
 
 def release_claims(transaction: Transaction, worker: str) -> None:
-    """Queue again what `worker` runs, as if it had not been started: the worker stops."""
+    """Requeue all jobs of `worker`, which is stopping, as if they had never started."""
     if transaction.execute(_HAND_BACK, {"by": worker}).rowcount:
         transaction.announce()
 
 
-#: A job whose attempts are lost so often is what loses them.
+#: A job fails after so many lost attempts, because it is then probably the cause of the losses.
 MAX_LOST_ATTEMPTS = 50
 
 
 def requeue_lost(transaction: Transaction, gone: sa.ColumnElement[bool], error: bytes, ttl: int) -> int:
-    """Queue again the running jobs for which `gone` holds: the processes that ran them are no more.
+    """Requeue the running jobs that match `gone`, a condition that their process does not exist any more.
 
-    One that was lost too often fails with `error` instead. Returns how many there were.
+    A job with too many lost attempts fails with `error` (a serialized google.rpc.Status) instead, and is
+    purged `ttl` microseconds later. Returns the number of jobs.
     """
     seqs = [row.seq for row in transaction.rows(sa.select(J.seq).where(IS_RUNNING, gone))]
     if not seqs:
         return 0
-    hopeless = transaction.rows(
+    failed = transaction.rows(
         sa.select(J.seq).where(IS_RUNNING, gone, J.lost_attempts >= MAX_LOST_ATTEMPTS - 1)
     )
     lost = (
@@ -151,7 +169,7 @@ def requeue_lost(transaction: Transaction, gone: sa.ColumnElement[bool], error: 
         .values(attempts=J.attempts - 1, lost_attempts=J.lost_attempts + 1)
     )
     transaction.execute(lost)
-    end_jobs(transaction, [row.seq for row in hopeless], JobState.FAILED, error, ttl)
+    end_jobs(transaction, [row.seq for row in failed], JobState.FAILED, error, ttl)
     transaction.execute(
         jobs.update()
         .where(IS_RUNNING, gone)

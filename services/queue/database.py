@@ -1,6 +1,7 @@
-"""What the queue asks of a database: transactions, each a plain function, and word of others' changes.
+"""The interface of the queue's database: transactions, and notice of changes by other processes.
 
-SQLite and PostgreSQL stand behind it (`sqlite`, `postgres`); the statements are the same for both.
+`sqlite` and `postgres` implement it. A transaction is a plain function over `Transaction`, and its SQL
+statements are the same for both databases.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A transaction under way. `now` is its time, in microseconds of Unix time.
+    """An open transaction. `now` is its time by the database's clock, in microseconds of Unix time.
 
-    `lock` waits until no other transaction holds the lock of that number, and holds it to the end.
-    `announce` tells the other processes, once it is committed, that something has changed.
+    `lock(number)` waits until no other transaction holds the lock of that number, and holds the lock until
+    the transaction ends. `announce()` notifies the other processes of a change, once the transaction is
+    committed.
     """
 
     connection: sa.Connection
@@ -28,50 +30,52 @@ class Transaction:
     announce: Callable[[], None]
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
-        """Execute one statement; with a list of parameters, once for each."""
+        """Execute a statement once, or once for each item of a list of parameters."""
         return self.connection.execute(statement, parameters)
 
     def rows(self, statement: sa.Executable, **parameters: Any) -> list[Any]:
-        """All rows that it finds."""
+        """All rows of the result."""
         return list(self.connection.execute(statement, parameters))
 
     def one(self, statement: sa.Executable, **parameters: Any) -> Any:
-        """The row that it finds, or None."""
+        """The only row of the result; None if the result is empty."""
         return self.connection.execute(statement, parameters).one_or_none()
 
     def scalar(self, statement: sa.Executable, **parameters: Any) -> Any:
-        """The first value of the row that it finds, or None."""
+        """The first value of the first row; None if the result is empty."""
         return self.connection.execute(statement, parameters).scalar()
 
 
 class Database(Protocol):
-    """One of the two. `write` and `read` raise ServiceError UNAVAILABLE (QUEUE_UNAVAILABLE) where the
-    database does not do its work: then nothing is stored, or, where its answer was lost, perhaps it is.
+    """A SQLite or PostgreSQL database.
+
+    `write` and `read` raise ServiceError UNAVAILABLE (QUEUE_UNAVAILABLE) if the database cannot be reached or
+    fails. Then nothing was stored, unless the commit succeeded and only its reply was lost.
     """
 
     async def open(self) -> None:
-        """Connect, and bring the tables up to date: safely while others do the same."""
+        """Connect, and migrate the tables. Several processes may do so at once."""
         ...
 
     async def write(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(transaction, *arguments)` in a transaction, which is durable when this returns."""
+        """Call `work(transaction, *arguments)` in a transaction, which is durable when `write` returns."""
         ...
 
     async def read(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(transaction, *arguments)`, which writes nothing."""
+        """Call `work(transaction, *arguments)`, which must not write."""
         ...
 
     async def listen(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` soon after another process has announced a change, until cancelled."""
+        """Call `on_change` soon after another process has announced a change. Runs until cancelled."""
         ...
 
     async def close(self) -> None:
-        """Release what is held."""
+        """Close all connections."""
         ...
 
 
 def unavailable(why: str) -> ServiceError:
-    """UNAVAILABLE: the database does not do its work."""
+    """The error UNAVAILABLE: the database cannot be reached or fails."""
     return ServiceError(
         grpc.StatusCode.UNAVAILABLE,
         "QUEUE_UNAVAILABLE",

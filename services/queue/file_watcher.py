@@ -1,4 +1,7 @@
-"""Word of writes to a file, whichever process writes: from the kernel (inotify), where it can tell."""
+"""Waits for writes to a file by any process, with the kernel's inotify.
+
+It polls if inotify cannot be used. It does not read the file.
+"""
 
 import asyncio
 import logging
@@ -11,14 +14,14 @@ from inotify_simple import INotify, flags
 
 log = logging.getLogger("inferd.queue")
 
-#: Seconds in which writes gather, so that many cost one look.
+#: Seconds to wait after a write, so that a burst of writes counts as one.
 _GATHER = 0.05
-#: Seconds between looks that no write asked for; and where the kernel tells of none.
+#: Seconds until `wait` returns without a write: with inotify, and without it.
 _POLL, _BLIND_POLL = 5.0, 0.25
 
 
 class FileWatcher:
-    """Watches the file from the beginning of its context on. To be made on the loop that uses it."""
+    """Watches a file while its context is open. Must be created on the event loop that uses it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,7 +41,7 @@ class FileWatcher:
         return self
 
     async def wait(self) -> None:
-        """Wait until the file was written to, or may have been."""
+        """Wait until the file was written to, or may have been written to."""
         if self._inotify is None:
             await asyncio.sleep(_BLIND_POLL)
         elif await wait_for_event(self._written, _POLL):
@@ -48,10 +51,10 @@ class FileWatcher:
     def _arm(self, inotify: INotify) -> None:
         inotify.read(timeout=0)
         self._written.clear()
-        self._loop.add_reader(inotify.fileno(), self._tell, inotify)
+        self._loop.add_reader(inotify.fileno(), self._on_write, inotify)
 
-    def _tell(self, inotify: INotify) -> None:
-        # Once for a burst of writes.
+    def _on_write(self, inotify: INotify) -> None:
+        # A burst of writes would call this once for each write.
         self._loop.remove_reader(inotify.fileno())
         self._written.set()
 

@@ -1,4 +1,8 @@
-"""Group commit: calls that come while a transaction is under way share the next one, and its one sync."""
+"""Group commit: writes that arrive while a transaction runs share the next transaction, and its one disk
+sync.
+
+It does not know what is written; the caller gives a function that writes a list of items.
+"""
 
 import asyncio
 from collections import deque
@@ -10,12 +14,12 @@ from inferd.services.errors import ServiceError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: What one transaction takes.
+#: The most items of one transaction.
 _MAX_ITEMS = 200
 
 
 class GroupCommit(Generic[Item, Result]):
-    """`run` does the work of several items in one transaction: a result, or an error, for each of them."""
+    """Calls `run` with the items of a transaction. `run` returns a result or an error for each item."""
 
     def __init__(self, run: Callable[[list[Item]], Awaitable[Sequence[Result | ServiceError]]]) -> None:
         self._run = run
@@ -23,7 +27,7 @@ class GroupCommit(Generic[Item, Result]):
         self._draining: asyncio.Task[None] | None = None
 
     async def commit(self, item: Item) -> Result:
-        """The result of `item`. Cancelling the caller does not take the item back."""
+        """Write `item` and return its result. If the caller is cancelled, `item` is written nevertheless."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._draining is None:
@@ -44,7 +48,7 @@ class GroupCommit(Generic[Item, Result]):
         except ServiceError as error:
             results = [error] * len(batch)
         except Exception as error:
-            # One item may be at fault: the others are not to pay for it.
+            # One bad item must not fail the others, so each item is written alone.
             if len(batch) > 1:
                 for entry in batch:
                     await self._commit_batch([entry])

@@ -1,6 +1,7 @@
-"""How jobs end: by their run, by cancel, by deletion, or because their time is up. Each end is final.
+"""Ends jobs: by the result of their run, by cancellation, by expiry or by deletion. An ended job never runs
+again.
 
-What runs notices by its missing row: see `claims.held`.
+This module stops no run. The process that runs the job sees that the job is no longer in `claims.held_runs`.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +12,8 @@ import grpc
 import sqlalchemy as sa
 from inferd.services.errors import ServiceError
 from inferd.services.queue.database import Transaction
+from inferd.services.queue.job_id import Run
+from inferd.services.queue.stored_chunks import store_chunks
 from inferd.services.queue.tables import (
     IS_RUNNING,
     IS_UNENDED,
@@ -27,18 +30,12 @@ from inferd.services.queue.tables import (
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a job, by which its writes are fenced: they count only while the job is this run's."""
-
-    seq: int
-    number: int
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run came to its end: `completion` (inferd.v1.ChatCompletion) or `error` (google.rpc.Status),
-    serialized; and the `chunks`, by number, that others who watch have not been given."""
+    """The run has ended its job, with a serialized `completion` (inferd.v1.ChatCompletion) or a serialized
+    `error` (google.rpc.Status).
+
+    `chunks` are those that watchers in other processes still need, each with its number.
+    """
 
     run: Run
     completion: bytes | None
@@ -48,8 +45,10 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunRequeued:
-    """A run is to be tried again, `delay` microseconds from now. `counted`: as an attempt that failed; else
-    `lost`: as one that was lost; else not at all."""
+    """The run has failed, and its job is queued again, to start after `delay` microseconds.
+
+    `counted`: the run counts as an attempt. `lost`: it counts as a lost attempt. Neither: it does not count.
+    """
 
     run: Run
     delay: int
@@ -91,12 +90,6 @@ _RETURN_RUN = (
     )
 )
 _INSERT_COMPLETION = completions.insert()
-_INSERT_CHUNKS = chunks.insert()
-_DELETE_CHUNKS = chunks.delete().where(
-    chunks.c.seq == sa.bindparam("of_seq"),
-    chunks.c.run == sa.bindparam("of_run"),
-    chunks.c.number >= sa.bindparam("first"),
-)
 _SCHEDULE_WEBHOOKS = (
     deliveries.update()
     .where(D.seq.in_(sa.bindparam("seqs", expanding=True)), D.state == DeliveryState.PENDING, D.due.is_(None))
@@ -105,7 +98,10 @@ _SCHEDULE_WEBHOOKS = (
 
 
 def end_runs(transaction: Transaction, runs: Sequence[RunEnded | RunRequeued], ttl: int) -> list[bool]:
-    """Write how these runs ended. Of each, whether the job was still its: of another, nothing is written."""
+    """Write how these runs ended. Ended jobs are purged `ttl` microseconds later.
+
+    Returns for each run whether it still held its job. If not, nothing was written for it.
+    """
     written = [
         _end_run(transaction, run, ttl) if isinstance(run, RunEnded) else _return_run(transaction, run)
         for run in runs
@@ -119,7 +115,7 @@ def end_runs(transaction: Transaction, runs: Sequence[RunEnded | RunRequeued], t
 
 
 def _schedule_webhooks(transaction: Transaction, seqs: Collection[int]) -> None:
-    """Their ends are to be posted, where that was asked for."""
+    """Make the webhooks of these jobs due, for those jobs that have one."""
     if seqs:
         transaction.execute(_SCHEDULE_WEBHOOKS, {"seqs": list(seqs), "now": transaction.now})
 
@@ -143,16 +139,6 @@ def _end_run(transaction: Transaction, ended: RunEnded, ttl: int) -> bool:
     return True
 
 
-def store_chunks(transaction: Transaction, run: Run, new: Sequence[tuple[int, bytes]]) -> None:
-    """Chunks of a run, by number, for those who watch from other processes. Some may be stored already."""
-    if new:
-        transaction.execute(_DELETE_CHUNKS, {"of_seq": run.seq, "of_run": run.number, "first": new[0][0]})
-        transaction.execute(
-            _INSERT_CHUNKS,
-            [{"seq": run.seq, "run": run.number, "number": number, "chunk": chunk} for number, chunk in new],
-        )
-
-
 def _return_run(transaction: Transaction, returned: RunRequeued) -> bool:
     own = transaction.execute(
         _RETURN_RUN,
@@ -169,6 +155,7 @@ def _return_run(transaction: Transaction, returned: RunRequeued) -> bool:
 
 
 def _fence(run: Run) -> dict[str, Any]:
+    """The parameters of `_IS_RUN`: a write counts only while the job is still this run's."""
     return {"of_seq": run.seq, "of_worker": run.worker, "of_run": run.number}
 
 
@@ -191,7 +178,10 @@ _END = (
 def end_jobs(
     transaction: Transaction, seqs: Collection[int], state: str, error: bytes, ttl: int
 ) -> list[int]:
-    """End those of these jobs that have not ended. Their numbers."""
+    """End those of the jobs that have not ended yet, and purge them `ttl` microseconds later.
+
+    Returns the numbers of the jobs that were ended.
+    """
     if not seqs:
         return []
     ended = transaction.execute(
@@ -212,12 +202,12 @@ def end_jobs(
 
 
 def cancel(transaction: Transaction, seq: int, job_id: str, error: bytes, ttl: int) -> None:
-    """Cancel a job. Raises NOT_FOUND, and FAILED_PRECONDITION where it has ended."""
+    """Cancel a job. Raises ServiceError NOT_FOUND, and FAILED_PRECONDITION if the job has ended already."""
     job = transaction.one(_FIND, of_seq=seq, of_id=job_id)
     if job is None:
         raise not_found(job_id)
     if not end_jobs(transaction, [seq], JobState.CANCELLED, error, ttl):
-        # On PostgreSQL it may have ended since it was read.
+        # On PostgreSQL another transaction may have ended or deleted the job since it was read.
         job = transaction.one(_FIND, of_seq=seq, of_id=job_id)
         if job is None:
             raise not_found(job_id)
@@ -231,7 +221,7 @@ def cancel(transaction: Transaction, seq: int, job_id: str, error: bytes, ttl: i
 
 
 _SEQS: sa.BindParameter[list[int]] = sa.bindparam("seqs", expanding=True)
-# The job's own row first, as all others do: two transactions that wait for each other wait for ever.
+# The row in jobs comes first, as in all other transactions. Another order could deadlock.
 _DELETIONS = [
     table.delete().where(table.c.seq.in_(_SEQS))
     for table in (jobs, requests, completions, chunks, deliveries)
@@ -239,7 +229,7 @@ _DELETIONS = [
 
 
 def delete(transaction: Transaction, seq: int, job_id: str) -> None:
-    """Delete a job, in whatever state. Raises NOT_FOUND."""
+    """Delete a job in any state. Raises ServiceError NOT_FOUND."""
     if transaction.one(_FIND, of_seq=seq, of_id=job_id) is None:
         raise not_found(job_id)
     delete_rows(transaction, [seq])
@@ -247,13 +237,13 @@ def delete(transaction: Transaction, seq: int, job_id: str) -> None:
 
 
 def delete_rows(transaction: Transaction, seqs: Sequence[int]) -> None:
-    """Delete all that is stored of these jobs."""
+    """Delete all rows of these jobs from all tables."""
     for deletion in _DELETIONS:
         transaction.execute(deletion, {"seqs": seqs})
 
 
 def not_found(job_id: str) -> ServiceError:
-    """NOT_FOUND: there is no such job, or not any more."""
+    """The error NOT_FOUND: the job never existed, or was deleted."""
     return ServiceError(
         grpc.StatusCode.NOT_FOUND,
         "JOB_NOT_FOUND",

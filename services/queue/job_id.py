@@ -1,35 +1,35 @@
-"""Ids of jobs: "chatcmpl-" and 32 hexadecimal digits, which begin with the job's number.
+"""Identifies jobs and their runs. A job id is "chatcmpl-", the job's number and a random number.
 
-The number (`seq`) grows with each job; the other half is random. An id so tells where its job stands in the
-order of all, even when the job is gone, and finds it by the table's own key.
+Both numbers have 16 hexadecimal digits. The job's number (`seq`) grows with each job and is the primary key
+of the jobs table. Because the id contains the number, a job is found by the primary key, and a list can go on
+after a job that was deleted.
 """
 
 import re
 import secrets
-
-from inferd.services.errors import ServiceError, invalid
+from dataclasses import dataclass
 
 _ID = re.compile(r"chatcmpl-([0-7][0-9a-f]{15})[0-9a-f]{16}")
 
 
 def new_job_id(seq: int) -> str:
-    """The id of job number `seq`, unlike any other."""
+    """A new, unique id for job number `seq`."""
     return f"chatcmpl-{seq:016x}{secrets.token_hex(8)}"
 
 
 def seq_of(job_id: str) -> int | None:
-    """The number of the job with that id; None where it is the id of no job."""
+    """The job's number in its id; None if the text is not an id of a job."""
     found = _ID.fullmatch(job_id)
     return int(found[1], 16) if found else None
 
 
-def seq_after(job_id: str) -> int:
-    """The number in the `after` of a list. Raises ServiceError INVALID_ARGUMENT."""
-    seq = seq_of(job_id)
-    if seq is None:
-        raise _not_an_id()
-    return seq
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a job: the `number`-th start of job `seq`, by the process `worker`.
 
+    Writes are fenced by it: they count only while the job is still this run's.
+    """
 
-def _not_an_id() -> ServiceError:
-    return invalid("after", "after must be the id of a job: chatcmpl- and 32 hexadecimal digits")
+    seq: int
+    number: int
+    worker: str

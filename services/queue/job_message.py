@@ -1,4 +1,8 @@
-"""What is stored, as the messages of protos/inferd/v1/queue.proto."""
+"""Converts stored jobs to the messages of protos/inferd/v1/queue.proto, and makes the errors that jobs end
+with.
+
+It reads no database.
+"""
 
 import math
 import time
@@ -30,7 +34,7 @@ _DELIVERY_STATES = {
 
 
 def job_message(found: StoredJob, *, whole: bool = True) -> pb.Job:
-    """A stored job. Its completion too, if `whole`."""
+    """The message of a stored job. The completion is left out if `whole` is false."""
     row = found.job
     message = pb.Job(
         id=row["id"],
@@ -72,7 +76,7 @@ def _delivery(row: Any) -> pb.WebhookDelivery:
 
 
 def timestamp(microseconds: int | None) -> Timestamp | None:
-    """A stored time."""
+    """A stored time, in microseconds of Unix time, as a message."""
     if microseconds is None:
         return None
     message = Timestamp()
@@ -81,7 +85,7 @@ def timestamp(microseconds: int | None) -> Timestamp | None:
 
 
 def _retry_after(found: StoredJob) -> int:
-    """Seconds after which the job may well have come further: longer where it waits longer."""
+    """Seconds until a client should ask again: more, the longer the job will probably wait."""
     row = found.job
     if row["state"] == JobState.DELAYED:
         wait = row["run_after"] / 1e6 - time.time()
@@ -90,17 +94,17 @@ def _retry_after(found: StoredJob) -> int:
 
 
 def is_ended(found: StoredJob) -> bool:
-    """Whether nothing more will happen to the job."""
+    """Whether the job has ended."""
     return found.job["finished"] is not None
 
 
 def cancelled_error() -> bytes:
-    """The error of a job that was cancelled, serialized."""
+    """The error of a cancelled job, a serialized google.rpc.Status."""
     return _serialized(grpc.StatusCode.CANCELLED, "JOB_CANCELLED", "the job was cancelled")
 
 
 def expired_error() -> bytes:
-    """The error of a job whose time was up, serialized."""
+    """The error of an expired job, a serialized google.rpc.Status."""
     return _serialized(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "JOB_EXPIRED",
@@ -109,7 +113,7 @@ def expired_error() -> bytes:
 
 
 def attempts_lost_error(most: int) -> bytes:
-    """The error of a job whose attempts were lost too often, serialized."""
+    """The error of a job with `most` lost attempts, a serialized google.rpc.Status."""
     return _serialized(
         grpc.StatusCode.INTERNAL,
         "ATTEMPTS_LOST",

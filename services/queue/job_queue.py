@@ -1,4 +1,8 @@
-"""The queue of one process: its database, what it runs, and those who wait."""
+"""The job queue of one process: opens the database, starts the periodic work, and ends jobs for callers.
+
+It puts the parts together. The transactions are in `submission`, `claims`, `job_end` and `sweep`; `servicer`
+has the RPCs.
+"""
 
 import asyncio
 import logging
@@ -32,16 +36,18 @@ from inferd.services.queue.webhook_deliveries import EncodeJob, WebhookDeliverie
 
 log = logging.getLogger("inferd.queue")
 
-#: Seconds that a start waits for the database at most.
+#: Seconds that `start` waits for the database at most.
 _OPEN_SECONDS = 5.0
-#: Seconds between sweeps, and at most where every job has ended; and between those that remove what was kept
-#: long enough.
+#: Seconds between sweeps; between sweeps while all jobs have ended; between purges.
 _SWEEP_INTERVAL, _IDLE_SWEEP_INTERVAL, _PURGE_INTERVAL = 1.0, 5.0, 30.0
 
 
 class JobQueue:
-    """To be made on the loop that uses it. `run_seconds` is the longest time that a run may take; `encode`
-    makes a job's JSON; `on_available` is told whenever the database begins or ceases to do its work."""
+    """The queue of one process. Must be created on the event loop that uses it.
+
+    `run_seconds` limits the time of a run. `encode` makes the JSON of a job for webhooks. `on_available` is
+    called with whether the database can be used, at start and at each change.
+    """
 
     def __init__(
         self,
@@ -58,9 +64,9 @@ class JobQueue:
         self._available: bool | None = None
         self._opened = False
         self._lease = config.lease
-        #: When the database last failed to do its work (monotonic seconds).
-        self._broken = -math.inf
-        self._why = "it is being opened"
+        #: When a sweep last failed (monotonic seconds).
+        self._last_failure = -math.inf
+        self._open_error = "it is being opened"
         self._worker = worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._database = self._make_database(config.url, worker)
         self._subscriptions = Subscriptions(self._database)
@@ -68,9 +74,9 @@ class JobQueue:
         self._deliveries = WebhookDeliveries(self._database, config.webhooks, encode)
         self._submissions: GroupCommit[Submission, Submitted] = GroupCommit(self._submit)
         self._watcher = JobWatcher(self._database, self._runner, self._subscriptions)
-        #: Set while there may be jobs that have yet to end.
-        self._any_left = asyncio.Event()
-        self._any_left.set()
+        #: Set while there may be jobs that have not ended.
+        self._any_unended = asyncio.Event()
+        self._any_unended.set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def _make_database(self, url: str, worker: str) -> Database:
@@ -83,36 +89,39 @@ class JobQueue:
 
     @property
     def database(self) -> Database:
-        """The database. Raises ServiceError UNAVAILABLE where it could not be opened yet."""
+        """The database. Raises ServiceError UNAVAILABLE if it is not open yet."""
         self._check_opened()
         return self._database
 
     @property
     def watcher(self) -> JobWatcher:
-        """Who follows jobs. Raises ServiceError UNAVAILABLE where the database could not be opened yet."""
+        """Finds and watches jobs. Raises ServiceError UNAVAILABLE if the database is not open yet."""
         self._check_opened()
         return self._watcher
 
     def _check_opened(self) -> None:
         if not self._opened:
-            raise unavailable(self._why)
+            raise unavailable(self._open_error)
 
     def wake(self) -> None:
-        """A runtime may serve that did not before."""
+        """Try to claim jobs now, because a runtime may have begun to serve."""
         self._runner.wake()
 
-    # Its life
+    # Start and stop
 
     async def start(self) -> None:
-        """Open the database, however long that takes, and work. Returns once the first try has succeeded or
-        failed, and soon in any case."""
+        """Begin to open the database and to run jobs.
+
+        Returns after the first attempt to open the database, or after 5 seconds. Opening goes on until it
+        succeeds.
+        """
         self._set_available(False)
         tried = asyncio.Event()
         self._tasks.append(asyncio.create_task(self._work(tried), name="queue"))
         await wait_for_event(tried, _OPEN_SECONDS)
 
     async def close(self, grace: float) -> None:
-        """Start nothing more; let what runs end within `grace` seconds; leave the rest for others."""
+        """Start no more jobs, give running ones `grace` seconds to end, and requeue the others."""
         self._watcher.stop()
         if self._opened:
             await self._runner.drain(grace)
@@ -146,9 +155,9 @@ class JobQueue:
                 await self._database.open()
             except Exception as error:
                 why = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
-                if why != self._why:
+                if why != self._open_error:
                     log.error("the queue cannot be opened: %s", why)
-                self._why = why
+                self._open_error = why
                 self._set_available(False)
                 tried.set()
                 await asyncio.sleep(wait)
@@ -158,10 +167,10 @@ class JobQueue:
                 self._set_available(True)
                 tried.set()
 
-    def _swept(self, well: bool) -> None:
-        if not well:
-            self._broken = time.monotonic()
-        self._set_available(well)
+    def _swept(self, succeeded: bool) -> None:
+        if not succeeded:
+            self._last_failure = time.monotonic()
+        self._set_available(succeeded)
 
     def _set_available(self, available: bool) -> None:
         if available != self._available:
@@ -172,8 +181,8 @@ class JobQueue:
         await self._database.listen(self._changed)
 
     def _changed(self) -> None:
-        """Another process has changed something: perhaps what we run, what we wait for, what we may run."""
-        self._any_left.set()
+        """Another process has changed jobs, which may run, be watched or be claimed here."""
+        self._any_unended.set()
         self._subscriptions.check_soon()
         self._runner.wake()
         self._runner.reconcile_soon()
@@ -183,20 +192,22 @@ class JobQueue:
         self._deliveries.wake()
 
     async def _sweep(self) -> None:
-        await wait_for_event(self._any_left, _IDLE_SWEEP_INTERVAL)
-        self._any_left.clear()
-        # After an outage others are as alive as we are, and have yet to say so.
+        await wait_for_event(self._any_unended, _IDLE_SWEEP_INTERVAL)
+        self._any_unended.clear()
+        # After an outage, the other processes need the time of a lease to renew theirs.
         lost = (
-            attempts_lost_error(MAX_LOST_ATTEMPTS) if time.monotonic() - self._broken > self._lease else None
+            attempts_lost_error(MAX_LOST_ATTEMPTS)
+            if time.monotonic() - self._last_failure > self._lease
+            else None
         )
-        any_left = True
+        any_unended = True
         try:
             swept = await self._database.write(sweep.sweep, self._worker, lost, expired_error(), self._ttl)
-            any_left = swept.any_left
+            any_unended = swept.any_unended
         finally:
-            if any_left:
-                self._any_left.set()
-        if swept.taken:
+            if any_unended:
+                self._any_unended.set()
+        if swept.requeued:
             self._runner.wake()
             self._subscriptions.check_soon()
         ended = swept.expired
@@ -211,7 +222,7 @@ class JobQueue:
             pass
 
     def _ended(self, *seqs: int) -> None:
-        """These jobs have ended otherwise than by their runs."""
+        """Jobs were ended by a call or by expiry: stop their runs, and notify those who wait for them."""
         for seq in seqs:
             self._runner.abort(seq)
         if seqs:
@@ -219,16 +230,16 @@ class JobQueue:
             self._runner.wake()
             self._deliveries.wake()
 
-    # What callers ask of it
+    # Calls
 
     async def submit(self, submission: Submission) -> Submitted:
-        """Queue a job: once this returns, it is stored. Raises ServiceError."""
+        """Queue a job. When this returns, the job is on the disk. Raises ServiceError."""
         self._check_opened()
         return await self._submissions.commit(submission)
 
     async def _submit(self, submissions: list[Submission]) -> list[Submitted | ServiceError]:
         results = await self._database.write(submit, submissions, self._caps)
-        self._any_left.set()
+        self._any_unended.set()
         self._runner.wake()
         self._subscriptions.check_soon()
         return results
@@ -247,7 +258,7 @@ class JobQueue:
 
 
 def _seq_or_not_found(job_id: str) -> int:
-    """The number of the job with that id. Raises NOT_FOUND where it is the id of no job."""
+    """The number of the job. Raises ServiceError NOT_FOUND if `job_id` is not an id of a job."""
     seq = seq_of(job_id)
     if seq is None:
         raise not_found(job_id)

@@ -1,4 +1,4 @@
-"""Brings the queue's tables up to date, with Alembic: `migrations/versions` holds the steps."""
+"""Migrates the queue's tables with Alembic. The steps are in `migrations/versions`."""
 
 import sqlalchemy as sa
 from alembic import command
@@ -6,7 +6,7 @@ from alembic.config import Config
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Take the steps that the database has not taken yet, in the connection's transaction."""
+    """Run the steps that the database has not had yet, in the connection's transaction."""
     config = Config()
     config.set_main_option("script_location", "inferd.services.queue:migrations")
     config.attributes["connection"] = connection

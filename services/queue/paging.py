@@ -1,11 +1,14 @@
-"""Pages of a list: which jobs, and the token that continues one and no other query."""
+"""Parses a List request to a page of jobs, and makes the token of the next page.
+
+A token continues only the query that it was made for. This module does not query the database.
+"""
 
 import base64
 import binascii
 import hashlib
 
 from inferd.services.errors import ServiceError, invalid
-from inferd.services.queue.job_id import seq_after
+from inferd.services.queue.job_id import seq_of
 from inferd.services.queue.job_message import STATES
 from inferd.services.queue.queries import Page
 from inferd.v1 import queue_pb2 as pb
@@ -15,8 +18,10 @@ _DIGEST_BYTES = 8
 
 
 def parse_page(request: pb.ListJobsRequest, model: str | None) -> Page:
-    """The page that a request asks for; `model` is the id of the model that it names. Raises ServiceError
-    INVALID_ARGUMENT."""
+    """The page that `request` asks for. `model` is the id of the model that the request names.
+
+    Raises ServiceError INVALID_ARGUMENT.
+    """
     if request.order not in pb.JobOrder.values():
         raise invalid("order", f"order is none that there is: {request.order}")
     return Page(
@@ -39,7 +44,10 @@ def _after(request: pb.ListJobsRequest) -> int | None:
     if request.page_token and request.after:
         raise invalid("page_token", "page_token and after exclude each other")
     if request.after:
-        return seq_after(request.after)
+        after = seq_of(request.after)
+        if after is None:
+            raise invalid("after", "after must be the id of a job: chatcmpl- and 32 hexadecimal digits")
+        return after
     if not request.page_token:
         return None
     try:
@@ -66,7 +74,7 @@ def next_page_token(request: pb.ListJobsRequest, last: int) -> str:
 
 
 def _digest(request: pb.ListJobsRequest, last: int) -> bytes:
-    """Stands for the place, the filters and the order; the size may change from page to page."""
+    """A hash of the last job, the filters and the order, but not of the page size, which may change."""
     states = ",".join(_states(request))
     query = f"{last}\0{request.model}\0{states}\0{request.order == pb.JOB_ORDER_ASC}"
     return hashlib.sha256(query.encode()).digest()[:_DIGEST_BYTES]

@@ -1,4 +1,7 @@
-"""The queue in PostgreSQL, which many processes and hosts may share."""
+"""The queue's database in PostgreSQL, which many processes and hosts may share.
+
+Changes are announced with NOTIFY, and locks are advisory locks.
+"""
 
 import asyncio
 import contextlib
@@ -15,22 +18,23 @@ from sqlalchemy.ext.asyncio import create_async_engine
 T = TypeVar("T")
 
 _CHANNEL = "inferd_queue"
-#: Advisory locks of one application share a space with those of all others in the database.
+#: The first key of our advisory locks, which tells them from those of other applications in the database.
 _LOCK_SPACE = 0x696E_6665
 _MIGRATION_LOCK = 0
-#: A database that does not answer within these is as good as down. In seconds.
+#: A database that needs longer than this counts as unavailable.
 _CONNECT_SECONDS, _COMMAND_SECONDS, _TRANSACTION_SECONDS = 5.0, 15.0, 20.0
 
-#: A process that is frozen, or whose host is gone, holds its locks until the server ends its session.
+#: The server ends the session of a process that is frozen or whose host is gone; until then its locks are
+#: held.
 _SETTINGS = {
     "idle_in_transaction_session_timeout": "5000",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-#: SQLSTATE of a transaction that was given up so that another one could go on.
+#: SQLSTATE of a transaction that the server aborted to resolve a deadlock.
 _DEADLOCK = "40P01"
-#: The class of those that say that a value is at fault, and not the database.
+#: The class of the SQLSTATEs that report a bad value. The database itself works.
 _DATA_ERRORS = "22"
 
 _NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
@@ -39,11 +43,11 @@ _NOTIFY = sa.text(f"SELECT pg_notify('{_CHANNEL}', :sender)")
 
 
 class _Deadlock(Exception):
-    """The transaction was undone, and can be made again."""
+    """The transaction was rolled back, and can be repeated."""
 
 
 class PostgresDatabase:
-    """See `Database`. `sender` tells this process from the others."""
+    """See `Database`. `sender` identifies this process in its notifications."""
 
     def __init__(self, url: str, sender: str) -> None:
         self._sender = sender
@@ -53,7 +57,7 @@ class PostgresDatabase:
             pool_size=4,
             max_overflow=4,
             pool_timeout=_CONNECT_SECONDS,
-            # A pooled connection may have ended with the server that it was to.
+            # A pooled connection may be dead, for example after a restart of the server.
             pool_pre_ping=True,
             connect_args={
                 "timeout": _CONNECT_SECONDS,
@@ -102,7 +106,7 @@ class PostgresDatabase:
         return work(Transaction(connection, now, lock, announce), *arguments)
 
     async def listen(self, on_change: Callable[[], None]) -> None:
-        """Where the connection is lost, listens again; what is missed meanwhile is for the queue's polls."""
+        """See `Database`. A lost connection is replaced; the queue polls for changes of that time."""
         address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         while True:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
@@ -127,7 +131,7 @@ class PostgresDatabase:
         on_change()
         while not ended.is_set():
             await wait_for_event(ended, 10)
-            # A peer that went without a word is noticed by this.
+            # Detects a server that is gone without closing the connection.
             await connection.execute("SELECT 1")
 
     async def close(self) -> None:
@@ -140,8 +144,8 @@ def _migrate(transaction: Transaction) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, without the statement and its parameters: those hold users' texts."""
+    """The error's message without the statement and its parameters, because those contain users' texts."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    # The dialect wraps the driver's error, and repeats its class.
+    # The driver's own error: SQLAlchemy wraps it, and puts its class into the message.
     cause = getattr(cause, "__cause__", None) or cause
     return str(cause).split("\n", 1)[0] or type(cause).__name__

@@ -1,7 +1,9 @@
-"""Calls that somebody waits for come before queued jobs: how many jobs of each model may run here.
+"""Decides how many jobs of each model this process may run, so that interactive calls come before queued
+jobs.
 
-An interactive call takes a job's place from its beginning. Where it waits in the engine all the same, jobs
-give way: as many as wait there are queued again, and fewer run until nothing waits any more.
+An interactive call takes the slot of a job while it runs. If interactive calls wait in the engine
+nevertheless, as many running jobs are preempted, and the model's limit is lowered until no request waits in
+the engine. This module only decides; `runner` claims and requeues the jobs.
 """
 
 import time
@@ -11,43 +13,45 @@ import grpc
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog, ServedModel
 
-#: Seconds between looks at calls that have no answer yet.
+#: Seconds between checks for calls that wait in the engine.
 CHECK_SECONDS = 0.25
-#: Seconds after which one more job may run, where nothing waits in the engine.
-_RISE_SECONDS = 1.0
+#: Seconds until one more job may run, if no request waits in the engine.
+_RAISE_SECONDS = 1.0
 
 
 class Preemption:
-    """`limit_of` gives the configured limit of a model, by its id."""
+    """The limits of one process. `limit_of` returns the configured limit of a model, by the model's id."""
 
     def __init__(self, catalog: Catalog, limit_of: Callable[[str], int]) -> None:
         self._catalog = catalog
         self._limit_of = limit_of
-        #: Lower limits, where jobs gave way; and when they are to rise.
-        self._caps: dict[str, int] = {}
-        self._rises: dict[str, float] = {}
+        #: The lowered limits of models whose jobs were preempted, and when each is raised (monotonic
+        #: seconds).
+        self._lowered: dict[str, int] = {}
+        self._raise_times: dict[str, float] = {}
 
     def free_slots(self, running: Mapping[str, int]) -> dict[str, int]:
-        """How many more jobs may run of each model that is served now, where `running` do."""
+        """How many more jobs of each model may run, beside the `running` ones. Models with none are left
+        out."""
         found = {}
         for model in self._catalog:
             limit = self._limit_of(model.id) - model.replicas.interactive
-            limit = min(limit, self._caps.get(model.id, limit))
+            limit = min(limit, self._lowered.get(model.id, limit))
             if model.replicas.serving and limit > running.get(model.id, 0):
                 found[model.id] = limit - running.get(model.id, 0)
         return found
 
     @property
     def is_active(self) -> bool:
-        """Whether jobs gave way, and fewer may run since."""
-        return bool(self._caps)
+        """Whether the limit of a model is lowered."""
+        return bool(self._lowered)
 
     def interactive_calls(self) -> dict[str, int]:
-        """How many interactive calls of each model are under way."""
+        """The number of interactive calls of each model."""
         return {model.id: model.replicas.interactive for model in self._catalog}
 
     def blocks_jobs(self, running: Mapping[str, int]) -> bool:
-        """Whether interactive calls leave no more room for jobs of some model, where `running` do."""
+        """Whether interactive calls leave no slot for jobs of some model, beside the `running` ones."""
         return any(
             model.replicas.interactive
             and model.replicas.interactive + running.get(model.id, 0) >= self._limit_of(model.id)
@@ -55,32 +59,32 @@ class Preemption:
         )
 
     async def check(self, running: Mapping[str, int]) -> tuple[dict[str, int], bool]:
-        """How many jobs of each model are to give way; and whether there is more room than before."""
-        giving: dict[str, int] = {}
-        risen = False
+        """How many jobs of each model to preempt, and whether a lowered limit was raised."""
+        preempted: dict[str, int] = {}
+        raised = False
         for model in self._catalog:
             jobs = running.get(model.id, 0)
             if jobs and model.replicas.unstarted:
                 waiting = await _waiting(model)
                 if waiting:
-                    giving[model.id] = min(waiting, jobs)
-                    self._caps[model.id] = jobs - giving[model.id]
-                    self._rises[model.id] = time.monotonic() + _RISE_SECONDS
-            elif model.id in self._caps and time.monotonic() >= self._rises[model.id]:
-                self._rises[model.id] = time.monotonic() + _RISE_SECONDS
+                    preempted[model.id] = min(waiting, jobs)
+                    self._lowered[model.id] = jobs - preempted[model.id]
+                    self._raise_times[model.id] = time.monotonic() + _RAISE_SECONDS
+            elif model.id in self._lowered and time.monotonic() >= self._raise_times[model.id]:
+                self._raise_times[model.id] = time.monotonic() + _RAISE_SECONDS
                 if not await _waiting(model):
-                    self._rise(model.id)
-                    risen = True
-        return giving, risen
+                    self._raise_limit(model.id)
+                    raised = True
+        return preempted, raised
 
-    def _rise(self, model: str) -> None:
-        self._caps[model] += 1
-        if self._caps[model] >= self._limit_of(model):
-            del self._caps[model], self._rises[model]
+    def _raise_limit(self, model: str) -> None:
+        self._lowered[model] += 1
+        if self._lowered[model] >= self._limit_of(model):
+            del self._lowered[model], self._raise_times[model]
 
 
 async def _waiting(model: ServedModel) -> int:
-    """How many requests wait in the model's engines; 0 where they do not tell."""
+    """How many requests wait in the model's engines; 0 if an engine does not report it."""
     try:
         return await model.replicas.waiting()
     except ServiceError as error:

@@ -1,4 +1,7 @@
-"""What is stored of jobs, read: one, a page of them, their positions, the queue's numbers."""
+"""Reads stored jobs: one job, a page of jobs, positions in the queue, and numbers of jobs by model.
+
+Nothing here writes. The rows become messages of the API in `job_message`.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +18,6 @@ from inferd.services.queue.tables import (
     D,
     J,
     JobState,
-    chunks,
     completions,
     deliveries,
     jobs,
@@ -47,8 +49,11 @@ _POSITIONS = sa.select(
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A job as it is stored: its row, as a mapping; its completion, serialized; its delivery's row; its
-    position. None where there is none."""
+    """A job as it is stored: its row (a mapping), its serialized completion, the row of its webhook, its
+    position.
+
+    All but the row are None if the job has none.
+    """
 
     job: Any
     completion: bytes | None = None
@@ -57,7 +62,7 @@ class StoredJob:
 
 
 def find_job(transaction: Transaction, seq: int, job_id: str) -> StoredJob | None:
-    """The job, with all that belongs to it."""
+    """The job with its completion, webhook and position; None if there is no such job."""
     row = transaction.execute(_JOB, {"of_seq": seq, "of_id": job_id}).mappings().one_or_none()
     if row is None:
         return None
@@ -65,13 +70,15 @@ def find_job(transaction: Transaction, seq: int, job_id: str) -> StoredJob | Non
 
 
 def _with_details(transaction: Transaction, rows: Sequence[Any]) -> list[StoredJob]:
-    """The rows, with what belongs to them."""
+    """Add the completion, the webhook and the position to the row of each job."""
     succeeded = [row["seq"] for row in rows if row["state"] == JobState.SUCCEEDED]
     waiting = [row["seq"] for row in rows if row["state"] in (JobState.QUEUED, JobState.DELAYED)]
-    hooked = [row["seq"] for row in rows if row["webhook"]]
+    with_webhook = [row["seq"] for row in rows if row["webhook"]]
     answers = dict(transaction.rows(_COMPLETIONS, seqs=succeeded)) if succeeded else {}
     places = queue_positions(transaction, waiting)
-    posted = {row.seq: row for row in transaction.rows(_DELIVERIES, seqs=hooked)} if hooked else {}
+    posted = (
+        {row.seq: row for row in transaction.rows(_DELIVERIES, seqs=with_webhook)} if with_webhook else {}
+    )
     return [
         StoredJob(row, answers.get(row["seq"]), posted.get(row["seq"]), places.get(row["seq"]))
         for row in rows
@@ -79,13 +86,13 @@ def _with_details(transaction: Transaction, rows: Sequence[Any]) -> list[StoredJ
 
 
 def queue_positions(transaction: Transaction, seqs: Collection[int]) -> dict[int, int]:
-    """How many jobs of its model start before each of these that wait, and one."""
+    """The positions of waiting jobs: 1 plus the number of jobs of the model that start before."""
     return dict(transaction.rows(_POSITIONS, seqs=list(seqs))) if seqs else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which jobs to list: `size` of them at most, that come after number `after` in the order."""
+    """Which jobs to list: at most `size`, and in the given order only those after job number `after`."""
 
     size: int
     after: int | None
@@ -94,12 +101,12 @@ class Page:
     model: str | None
 
 
-#: Completions of one page together, in bytes: a gRPC client takes messages of 4 MiB, if not told otherwise.
+#: The most bytes of all completions of a page. By default, a gRPC client accepts messages of up to 4 MiB.
 _MOST_BYTES = 3 << 20
 
 
 def list_jobs(transaction: Transaction, page: Page) -> tuple[list[StoredJob], bool]:
-    """A page of jobs, and whether there are more. Shorter than asked for where the answers are long."""
+    """A page of jobs, and whether more follow. Long completions make a page shorter than `page.size`."""
     query = sa.select(jobs, sa.func.length(completions.c.completion).label("size")).outerjoin(
         completions, completions.c.seq == J.seq
     )
@@ -109,7 +116,8 @@ def list_jobs(transaction: Transaction, page: Page) -> tuple[list[StoredJob], bo
         query = query.where(J.model == page.model)
     if page.after is not None:
         query = query.where(J.seq > page.after if page.ascending else J.seq < page.after)
-    # Few have not ended. Not by the number's own order: SQLite would go through all jobs along it.
+    # Few jobs have not ended. "seq + 0" keeps SQLite from using the primary key's order, along which it would
+    # read all jobs.
     order = J.seq + 0 if set(page.states) <= _UNENDED and page.states else J.seq
     query = query.order_by(order if page.ascending else order.desc()).limit(page.size + 1)
     rows = [dict(row) for row in transaction.execute(query).mappings()]
@@ -127,7 +135,7 @@ _UNENDED = {JobState.QUEUED, JobState.DELAYED, JobState.RUNNING}
 
 
 def _in_states(states: Sequence[str]) -> Sequence[sa.ColumnElement[bool]]:
-    """Whether a job is in one of these; said as the partial indexes say it, where one of them can help."""
+    """The condition of these states, in the form of a partial index if one fits."""
     asked = set(states)
     if asked == {JobState.QUEUED, JobState.DELAYED}:
         return [IS_WAITING]
@@ -144,46 +152,17 @@ _PROGRESS = sa.select(J.seq, J.state, J.runs, J.lost_attempts, J.attempts).where
 
 
 def job_progress(transaction: Transaction, seqs: Collection[int]) -> dict[int, tuple[Any, ...]]:
-    """Of each of these jobs that is there still, what changes as it goes on."""
+    """The columns that change while a job waits and runs, for each of the jobs that still exists."""
     return {row.seq: tuple(row) for row in transaction.rows(_PROGRESS, seqs=list(seqs))}
-
-
-_CHUNKS = (
-    sa.select(chunks.c.number, chunks.c.chunk)
-    .where(
-        chunks.c.seq == sa.bindparam("of_seq"),
-        chunks.c.run == sa.bindparam("of_run"),
-        chunks.c.number >= sa.bindparam("first"),
-    )
-    .order_by(chunks.c.number)
-)
-
-
-def read_chunks(transaction: Transaction, seq: int, run: int, first: int) -> list[bytes]:
-    """The stored chunks of a run, from number `first` on."""
-    return [row.chunk for row in transaction.rows(_CHUNKS, of_seq=seq, of_run=run, first=first)]
 
 
 _REQUEST = sa.select(requests.c.request).where(requests.c.seq == sa.bindparam("of_seq"))
 
 
 def read_request(transaction: Transaction, seq: int) -> bytes | None:
-    """The request of a job, serialized."""
+    """The serialized request of a job; None if the job does not exist."""
     request: bytes | None = transaction.scalar(_REQUEST, of_seq=seq)
     return request
-
-
-_WATCH = (
-    jobs.update()
-    .where(IS_RUNNING, J.seq == sa.bindparam("of_seq"), J.watched.is_(False))
-    .values(watched=True)
-)
-
-
-def request_chunks(transaction: Transaction, seq: int) -> None:
-    """Have whoever runs the job store its chunks."""
-    if transaction.execute(_WATCH, {"of_seq": seq}).rowcount:
-        transaction.announce()
 
 
 _QUEUED = sa.select(J.model, sa.func.count(), sa.func.min(J.seq)).where(IS_QUEUED).group_by(J.model)
@@ -193,7 +172,7 @@ _RUNNING = sa.select(J.model, sa.func.count()).where(IS_RUNNING).group_by(J.mode
 
 @dataclass(slots=True)
 class ModelStats:
-    """Of one model: jobs that wait, jobs that run, and the number of the oldest that could run."""
+    """How many jobs of a model wait and run, and the number of the oldest one that could start now."""
 
     queued: int = 0
     running: int = 0
@@ -201,7 +180,7 @@ class ModelStats:
 
 
 def queue_stats(transaction: Transaction) -> dict[str, ModelStats]:
-    """The queue's numbers, by model."""
+    """The numbers of waiting and running jobs, by model."""
     found: dict[str, ModelStats] = {}
     for model, count, oldest in transaction.rows(_QUEUED):
         found[model] = ModelStats(queued=count, oldest=oldest)

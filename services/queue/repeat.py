@@ -1,4 +1,7 @@
-"""Work that is done again and again, whatever happens: an outage is waited out, and told of once."""
+"""Repeats a step for as long as the process lives, through outages of the database.
+
+An outage is logged once when it begins, and once when it is over.
+"""
 
 import asyncio
 import logging
@@ -16,8 +19,12 @@ async def repeat(
     seconds: float = 0.0,
     on_result: Callable[[bool], None] = lambda _: None,
 ) -> None:
-    """Call `step` until cancelled, `seconds` between calls, longer after errors; `on_result` is told how it
-    went. Others do the same elsewhere: the times are jittered."""
+    """Call `step` again and again until cancelled, with `seconds` between the calls, or up to 2 s more after
+    errors.
+
+    `on_result` is called after each step with whether it succeeded. The times vary by 20 %, so that processes
+    that share a database do not all use it at once. `name` stands for the step in the log.
+    """
     failures = 0
     while True:
         try:

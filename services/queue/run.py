@@ -1,6 +1,6 @@
-"""One run of a job: the answer generated, and what an error means for the job.
+"""One run of a job: generates the answer, and decides what an error means for the job.
 
-Writes nothing: the runner does.
+It does not write to the database; `runner` does.
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.net.flow import Flow
 from inferd.services.queue.claims import MAX_LOST_ATTEMPTS
-from inferd.services.queue.job_end import Run, RunEnded, RunRequeued
+from inferd.services.queue.job_end import RunEnded, RunRequeued
+from inferd.services.queue.job_id import Run
 from inferd.services.queue.job_message import attempts_lost_error
 from inferd.v1 import chat_pb2
 
 log = logging.getLogger("inferd.queue")
 
-#: The request is at fault, or the server's configuration: the same would happen again.
+#: Errors of the request or of the server's configuration. The job fails, because another attempt would fail
+#: too.
 _FINAL = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -36,19 +38,19 @@ _SECOND = 1_000_000
 
 
 class LocalRun:
-    """A run in this process: the chunks that it has generated, for those who follow it."""
+    """A run in this process, and the chunks that it has generated so far, for the calls that follow it."""
 
     def __init__(self, run: Run, model: str) -> None:
-        # Never paused: a run waits for nobody who follows it.
+        # This flow is never paused: a run does not wait for the calls that follow it.
         self.flow = Flow()
         self.run = run
         self.model = model
         self.task: asyncio.Task[None] | None = None
         self.chunks: list[chat_pb2.ChatCompletionChunk] = []
-        #: Whether another process watches, and how many chunks are stored for it.
+        #: Whether a client of another process watches, and how many chunks were stored for it.
         self.watched = False
         self.stored = 0
-        #: How many follow it in this process.
+        #: The number of calls in this process that follow the run.
         self.followers = 0
         self._ended = False
         self._news = asyncio.Event()
@@ -59,11 +61,11 @@ class LocalRun:
         self._tell()
 
     def text_sink(self, message: Message, part: Message, field: str) -> NoReturn:
-        """Not used: an answer that is kept is not told by its texts alone."""
+        """Not used, because a stored answer needs whole chunks."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """There are no more, and how it ended is stored; or it is not this process's any more."""
+        """No more chunks follow. Called after the end is stored, or after the run has lost its job."""
         self._ended = True
         self._tell()
 
@@ -116,12 +118,16 @@ async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, loc
 def outcome_of_error(
     run: Run, error: ServiceError, *, attempts: int, most: int, lost: int
 ) -> RunEnded | RunRequeued:
-    """What an error means for a job that is at attempt number `attempts` of `most`, and has lost `lost`."""
+    """What happens to the job after its run raised `error`: the job fails, or is queued again.
+
+    `attempts` is the number of attempts with this one, `most` the number of allowed attempts, and `lost` the
+    number of lost attempts before this one.
+    """
     status = error.to_status().SerializeToString()
     if error.code in _FINAL:
         return RunEnded(run, None, status)
     if error.code is grpc.StatusCode.UNAVAILABLE:
-        # The runtime went away. Its model's jobs are claimed again once it serves.
+        # The runtime is gone. The job runs again when a runtime of its model serves.
         if lost + 1 >= MAX_LOST_ATTEMPTS:
             return RunEnded(run, None, attempts_lost_error(MAX_LOST_ATTEMPTS))
         return RunRequeued(run, _delay(max(0, lost - 3)), status, lost=True)
@@ -133,13 +139,13 @@ def outcome_of_error(
 
 
 def _delay(number: int) -> int:
-    """Microseconds to wait after so many tries: half a second, and each time double, up to a minute."""
+    """Microseconds until the next try: 0.5 s, doubled `number` times, at most 60 s, varied by 20 %."""
     seconds = min(60.0, 0.5 * 2.0 ** min(number, 10))
     return int(seconds * random.uniform(0.8, 1.2) * _SECOND)
 
 
 def timed_out(seconds: float) -> ServiceError:
-    """DEADLINE_EXCEEDED: the run took longer than a call may."""
+    """The error DEADLINE_EXCEEDED: the run took longer than `seconds`, the limit of a call."""
     return ServiceError(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "DEADLINE_EXCEEDED",
@@ -148,7 +154,7 @@ def timed_out(seconds: float) -> ServiceError:
 
 
 def unexpected(job_id: str) -> ServiceError:
-    """INTERNAL, logged: called while the exception is handled."""
+    """The error INTERNAL. Must be called in an `except` block, because it logs the exception."""
     log.exception("unexpected error; job %s", job_id)
     return ServiceError(
         grpc.StatusCode.INTERNAL,

@@ -1,4 +1,7 @@
-"""Runs this process's share of the jobs: claims them, holds their leases, writes how they ended."""
+"""Runs the jobs of this process: claims them, renews their leases, preempts them, and writes how they ended.
+
+`run` generates the answer, `preemption` decides how many jobs may run, and `claims` says which.
+"""
 
 import asyncio
 import contextlib
@@ -15,24 +18,29 @@ from inferd.services.net.wait import wait_for_event
 from inferd.services.queue import claims
 from inferd.services.queue.database import Database, Transaction
 from inferd.services.queue.group_commit import GroupCommit
-from inferd.services.queue.job_end import Run, RunEnded, RunRequeued, end_runs, store_chunks
+from inferd.services.queue.job_end import RunEnded, RunRequeued, end_runs
+from inferd.services.queue.job_id import Run
 from inferd.services.queue.preemption import CHECK_SECONDS, Preemption
 from inferd.services.queue.repeat import repeat
 from inferd.services.queue.run import LocalRun, generate, outcome_of_error, timed_out, unexpected
+from inferd.services.queue.stored_chunks import store_chunks
 
-#: Seconds between looks for jobs that nobody told of.
+#: Seconds until a claim is tried without a known change.
 _POLL = 5.0
-#: Seconds between looks at interactive calls, while they hold jobs back.
+#: Seconds between checks for ended interactive calls, while such calls take the slots of jobs.
 _CALL_POLL = 0.1
-#: Seconds in which word of changes gathers, so that many cost one look.
+#: Seconds between two checks of running jobs, so that many changes cost one query.
 _GATHER = 0.01
-#: Seconds between stores of the chunks that others watch.
+#: Seconds between two writes of the chunks that clients of other processes watch.
 _STORE_INTERVAL = 0.1
 
 
 class Runner:
-    """`worker` names this process in the database; a run may take `run_seconds`. `on_change` is called
-    whenever runs have begun or ended, which is stored by then."""
+    """The jobs that run in this process.
+
+    `worker` names this process in the database. A run may take `run_seconds`. `on_change` is called after the
+    start or the end of runs was stored.
+    """
 
     def __init__(
         self,
@@ -51,27 +59,27 @@ class Runner:
         self._on_change = on_change
         self._lease = int(config.lease * 1e6)
         self._ttl = int(config.result_ttl * 1e6)
-        #: By the job's number.
+        #: The runs of this process, by the number of the job.
         self._runs: dict[int, LocalRun] = {}
         self._preemption = Preemption(catalog, config.running_limit_of)
         self._ends: GroupCommit[RunEnded | RunRequeued, bool] = GroupCommit(self._write_ends)
-        # Writes of several of our rows: on PostgreSQL two at once could wait for each other.
+        # Two writes of several rows at once could deadlock on PostgreSQL.
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._wake.set()
         self._reconciling = asyncio.Event()
-        #: Set while something runs.
+        #: Set while at least one job runs.
         self._busy = asyncio.Event()
-        self._next_look = 0.0
+        self._next_claim = 0.0
         self._claiming = asyncio.Lock()
         self._draining = False
 
     def wake(self) -> None:
-        """There may be jobs to claim, or room for them."""
+        """Try to claim now: there may be new jobs, or free slots."""
         self._wake.set()
 
     def local(self, seq: int, number: int) -> LocalRun | None:
-        """That run of the job, where it is this process's."""
+        """Run `number` of job `seq`, if it is one of this process; else None."""
         local = self._runs.get(seq)
         return local if local is not None and local.run.number == number else None
 
@@ -92,7 +100,7 @@ class Runner:
             await asyncio.gather(*loops, return_exceptions=True)
 
     async def drain(self, seconds: float) -> None:
-        """Start nothing more, and let what runs end within that time; the rest is for others to run."""
+        """Claim no more jobs, give running ones `seconds` to end, and requeue the others."""
         self._draining = True
         async with self._claiming:
             pass
@@ -108,53 +116,53 @@ class Runner:
     # Claiming
 
     async def _claim(self) -> None:
-        room = await self._room()
+        limits = await self._wait_for_slots()
         async with self._claiming:
             if self._draining:
                 return
-            claimed = await self._database.write(claims.claim, self._worker, self._lease, room)
+            claimed = await self._database.write(claims.claim, self._worker, self._lease, limits)
             for job, data in claimed.jobs:
                 self._start(job, data)
         wait = _POLL * random.uniform(0.8, 1.2)
         if claimed.due_in is not None:
             wait = min(wait, claimed.due_in / 1e6 + 0.001)
-        self._next_look = time.monotonic() + wait
+        self._next_claim = time.monotonic() + wait
         if claimed.jobs:
             self._on_change()
 
-    async def _room(self) -> claims.RunLimits:
-        """Wait until there may be something to claim; the room for it."""
+    async def _wait_for_slots(self) -> claims.RunLimits:
+        """Wait until there may be jobs to claim, and return how many may run."""
         before = self._preemption.interactive_calls()
         while True:
-            wait = self._next_look - time.monotonic()
+            wait = self._next_claim - time.monotonic()
             if self._preemption.blocks_jobs(self._running()):
-                # The end of a call makes room, and nobody tells of it.
+                # Nothing notifies us when an interactive call ends and frees a slot.
                 wait = min(wait, _CALL_POLL)
             await wait_for_event(self._wake, max(0.0, wait))
             now = self._preemption.interactive_calls()
             fewer = any(now.get(model, 0) < count for model, count in before.items())
             before = now
-            if not (self._wake.is_set() or fewer or time.monotonic() >= self._next_look):
+            if not (self._wake.is_set() or fewer or time.monotonic() >= self._next_claim):
                 continue
             self._wake.clear()
             if self._draining:
                 await asyncio.Event().wait()  # until cancelled
-            own = self._preemption.free_slots(self._running())
-            if own:
-                limits = {model: self._config.running_limit_of(model) for model in own}
-                return claims.RunLimits(self._config.running_limit, limits, own)
-            self._next_look = time.monotonic() + _POLL
+            free = self._preemption.free_slots(self._running())
+            if free:
+                limits = {model: self._config.running_limit_of(model) for model in free}
+                return claims.RunLimits(self._config.running_limit, limits, free)
+            self._next_claim = time.monotonic() + _POLL
 
     def _running(self) -> Counter[str]:
         """How many jobs of each model run in this process."""
         return Counter(local.model for local in self._runs.values())
 
     async def _preempt(self) -> None:
-        """Queue again the latest jobs that nobody follows, where calls that are waited for wait for them."""
+        """If interactive calls wait in the engine, requeue the latest jobs that no client watches."""
         if not self._preemption.is_active:
             await self._busy.wait()
-        giving, risen = await self._preemption.check(self._running())
-        for model, count in giving.items():
+        preempted, raised = await self._preemption.check(self._running())
+        for model, count in preempted.items():
             unfollowed = [
                 local
                 for local in self._runs.values()
@@ -163,7 +171,7 @@ class Runner:
             for local in unfollowed[-count:]:
                 self._abort(local)
                 await self._write_end(RunRequeued(local.run, 0, None))
-        if risen:
+        if raised:
             self._wake.set()
 
     # Running
@@ -186,7 +194,7 @@ class Runner:
                     completion = await generate(self._catalog, job.id, job.created // 1_000_000, data, local)
                 outcome = RunEnded(run, completion, None)
             except Exception as raised:
-                error = self._error(raised, job.id)
+                error = self._service_error(raised, job.id)
                 outcome = outcome_of_error(
                     run, error, attempts=job.attempts, most=job.max_attempts, lost=job.lost_attempts
                 )
@@ -199,7 +207,7 @@ class Runner:
             local.end()
             self._wake.set()
 
-    def _error(self, raised: Exception, job_id: str) -> ServiceError:
+    def _service_error(self, raised: Exception, job_id: str) -> ServiceError:
         if isinstance(raised, ServiceError):
             return raised
         if isinstance(raised, TimeoutError):
@@ -207,7 +215,7 @@ class Runner:
         return unexpected(job_id)
 
     async def _write_end(self, outcome: RunEnded | RunRequeued) -> None:
-        """Until it is written: the work is done, and is not to be lost to an outage."""
+        """Write the outcome. During an outage this tries until it succeeds, so that no answer is lost."""
         failures = 0
         while True:
             try:
@@ -225,7 +233,7 @@ class Runner:
         return written
 
     def _with_chunks(self, outcome: RunEnded | RunRequeued) -> RunEnded | RunRequeued:
-        """The same, with the chunks that those who watch from elsewhere have not seen."""
+        """Add the chunks that are not stored yet, if a client of another process watches the job."""
         local = self._runs.get(outcome.run.seq)
         if (
             not isinstance(outcome, RunEnded)
@@ -236,10 +244,11 @@ class Runner:
             return outcome
         return RunEnded(outcome.run, outcome.completion, outcome.error, local.unstored())
 
-    # Holding
+    # Leases
 
     async def _renew(self) -> None:
-        # Nothing is claimed meanwhile: what the database says is ours, and we do not know, was lost.
+        # No claim may run meanwhile: a run that the database holds for us, but we do not know, came from a
+        # claim whose reply was lost.
         async with self._claiming, self._writing:
             known = dict(self._runs)
             runs = {(seq, local.run.number) for seq, local in known.items()}
@@ -247,7 +256,7 @@ class Runner:
         self._compare(known, held)
 
     def reconcile_soon(self) -> None:
-        """Others may have cancelled, deleted, taken over or begun to watch what runs here."""
+        """Check the running jobs now: another process may have ended, requeued or begun to watch one."""
         self._reconciling.set()
 
     async def _reconcile(self) -> None:
@@ -267,7 +276,7 @@ class Runner:
                 local.watched = True
 
     def abort(self, seq: int) -> None:
-        """Abort the run of a job that has ended otherwise, if it is this process's."""
+        """Abort the run of a job that was ended by a call or by expiry, if this process runs the job."""
         local = self._runs.get(seq)
         if local is not None:
             self._abort(local)
@@ -276,7 +285,7 @@ class Runner:
         if local.task is not None:
             local.task.cancel()
 
-    # Chunks, for those who watch from other processes
+    # Chunks for clients of other processes
 
     async def _store_chunks(self) -> None:
         await self._busy.wait()
@@ -288,12 +297,12 @@ class Runner:
         if not new:
             return
         async with self._writing:
-            await self._database.write(_store_all, [(local.run, chunks) for local, chunks in new])
+            await self._database.write(_store_chunks_of_runs, [(local.run, chunks) for local, chunks in new])
             for local, chunks in new:
                 local.stored = chunks[-1][0] + 1
 
 
-def _store_all(transaction: Transaction, new: list[tuple[Run, list[tuple[int, bytes]]]]) -> None:
+def _store_chunks_of_runs(transaction: Transaction, new: list[tuple[Run, list[tuple[int, bytes]]]]) -> None:
     for run, chunks in new:
         store_chunks(transaction, run, chunks)
     transaction.announce()

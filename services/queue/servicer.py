@@ -1,4 +1,8 @@
-"""QueueService: requests checked as if they were to be answered at once, then stored."""
+"""The RPCs of QueueService: validates requests as the chat service does, stores them, and answers from the
+queue.
+
+It runs no job and has no SQL; `job_queue` and `queries` have.
+"""
 
 import hashlib
 
@@ -20,15 +24,15 @@ from inferd.v1 import queue_pb2 as pb
 from inferd.v1 import queue_pb2_grpc
 
 _MAX_ATTEMPTS = 3
-_LONGEST_EXPIRY = 30 * 24 * 3600
-_KEY = "idempotency-key"
-_LONGEST_KEY = 255
-#: Seconds before a call's deadline at which a wait ends, so that its answer arrives.
+_MAX_EXPIRY_SECONDS = 30 * 24 * 3600
+_IDEMPOTENCY_KEY = "idempotency-key"
+_MAX_KEY_LENGTH = 255
+#: A wait ends this many seconds before the call's deadline, so that the response arrives in time.
 _MARGIN = 0.2
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
-    """See protos/inferd/v1/queue.proto. A call may take `longest_call` seconds."""
+    """See protos/inferd/v1/queue.proto. `longest_call` limits the time of a call, in seconds."""
 
     def __init__(self, catalog: Catalog, queue: JobQueue, config: QueueConfig, longest_call: float) -> None:
         self._catalog = catalog
@@ -136,7 +140,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             webhook_secret=request.webhook.secret if request.webhook.HasField("secret") else None,
         )
         submitted = await self._queue.submit(submission)
-        # Known before the first event, so that a client that is cut off finds its job again.
+        # Sent before the first event, so that a client that loses the connection can find its job again.
         await context.send_initial_metadata(
             (*answer.generation.metadata(), ("x-inferd-job", submitted.job["id"]))
         )
@@ -144,35 +148,37 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
 
 def _request_id(request: pb.EnqueueRequest, metadata: Metadata) -> str | None:
-    """The caller's own id of the request, of its field or of the metadata."""
+    """The id that the caller gave the request, from `request_id` or the metadata `idempotency-key`."""
     given = request.request_id if request.HasField("request_id") else None
     if given == "":
         raise invalid("request_id", "request_id must not be empty")
     if given is not None and "\0" in given:
         raise invalid("request_id", "request_id must not have a NUL character")
-    keys = [value for name, value in metadata if name == _KEY]
+    keys = [value for name, value in metadata if name == _IDEMPOTENCY_KEY]
     if not keys:
         return given
     key = keys[0]
     if len(keys) > 1:
-        raise invalid("request_id", f"{_KEY} must be given once, not {len(keys)} times")
-    if not 0 < len(key) <= _LONGEST_KEY:
+        raise invalid("request_id", f"{_IDEMPOTENCY_KEY} must be given once, not {len(keys)} times")
+    if not 0 < len(key) <= _MAX_KEY_LENGTH:
         raise invalid(
-            "request_id", f"{_KEY} must have 1 to {_LONGEST_KEY} characters, not {len(key)}", "OUT_OF_RANGE"
+            "request_id",
+            f"{_IDEMPOTENCY_KEY} must have 1 to {_MAX_KEY_LENGTH} characters, not {len(key)}",
+            "OUT_OF_RANGE",
         )
     if given is not None and given != key:
-        raise invalid("request_id", f"request_id and {_KEY} are both given, and differ")
+        raise invalid("request_id", f"request_id and {_IDEMPOTENCY_KEY} are both given, and differ")
     return str(key)
 
 
 def _caller(metadata: Metadata) -> str:
-    """Who calls, as far as the credentials tell, which are not stored; empty where there are none."""
+    """A hash that stands for the caller's credentials, which are not stored. Empty if there are none."""
     credentials = "".join(str(value) for name, value in metadata if name == "authorization")
     return hashlib.sha256(credentials.encode()).hexdigest()[:32] if credentials else ""
 
 
 def _digest(request: pb.EnqueueRequest) -> bytes:
-    """Stands for the request, but for its id and for how the caller waits. A default counts as unset."""
+    """A hash of the request without its id and `wait_seconds`. A field with its default counts as unset."""
     same = pb.EnqueueRequest()
     same.CopyFrom(request)
     if not request.priority:
@@ -201,10 +207,10 @@ def _expires_after(request: pb.EnqueueRequest) -> int | None:
     if not request.HasField("expires_after"):
         return None
     seconds = _seconds(request.expires_after, "expires_after")
-    if not 0 < seconds <= _LONGEST_EXPIRY:
+    if not 0 < seconds <= _MAX_EXPIRY_SECONDS:
         raise invalid(
             "expires_after",
-            f"expires_after must be above 0 and at most {_LONGEST_EXPIRY} s, not {seconds} s",
+            f"expires_after must be above 0 and at most {_MAX_EXPIRY_SECONDS} s, not {seconds} s",
             "OUT_OF_RANGE",
         )
     return max(1, request.expires_after.ToMicroseconds())

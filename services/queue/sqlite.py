@@ -1,7 +1,7 @@
-"""The queue in a SQLite file, which several processes of one host may share.
+"""The queue's database in a SQLite file, which several processes of one host may share.
 
-One connection writes and one reads, each in a thread of its own that runs a transaction whole. A commit is
-on the disk (synchronous FULL) when it returns.
+One connection writes and one reads. Each has a thread, which runs one whole transaction at a time. A commit
+returns after the data is on the disk (PRAGMA synchronous = FULL).
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
 
-#: How long a transaction waits for another process's to end.
+#: How long a transaction waits for the transaction of another process.
 _BUSY_SECONDS = 10
 
 
 class SqliteDatabase:
-    """See `Database`. `on_exclusive` is run at the opening where no other process has the file open."""
+    """See `Database`. `on_exclusive` is run at opening, if no other process has the file open."""
 
     def __init__(self, url: str, on_exclusive: Callable[[Transaction], Any]) -> None:
         self._path = Path(sa.make_url(url).database or "")
@@ -41,7 +41,7 @@ class SqliteDatabase:
             await self._take_presence_lock()
 
     async def _take_presence_lock(self) -> None:
-        """Hold a lock on a file beside it while this process lives: who can have it alone, is alone."""
+        """Hold a shared lock on FILE.lock. A process that can lock it exclusively has the file alone."""
         presence = self._path.with_name(self._path.name + ".lock").open("a")
         try:
             fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,7 +49,7 @@ class SqliteDatabase:
             pass
         else:
             await self.write(self._on_exclusive)
-        # Waits where another one is alone for the moment.
+        # This waits while another process holds the lock exclusively.
         await asyncio.to_thread(fcntl.flock, presence, fcntl.LOCK_SH)
         self._presence = presence
 
@@ -63,7 +63,7 @@ class SqliteDatabase:
         known = None
         with FileWatcher(Path(f"{self._path}-wal")) as watch:
             while True:
-                # Of the writing connection, this changes with others' commits only.
+                # The version that the writing connection sees changes only if another process commits.
                 version = await self._writer.data_version()
                 if known is not None and version != known:
                     on_change()
@@ -78,7 +78,7 @@ class SqliteDatabase:
 
 
 class _Connection:
-    """A connection, and the one thread that uses it."""
+    """A connection and the only thread that uses it. `begin` is the SQL that begins a transaction."""
 
     def __init__(self, path: Path, begin: str) -> None:
         self._thread = ThreadPoolExecutor(1, f"queue {begin.split()[-1].lower()}")
@@ -124,7 +124,7 @@ class _Connection:
 
 
 def _set_up(connection: sqlite3.Connection, _: Any) -> None:
-    # Transactions begin where we say so, and not where the driver thinks.
+    # The driver must not begin transactions by itself.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA synchronous = FULL")
@@ -134,15 +134,15 @@ def _set_up(connection: sqlite3.Connection, _: Any) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError:
-            # Of a fresh file, where others do the same, this does not wait by itself.
+            # busy_timeout does not apply here, if several processes open a new file at once.
             if time.monotonic() > end:
                 raise
             time.sleep(0.02)
 
 
 def _no_lock_needed(_: int) -> None:
-    """Nothing to do: a transaction that writes is the only one."""
+    """`Transaction.lock`: SQLite has only one writing transaction at a time."""
 
 
 def _no_announcement_needed() -> None:
-    """Nothing to do: the others see it by the file's version."""
+    """`Transaction.announce`: the other processes notice the new version of the file."""

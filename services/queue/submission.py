@@ -1,6 +1,7 @@
-"""Puts jobs into the queue: the caps, the callers' own ids, the order of their coming.
+"""Stores new jobs: applies the queue's limits, recognizes repeated request ids, and gives each job its
+number.
 
-Everything of a request is checked before; what is stored here will run as it is.
+The caller has validated the requests (`servicer`); they run as they are stored.
 """
 
 from collections import Counter
@@ -24,7 +25,8 @@ from inferd.services.queue.tables import (
     requests,
 )
 
-#: One transaction at a time gives out numbers, so that their order is that of the commits.
+#: The lock of submissions. One transaction at a time gives out numbers, so that numbers are committed in
+#: order.
 SUBMISSION_LOCK = 1
 
 _GREATEST = sa.select(sa.func.max(J.seq))
@@ -39,8 +41,11 @@ _KNOWN = sa.select(jobs).where(
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked request. `run_after` is in microseconds of Unix time, `expires_after` in microseconds;
-    `digest` stands for the whole of the request where `request_id` comes again."""
+    """A validated request to queue a job.
+
+    `run_after` is in microseconds of Unix time, `expires_after` in microseconds from now. `digest` is a hash
+    of the request, to compare it with an earlier request of the same `request_id`.
+    """
 
     caller: str
     request_id: str | None
@@ -58,7 +63,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many jobs may wait, in all and of one caller."""
+    """How many jobs may wait, in total and for one caller."""
 
     total: int
     per_caller: int
@@ -66,7 +71,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A job in the queue: its row, as a mapping. `position` is None where it is not new."""
+    """A submitted job as its row (a mapping). `position` is None if an earlier request had queued the job."""
 
     job: Any
     new: bool
@@ -76,7 +81,7 @@ class Submitted:
 def submit(
     transaction: Transaction, submissions: Sequence[Submission], caps: QueueLimits
 ) -> list[Submitted | ServiceError]:
-    """A job, or an error, for each submission, in their order."""
+    """Store jobs. Returns a job or an error for each submission, in order."""
     transaction.lock(SUBMISSION_LOCK)
     known = _known(transaction, submissions)
     waiting: Counter[str] = Counter(dict(transaction.rows(_WAITING)))
@@ -87,7 +92,7 @@ def submit(
     for submission in submissions:
         key = (submission.caller, submission.request_id)
         if submission.request_id is not None and key in known:
-            results.append(_again(known[key], submission))
+            results.append(_repeated(known[key], submission))
         elif total >= caps.total:
             results.append(_full("the queue holds", caps.total))
         elif waiting[submission.caller] >= caps.per_caller:
@@ -107,16 +112,16 @@ def submit(
 
 
 def _known(transaction: Transaction, submissions: Sequence[Submission]) -> dict[tuple[str, str | None], Any]:
-    """The jobs that these submissions' ids stand for already."""
+    """Jobs that were queued before with the same caller and request id, by both."""
     request_ids = [item.request_id for item in submissions if item.request_id is not None]
     if not request_ids:
         return {}
-    # Of all callers: SQLite does not search by pairs.
+    # This finds the ids of other callers, too, because SQLite cannot search by pairs.
     found = transaction.execute(_KNOWN, {"request_ids": request_ids}).mappings()
     return {(row["caller"], row["request_id"]): dict(row) for row in found}
 
 
-def _again(job: Any, submission: Submission) -> Submitted | ServiceError:
+def _repeated(job: Any, submission: Submission) -> Submitted | ServiceError:
     if job["digest"] == submission.digest:
         return Submitted(job, new=False)
     return ServiceError(
@@ -196,7 +201,7 @@ def _insert(transaction: Transaction, new: Sequence[tuple[dict[str, Any], Submis
 def _with_positions(
     transaction: Transaction, results: list[Submitted | ServiceError]
 ) -> list[Submitted | ServiceError]:
-    """The same, with the positions of new jobs: one count for all of a model and priority."""
+    """Add the positions of the new jobs, with one query for each model and priority."""
     ahead: dict[tuple[str, int], int] = {}
     for index in reversed(range(len(results))):
         result = results[index]
@@ -205,7 +210,7 @@ def _with_positions(
         key = result.job["model"], result.job["priority"]
         if key not in ahead:
             ahead[key] = transaction.scalar(_AHEAD, model=key[0], priority=key[1])
-        # A job whose time has not come is not counted among those ahead; and has a place all the same.
+        # A delayed job has a position, but is not counted in the positions of other jobs.
         queued = result.job["state"] == JobState.QUEUED
         results[index] = Submitted(result.job, new=True, position=ahead[key] + (not queued))
         ahead[key] -= queued

@@ -1,4 +1,7 @@
-"""What happens to jobs by the passing of time: leases run out, jobs expire, results are purged."""
+"""Periodic work on all jobs: requeues jobs whose lease ran out, ends expired jobs, and purges old results.
+
+These are the transactions; `job_queue` runs them.
+"""
 
 from dataclasses import dataclass
 
@@ -17,10 +20,10 @@ from inferd.services.queue.tables import (
     chunks,
 )
 
-#: What one transaction takes, so that none is long.
+#: The most jobs of one transaction, so that no transaction takes long.
 _MAX_JOBS = 500
 
-#: How long the chunks of a run that has ended are kept, in microseconds, for those who are reading them.
+#: How long the chunks of an ended job are kept for watchers that still read them, in microseconds.
 _CHUNKS_KEPT = 60_000_000
 
 _EXPIRED = (
@@ -29,7 +32,7 @@ _EXPIRED = (
     .order_by(J.expires)
     .limit(_MAX_JOBS)
 )
-_ANY_LEFT = sa.select(sa.exists().where(IS_WAITING) | sa.exists().where(IS_RUNNING))
+_ANY_UNENDED = sa.select(sa.exists().where(IS_WAITING) | sa.exists().where(IS_RUNNING))
 _UNPOSTED = (
     sa.select(D.seq).where(D.seq == J.seq, D.state == DeliveryState.PENDING).correlate(J.seq.table).exists()
 )
@@ -49,40 +52,40 @@ _READ = (
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many jobs were taken back, the numbers of those that expired, and whether any job has yet to end:
-    nothing can happen to the others."""
+    """How many jobs were requeued, which jobs expired, and whether any jobs have not ended yet."""
 
-    taken: int
+    requeued: int
     expired: list[int]
-    any_left: bool
+    any_unended: bool
 
 
 def sweep(
     transaction: Transaction, worker: str, lost_error: bytes | None, expired_error: bytes, ttl: int
 ) -> Swept:
-    """What is looked for all the time: what `lost` does, but where `lost_error` is None, and `expire`."""
-    taken = requeue_expired_leases(transaction, worker, lost_error, ttl) if lost_error is not None else 0
+    """Run `requeue_expired_leases`, unless `lost_error` is None, and `expire`."""
+    requeued = requeue_expired_leases(transaction, worker, lost_error, ttl) if lost_error is not None else 0
     expired = expire(transaction, expired_error, ttl)
-    return Swept(taken, expired, bool(transaction.scalar(_ANY_LEFT)))
+    return Swept(requeued, expired, bool(transaction.scalar(_ANY_UNENDED)))
 
 
 def requeue_expired_leases(transaction: Transaction, worker: str, error: bytes, ttl: int) -> int:
-    """Take back the jobs of processes that are gone. How many there were.
+    """Requeue the jobs whose lease ran out. Returns their number.
 
-    Not those of `worker`, who asks: it lives, and its leases ran out while the database was down.
+    Jobs of `worker`, the calling process, are left out: it is alive, and its leases ran out because the
+    database was down. For `error` and `ttl` see `requeue_lost`.
     """
     gone = IS_RUNNING & (J.lease < transaction.now) & (J.worker != worker)
     return requeue_lost(transaction, gone, error, ttl)
 
 
 def expire(transaction: Transaction, error: bytes, ttl: int) -> list[int]:
-    """End jobs whose time is up. Their numbers; `is_full` says where there may be more."""
+    """End expired jobs. Returns their numbers. If `is_full`, there may be more."""
     seqs = [row.seq for row in transaction.rows(_EXPIRED, now=transaction.now)]
     return end_jobs(transaction, seqs, JobState.EXPIRED, error, ttl)
 
 
 def purge(transaction: Transaction) -> int:
-    """Remove jobs whose results were kept long enough. How many there were."""
+    """Delete jobs whose purge time has come. Returns their number. If `is_full`, there may be more."""
     seqs = [row.seq for row in transaction.rows(_PURGED, now=transaction.now)]
     if seqs:
         delete_rows(transaction, seqs)
@@ -90,12 +93,12 @@ def purge(transaction: Transaction) -> int:
 
 
 def drop_chunks(transaction: Transaction) -> None:
-    """Remove the chunks of runs that have ended."""
+    """Delete the stored chunks of ended jobs."""
     seqs = [row.seq for row in transaction.rows(_READ, before=transaction.now - _CHUNKS_KEPT)]
     if seqs:
         transaction.execute(chunks.delete().where(chunks.c.seq.in_(seqs)))
 
 
 def is_full(count: int) -> bool:
-    """Whether a transaction took as much as one takes: there may be more."""
+    """Whether a transaction had as many jobs as one may have, so that more may be left."""
     return count >= _MAX_JOBS

@@ -1,6 +1,7 @@
-"""The queue's tables. Times are microseconds of Unix time, by the database's clock.
+"""The queue's tables, and the conditions of their partial indexes. Times are in microseconds of Unix time.
 
-The migrations make them (`migrations/`); a test holds the two to each other.
+The migrations create the tables (`migrations/`); a test compares the migrated tables with these. The clock is
+the database's.
 """
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ _Big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 class JobState:
-    """Where a job stands, as it is stored. DELAYED is a queued job whose time has not come."""
+    """The values of jobs.state. DELAYED: the job is queued, but must not start before `run_after`."""
 
     QUEUED = "queued"
     DELAYED = "delayed"
@@ -25,7 +26,7 @@ class JobState:
 jobs = sa.Table(
     "jobs",
     metadata,
-    # The order of their coming, and the first half of their ids: see job_id.
+    # The number of the job: it grows with each job, and is part of the id (`job_id`).
     sa.Column("seq", _Big, primary_key=True, autoincrement=False),
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("caller", sa.Text, nullable=False),
@@ -35,12 +36,14 @@ jobs = sa.Table(
     sa.Column("requested_model", sa.Text, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    # Of attempts: those that count, those that were lost, how many are allowed, and all that were started.
+    # attempts: those that count; lost_attempts: those whose server or runtime went away; max_attempts: the
+    # limit of `attempts`; runs: all that were ever started.
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("lost_attempts", sa.Integer, nullable=False),
     sa.Column("max_attempts", sa.Integer, nullable=False),
     sa.Column("runs", sa.Integer, nullable=False),
-    # Of a running job: who runs it, until when that is believed, and whether another process watches.
+    # Only of running jobs. worker: the process that runs the job; lease: when the process is taken for dead;
+    # watched: whether a client of another process watches, so that chunks are to be stored.
     sa.Column("worker", sa.Text),
     sa.Column("lease", _Big),
     sa.Column("watched", sa.Boolean, nullable=False),
@@ -56,7 +59,7 @@ jobs = sa.Table(
 )
 J = jobs.c
 
-# Literals, not parameters: a partial index serves only a query that says the same.
+# Literals and not parameters, because a partial index is used only if the query has the same condition.
 IS_QUEUED = J.state == sa.literal_column("'queued'")
 IS_DELAYED = J.state == sa.literal_column("'delayed'")
 IS_RUNNING = J.state == sa.literal_column("'running'")
@@ -78,10 +81,10 @@ _partial("jobs_waiting", IS_WAITING, J.caller)
 _partial("jobs_running", IS_RUNNING, J.model, J.worker, J.lease)
 _partial("jobs_expires", IS_UNENDED & J.expires.is_not(None), J.expires)
 _partial("jobs_purge", J.purge.is_not(None), J.purge)
-# Of those that have ended only: SQLite would take it for all that asks for a state.
+# Only of ended jobs, because SQLite would prefer a full index for every query with a state.
 _partial("jobs_ended", IS_ENDED, J.state, J.seq)
 
-# Apart from the jobs, whose rows are written often and are to stay small.
+# Requests have a table of their own, because the rows of jobs are rewritten often and should be small.
 requests = sa.Table(
     "job_requests",
     metadata,
@@ -98,7 +101,7 @@ completions = sa.Table(
     sa.Column("completion", sa.LargeBinary, nullable=False),
 )
 
-# What a run has generated so far, for those who watch it from another process.
+# The chunks that a run has generated so far, stored for watchers in other processes.
 chunks = sa.Table(
     "job_chunks",
     metadata,
@@ -111,7 +114,7 @@ chunks = sa.Table(
 
 
 class DeliveryState:
-    """How far the posting of a job's end has come, as it is stored."""
+    """The values of job_deliveries.state: the state of a webhook."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -123,14 +126,14 @@ deliveries = sa.Table(
     metadata,
     sa.Column("seq", _Big, primary_key=True, autoincrement=False),
     sa.Column("url", sa.Text, nullable=False),
-    # The job's own; None: the configuration's.
+    # The webhook's own secret; None: the secret of the configuration is used.
     sa.Column("secret", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("response_status", sa.Integer),
     sa.Column("error", sa.Text),
     sa.Column("attempted", _Big),
-    # When it is due; None while the job has not ended, and when nothing more is to be done.
+    # When the next attempt is due. None before the job has ended, and after the last attempt.
     sa.Column("due", _Big),
 )
 D = deliveries.c

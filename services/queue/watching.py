@@ -1,4 +1,7 @@
-"""A job followed to its end: its state, its position, and its answer as it is generated."""
+"""Finds a job, waits for its end, and watches its state, its position and its answer as it is generated.
+
+A job of another process is watched by way of the database (`stored_chunks`).
+"""
 
 import time
 
@@ -11,20 +14,24 @@ from inferd.services.queue.database import Database
 from inferd.services.queue.job_end import not_found
 from inferd.services.queue.job_id import seq_of
 from inferd.services.queue.job_message import is_ended, job_message
-from inferd.services.queue.queries import StoredJob, find_job, read_chunks, read_request, request_chunks
+from inferd.services.queue.queries import StoredJob, find_job, read_request
 from inferd.services.queue.runner import Runner
+from inferd.services.queue.stored_chunks import read_chunks, request_chunks
 from inferd.services.queue.subscriptions import Subscription, Subscriptions
 from inferd.services.queue.tables import JobState
 from inferd.v1 import chat_pb2
 from inferd.v1 import queue_pb2 as pb
 
-#: Seconds between looks for the chunks of a run elsewhere, where no news of them comes.
+#: Seconds until the stored chunks of a job of another process are read without a notification.
 _CHUNK_POLL = 2.0
 
 
 class JobWatcher:
-    """Follows jobs of the queue in `database`, of which `runner` runs some. Raises ServiceError NOT_FOUND,
-    and UNAVAILABLE once `stop` was called: a job that waits may wait longer than this process lives."""
+    """Finds, waits for and watches jobs. `runner` runs some of them in this process.
+
+    All methods raise ServiceError NOT_FOUND. Waits raise UNAVAILABLE once `stop` was called, because a job
+    may wait longer than this process lives.
+    """
 
     def __init__(self, database: Database, runner: Runner, subscriptions: Subscriptions) -> None:
         self._database = database
@@ -33,12 +40,12 @@ class JobWatcher:
         self._stopping = False
 
     def stop(self) -> None:
-        """End those who wait."""
+        """End all waits."""
         self._stopping = True
         self._subscriptions.notify_all()
 
     async def find(self, job_id: str) -> StoredJob:
-        """The job."""
+        """The stored job."""
         seq = seq_of(job_id)
         found = None if seq is None else await self._database.read(find_job, seq, job_id)
         if found is None:
@@ -46,7 +53,7 @@ class JobWatcher:
         return found
 
     async def wait(self, job_id: str, seconds: float | None) -> StoredJob:
-        """The job once it has ended, or as it is when the time is up."""
+        """Wait for the end of the job, at most `seconds` (None: without limit). Returns the job."""
         end = None if seconds is None else time.monotonic() + seconds
         with self._subscriptions.subscribe(seq_of(job_id) or 0) as subscription:
             while True:
@@ -73,17 +80,17 @@ class JobWatcher:
             writer.push(pb.JobEvent(chunk=chunk))
 
         with self._subscriptions.subscribe(seq_of(job_id) or 0, with_position=True) as subscription:
-            told: pb.Job | None = None
-            #: The run whose chunks were sent, and how many of them.
+            last_sent: pb.Job | None = None
+            #: The run whose chunks were sent, and the number of sent chunks.
             run, sent = 0, 0
             while True:
                 found = await self.find(job_id)
                 job = job_message(found, whole=False)
-                # Newer than what the news were made of: a position that has changed and changed back since is
-                # news to who was told the one between.
+                # The client has this position now. The next change is measured by it, and not by the last
+                # check, which was earlier.
                 subscription.position = job.queue_position if job.HasField("queue_position") else None
-                if job != told:
-                    told = job
+                if job != last_sent:
+                    last_sent = job
                     writer.push(pb.JobEvent(job=job))
                 row = found.job
                 if sent and (row["runs"] != run or row["state"] in (JobState.QUEUED, JobState.DELAYED)):
@@ -107,7 +114,7 @@ class JobWatcher:
 
     async def _next(self, subscription: Subscription, found: StoredJob) -> None:
         if found.job["state"] == JobState.RUNNING:
-            # It runs elsewhere, and its chunks are stored for us.
+            # Another process runs the job, and stores its chunks for us.
             subscription.wants_chunks = True
             await self._database.write(request_chunks, found.job["seq"])
             await subscription.wait(_CHUNK_POLL)
@@ -120,13 +127,13 @@ class JobWatcher:
         return [chat_pb2.ChatCompletionChunk.FromString(chunk) for chunk in found]
 
     async def _end(self, found: StoredJob, run: int, sent: int) -> list[pb.JobEvent]:
-        """The last events of a job that has ended, after `sent` chunks of its run."""
+        """The last events of an ended job, after `sent` chunks of `run` were sent."""
         row = found.job
         if found.completion is None:
             return [pb.JobEvent(error=status_pb2.Status.FromString(row["error"] or b""))]
         completion = chat_pb2.ChatCompletion.FromString(found.completion)
         if sent:
-            # Of a run in this process all were sent, and none need be stored.
+            # Only chunks of another process can be missing; those of this process were all sent.
             chunks = await self._stored(row["seq"], run, sent)
         else:
             request = await self._database.read(read_request, row["seq"])

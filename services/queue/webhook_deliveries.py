@@ -1,4 +1,8 @@
-"""Posts the ends of jobs to those who asked for it: what is due is in the database, until it is delivered."""
+"""Posts the webhooks of ended jobs, and retries them until they are delivered or their attempts are used up.
+
+What is due stays in the database until then, so that it outlives this process. `webhook_sender` makes the
+HTTP request.
+"""
 
 import asyncio
 import contextlib
@@ -17,21 +21,21 @@ from inferd.services.queue.job_message import job_message
 from inferd.services.queue.queries import StoredJob, find_job
 from inferd.services.queue.repeat import repeat
 from inferd.services.queue.tables import D, DeliveryState, J, deliveries
-from inferd.services.queue.webhook_sender import MAX_TRIES, DeliveryResult, WebhookSender, retry_delay
+from inferd.services.queue.webhook_sender import MAX_ATTEMPTS, DeliveryResult, WebhookSender, retry_delay
 from inferd.v1 import queue_pb2 as pb
 
-#: Seconds between looks for what is due, at most: another process may have left it.
+#: Seconds until the database is checked without a known change.
 _POLL = 10.0
-#: How many are posted at once, by one process.
+#: The most webhooks that one process posts at the same time.
 _MAX_CONCURRENT = 16
-#: For how long a process that posts has one for itself, in microseconds: longer than a try takes.
+#: How long a process has a webhook for itself, in microseconds. It is longer than an attempt may take.
 _LEASE = 120_000_000
 
 EncodeJob = Callable[[pb.Job], bytes]
 
 
 def check_webhook(webhook: pb.Webhook, config: WebhookConfig) -> None:
-    """Raise INVALID_ARGUMENT where that webhook cannot be posted."""
+    """Raise ServiceError INVALID_ARGUMENT if the webhook cannot be posted."""
     try:
         check_url(webhook.url, allow_private=config.allow_private)
     except AddressNotAllowed as error:
@@ -49,7 +53,7 @@ def check_webhook(webhook: pb.Webhook, config: WebhookConfig) -> None:
         )
 
 
-_TAKE = (
+_CLAIM = (
     deliveries.update()
     .where(
         D.seq.in_(
@@ -69,10 +73,10 @@ _ID = sa.select(J.id).where(J.seq == sa.bindparam("of_seq"))
 _NEXT = sa.select(sa.func.min(D.due))
 
 
-def _take(transaction: Transaction, most: int) -> tuple[list[tuple[Any, StoredJob]], float]:
-    """What is due, for this process to post, each with its job; and after how many seconds more is."""
+def _claim_due(transaction: Transaction, most: int) -> tuple[list[tuple[Any, StoredJob]], float]:
+    """Claim up to `most` due webhooks. Returns their rows and jobs, and the seconds until more are due."""
     taken = []
-    for row in transaction.rows(_TAKE, now=transaction.now, most=most, until=transaction.now + _LEASE):
+    for row in transaction.rows(_CLAIM, now=transaction.now, most=most, until=transaction.now + _LEASE):
         job_id = transaction.scalar(_ID, of_seq=row.seq)
         found = find_job(transaction, row.seq, job_id) if job_id is not None else None
         if found is not None:
@@ -96,15 +100,15 @@ _RECORD = (
 
 
 def _record(transaction: Transaction, row: Any, result: DeliveryResult) -> None:
-    """Write how a try went, and when the next one is due."""
-    tries = row.attempts + 1
+    """Write the result of an attempt, and when the next attempt is due."""
+    attempts = row.attempts + 1
     state, due = DeliveryState.PENDING, None
     if result.delivered:
         state = DeliveryState.DELIVERED
-    elif result.final or tries >= MAX_TRIES:
+    elif result.final or attempts >= MAX_ATTEMPTS:
         state = DeliveryState.FAILED
     else:
-        wait = max(retry_delay(tries), result.retry_after or 0.0)
+        wait = max(retry_delay(attempts), result.retry_after or 0.0)
         due = transaction.now + int(wait * 1e6)
     transaction.execute(
         _RECORD,
@@ -121,7 +125,7 @@ def _record(transaction: Transaction, row: Any, result: DeliveryResult) -> None:
 
 
 class WebhookDeliveries:
-    """Posts what is due in `database`, each job as the JSON that `encode` makes of it."""
+    """Posts the due webhooks in `database`. `encode` makes the JSON of a job."""
 
     def __init__(self, database: Database, config: WebhookConfig, encode: EncodeJob) -> None:
         self._database = database
@@ -133,11 +137,11 @@ class WebhookDeliveries:
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
-        """Something may be due."""
+        """Check the database now: a webhook may be due."""
         self._wake.set()
 
     async def work(self) -> None:
-        """Post until cancelled."""
+        """Post webhooks until cancelled."""
         try:
             await repeat("posting webhooks", self._post_due)
         finally:
@@ -151,10 +155,10 @@ class WebhookDeliveries:
         self._wake.clear()
         room = _MAX_CONCURRENT - len(self._posting)
         if room <= 0:
-            # The end of one wakes this.
+            # `_posted` sets the event when a slot is free.
             self._wait_seconds = _POLL
             return
-        taken, self._wait_seconds = await self._database.write(_take, room)
+        taken, self._wait_seconds = await self._database.write(_claim_due, room)
         for row, found in taken:
             task = asyncio.create_task(self._post(row, found), name=f"webhook of {found.job['id']}")
             self._posting.add(task)
@@ -171,12 +175,12 @@ class WebhookDeliveries:
         else:
             body = self._body(job_message(found))
             result = await self._sender.send(row.url, parse_secret(secret), found.job["id"], body)
-        # Else it is posted again, once nobody holds it: better twice than never.
+        # If this fails, the webhook is posted again later. A webhook may arrive twice, but is never lost.
         with contextlib.suppress(ServiceError):
             await self._database.write(_record, row, result)
 
     def _body(self, job: pb.Job) -> bytes:
-        """The same at each try."""
+        """The body of the webhook. It is the same in each attempt."""
         state = pb.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
         time = job.finish_time.ToJsonString() if job.HasField("finish_time") else Timestamp().ToJsonString()
         job.ClearField("webhook")

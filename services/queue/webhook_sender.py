@@ -1,7 +1,7 @@
-"""Posts webhooks: one try, signed, to an address that may be posted to, within a bounded time.
+"""Makes one attempt to post a webhook: signed, to a public address, and within a time limit.
 
-When to try again is told here, and kept elsewhere. Each try has a connection of its own: one that is kept
-may have been closed by the other end, which shows only once the try has failed by it.
+`webhook_deliveries` schedules the attempts. Each attempt has a new connection, because the receiver may have
+closed a kept one, and the attempt would fail by that.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from inferd.services.net.webhook_signature import signature_headers
 
 log = logging.getLogger("inferd.webhooks")
 
-#: How many times a webhook is tried before it is given up: over about 19 hours.
-MAX_TRIES = 10
-#: Seconds between the tries, before the jitter.
+#: Attempts until a webhook fails, over about 19 hours.
+MAX_ATTEMPTS = 10
+#: Seconds between the attempts, before they are varied.
 _DELAYS = (5, 30, 2 * 60, 10 * 60, 30 * 60, 3600, 2 * 3600, 5 * 3600, 10 * 3600)
 _MAX_RETRY_AFTER = 24 * 3600
 _MAX_CONNECTIONS = 64
-#: What is read of an answer's body: enough that most receivers can write theirs to its end.
-_MAX_ANSWER_BYTES = 1024
+#: The most bytes that are read of a response's body. Most receivers can then write theirs to its end.
+_MAX_RESPONSE_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """How one try went.
+    """The result of one attempt.
 
-    `status` is the HTTP status of the answer, if there was one; `error` what was wrong, None where it was
-    delivered; `final` where no other try can help; `retry_after` the seconds asked for by the receiver, if
-    any, 0 to a day.
+    `status` is the HTTP status, None if there was no response. `error` is the reason of a failure for users,
+    None if the webhook was delivered. `final` means that no further attempt is to be made. `retry_after` is
+    the receiver's Retry-After in seconds, 0 to a day, if it sent one.
     """
 
     status: int | None
@@ -46,20 +46,20 @@ class DeliveryResult:
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver has it."""
+        """Whether the receiver accepted the webhook."""
         return self.error is None
 
 
 def retry_delay(attempt: int) -> float:
-    """Seconds until the try after the attempt-th failed one, counted from 1; up to 20% more or less."""
+    """Seconds from failed attempt number `attempt`, counted from 1, to the next; varied by 20 %."""
     delay = _DELAYS[min(max(attempt, 1), len(_DELAYS)) - 1]
     return delay * random.uniform(0.8, 1.2)
 
 
 class WebhookSender:
-    """Posts webhooks, a bounded number at a time. `timeout` is that of a whole try, in seconds.
+    """Posts webhooks, a limited number at a time. `timeout` limits a whole attempt, in seconds.
 
-    Trusts the certificate authorities of certifi, or those of SSL_CERT_FILE or SSL_CERT_DIR where set.
+    It trusts the certificate authorities of certifi, or those of SSL_CERT_FILE or SSL_CERT_DIR if one is set.
     """
 
     def __init__(self, *, allow_private: bool, timeout: float = 15.0) -> None:
@@ -71,16 +71,16 @@ class WebhookSender:
         self._closed = False
 
     async def send(self, url: str, secret: bytes, message_id: str, body: bytes) -> DeliveryResult:
-        """Try once. Raises nothing but CancelledError. The wait for a free connection is not timed."""
+        """Make one attempt. Raises only CancelledError. `timeout` does not cover the wait for a free slot."""
         result: DeliveryResult | None = None
         async with self._slots:
             limit = asyncio.timeout(0 if self._closed else self._timeout)
             self._running.add(limit)
             try:
-                async with limit, self._post(url, secret, message_id, body) as answer:
-                    # The status decides: whatever befalls the rest of the answer changes nothing.
-                    result = _result_of(answer)
-                    await _drain(answer)
+                async with limit, self._post(url, secret, message_id, body) as response:
+                    # The status decides. Errors while the body is read do not matter.
+                    result = _result_of(response)
+                    await _drain(response)
             except Exception as error:
                 result = result or DeliveryResult(None, self._describe(error, message_id))
             finally:
@@ -88,7 +88,7 @@ class WebhookSender:
         return result
 
     async def close(self) -> None:
-        """End the tries that still run, as failed ones; later ones fail at once."""
+        """Let running attempts fail now, and later ones at once."""
         self._closed = True
         now = asyncio.get_running_loop().time()
         for limit in self._running:
@@ -123,37 +123,37 @@ class WebhookSender:
         return "cannot be posted"
 
 
-def _result_of(answer: httpcore.Response) -> DeliveryResult:
-    status = answer.status
+def _result_of(response: httpcore.Response) -> DeliveryResult:
+    status = response.status
     if 200 <= status < 300:
         return DeliveryResult(status, None)
     if 300 <= status < 400:
         return DeliveryResult(status, "redirects are not followed")
-    # Standard Webhooks: the receiver wants no more of it.
+    # Standard Webhooks: 410 asks for no further attempts.
     if status == 410:
         return DeliveryResult(status, "answered with status 410 (gone)", final=True)
-    retry_after = _retry_after(answer) if status in (429, 503) else None
+    retry_after = _retry_after(response) if status in (429, 503) else None
     return DeliveryResult(status, f"answered with status {status}", retry_after=retry_after)
 
 
-def _retry_after(answer: httpcore.Response) -> float | None:
-    """Seconds, from either of the header's forms (RFC 9110, 10.2.3)."""
-    value = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
+def _retry_after(response: httpcore.Response) -> float | None:
+    """The seconds of Retry-After, which is a number or a date (RFC 9110, 10.2.3); None if it is neither."""
+    value = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"")
     text = value.decode("latin-1").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), _MAX_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
-        # The header's dates are in UTC, also in the form that does not say so.
+        # Dates in HTTP are in UTC, also in the obsolete form without a zone.
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-async def _drain(answer: httpcore.Response) -> None:
+async def _drain(response: httpcore.Response) -> None:
     size = 0
-    async for chunk in answer.aiter_stream():
+    async for chunk in response.aiter_stream():
         size += len(chunk)
-        if size >= _MAX_ANSWER_BYTES:
+        if size >= _MAX_RESPONSE_BYTES:
             return

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 import pytest
 from inferd.services.net.public_address import AddressNotAllowed, check_url, is_public
 from inferd.services.net.webhook_signature import parse_secret, signature_headers
-from inferd.services.queue.webhook_sender import MAX_TRIES, DeliveryResult, WebhookSender, retry_delay
+from inferd.services.queue.webhook_sender import MAX_ATTEMPTS, DeliveryResult, WebhookSender, retry_delay
 
 from tests.doubles.fake_network import Connections, Names
 
@@ -357,7 +357,7 @@ async def test_connections_are_bounded(monkeypatch):
 
 
 def test_delays_grow():
-    tries = range(1, MAX_TRIES)
+    tries = range(1, MAX_ATTEMPTS)
     bounds = [5, 30, 120, 600, 1800, 3600, 7200, 18000, 36000]
     for _ in range(100):
         for attempt, delay in zip(tries, bounds, strict=True):

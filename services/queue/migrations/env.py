@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the steps on the connection that `inferd.services.queue.migrate` has opened."""
+"""Alembic's entry point. It runs the steps on the connection that `inferd.services.queue.migrate` passes."""
 
 from alembic import context
 from inferd.services.queue.tables import metadata
@@ -7,7 +7,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table="inferd_queue_version",
-    # SQLite can alter a table only by making it anew.
+    # SQLite can alter a table only by creating a new one.
     render_as_batch=True,
 )
 with context.begin_transaction():
