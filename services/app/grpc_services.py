@@ -28,10 +28,10 @@ from inferd.v1 import (
 )
 
 #: Services that need a runtime. The other services need only the files of the models.
-GENERATING = ("inferd.v1.ChatService", "inferd.v1.CompletionService")
+GENERATING_SERVICES = ("inferd.v1.ChatService", "inferd.v1.CompletionService")
 
 #: The service that needs the queue's database.
-QUEUE = "inferd.v1.QueueService"
+QUEUE_SERVICE = "inferd.v1.QueueService"
 
 
 def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods:
@@ -53,7 +53,7 @@ def create_methods(catalog: Catalog, queue: JobQueue, config: Config) -> Methods
 
 def create_health(catalog: Catalog, methods: Methods) -> Health:
     """The health service for all services in `methods`."""
-    return Health(catalog, GENERATING, [name for name in methods if name not in GENERATING])
+    return Health(catalog, GENERATING_SERVICES, [name for name in methods if name not in GENERATING_SERVICES])
 
 
 def create_grpc_server(

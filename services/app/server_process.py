@@ -16,7 +16,7 @@ from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.openapi import document
 from inferd.rest_bridge.transport import InProcess
-from inferd.services.app.grpc_services import QUEUE, create_grpc_server, create_health, create_methods
+from inferd.services.app.grpc_services import QUEUE_SERVICE, create_grpc_server, create_health, create_methods
 from inferd.services.app.health import Health
 from inferd.services.app.load_models import load_models
 from inferd.services.app.service_descriptors import JOB_MESSAGE, SERVICES
@@ -53,7 +53,7 @@ async def run_server_process(
     catalog = await load_models(config, on_runtime_change)
 
     def on_queue_change(available: bool) -> None:
-        health.set_failing(QUEUE, not available)
+        health.set_failing(QUEUE_SERVICE, not available)
         changed.set()
 
     queue = JobQueue(

@@ -1,6 +1,6 @@
 """Posts the webhooks of ended jobs, and retries them until they are delivered or their attempts are used up.
 
-What is due stays in the database until then, so that it outlives this process. `webhook_sender` makes the
+Due webhooks stay in the database until then, so they outlive this process. `webhook_sender` makes the
 HTTP request.
 """
 
