@@ -21,7 +21,7 @@ SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 async def front(small_model, small_text, queue_url) -> AsyncIterator[Front]:
     async with Fronts(small_model, small_text, queue_url) as fronts:
         webhooks = {"allow_private": True, "secret": SECRET}
-        yield await fronts.start(queue={"webhooks": webhooks}, keep_alive=0.05)
+        yield await fronts.start(queue={"webhooks": webhooks}, keep_alive=0.5)
 
 
 @pytest.fixture
