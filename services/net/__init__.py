@@ -6,7 +6,7 @@ package `http2` inside has a face of its own.
 
 #: What other packages may import, by module.
 FACE = {
-    "batched_writes": ("BatchedTransport", "batched_transport"),
+    "batched_writes": ("BatchedTransport", "batched_transport", "write_batch_of"),
     "checked_request": ("checked_request", "describe_failure"),
     "flow": ("Flow",),
     "message_writer": ("MessageWriter", "Metadata"),

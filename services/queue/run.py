@@ -53,12 +53,12 @@ class LocalRun:
         #: The number of calls in this process that follow the run.
         self.followers = 0
         self._ended = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def push(self, message: Any) -> None:
         """Add a chunk."""
         self.chunks.append(message)
-        self._tell()
+        self._notify()
 
     def text_sink(self, message: Message, part: Message, field: str) -> NoReturn:
         """Not used, because a stored answer needs whole chunks."""
@@ -67,23 +67,23 @@ class LocalRun:
     def end(self) -> None:
         """No more chunks follow. Called after the end is stored, or after the run has lost its job."""
         self._ended = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def follow(
         self, first: int, push: Callable[[chat_pb2.ChatCompletionChunk], None], flow: Flow
     ) -> int:
-        """Push its chunks, from number `first` on, until it has ended. The number of chunks then.
+        """Push the chunks from number `first` on, until the run has ended. Returns the number of all chunks.
 
         While `flow` is paused, the chunks wait in the run.
         """
         self.followers += 1
         try:
             while True:
-                news = self._news
+                changed = self._changed
                 while first < len(self.chunks):
                     push(self.chunks[first])
                     first += 1
@@ -91,12 +91,12 @@ class LocalRun:
                         await flow.room()
                 if self._ended:
                     return first
-                await news.wait()
+                await changed.wait()
         finally:
             self.followers -= 1
 
     def unstored(self) -> list[tuple[int, bytes]]:
-        """The chunks, by number, that are to be stored for those who watch from other processes."""
+        """The chunks, each with its number, that must still be stored for clients of other processes."""
         if not self.watched:
             return []
         return [
@@ -106,7 +106,7 @@ class LocalRun:
 
 
 async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, local: LocalRun) -> bytes:
-    """Answer the serialized request `data`: the serialized completion. Its chunks go to `local`."""
+    """Answer the serialized request `data`, and push the chunks to `local`. Returns the serialized completion."""
     request = chat_pb2.CreateChatCompletionRequest.FromString(data)
     answer = await prepare_chat(catalog, request, stream=True, background=True)
     answer.id, answer.generation.created, answer.keep = job_id, created, True

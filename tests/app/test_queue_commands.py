@@ -19,7 +19,7 @@ import pytest
 import typer
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from inferd.services.app import queue_commands as queue_cli
+from inferd.services.app import queue_commands
 from inferd.services.app.cli import app
 from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import (
@@ -180,7 +180,7 @@ def queue() -> Iterator[Running]:
 
 @pytest.fixture
 def no_backoff(monkeypatch) -> None:
-    monkeypatch.setattr(queue_cli, "_BACKOFF", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(queue_commands, "_BACKOFF", (0.01, 0.01, 0.01))
 
 
 def on_a_terminal(command: list[str], columns: int = 80) -> tuple[int, str]:
@@ -334,7 +334,7 @@ def test_wrong_input_names_the_option(queue, arguments, option):
 
 
 def test_times_and_durations():
-    assert [queue_cli.parse_duration(text) for text in ("90", "90s", "5m", "2h", "1d", "0.5s")] == [
+    assert [queue_commands.parse_duration(text) for text in ("90", "90s", "5m", "2h", "1d", "0.5s")] == [
         timedelta(seconds=90),
         timedelta(seconds=90),
         timedelta(minutes=5),
@@ -342,12 +342,12 @@ def test_times_and_durations():
         timedelta(days=1),
         timedelta(seconds=0.5),
     ]
-    in_ten = queue_cli.parse_time("+10m") - datetime.now(UTC)
+    in_ten = queue_commands.parse_time("+10m") - datetime.now(UTC)
     assert timedelta(minutes=9) < in_ten <= timedelta(minutes=10)
-    assert queue_cli.parse_time("2026-11-23T18:00:00+02:00") == datetime(2026, 11, 23, 16, tzinfo=UTC)
-    assert queue_cli.parse_time("2026-11-23 18:00") == datetime(2026, 11, 23, 18).astimezone()
+    assert queue_commands.parse_time("2026-11-23T18:00:00+02:00") == datetime(2026, 11, 23, 16, tzinfo=UTC)
+    assert queue_commands.parse_time("2026-11-23 18:00") == datetime(2026, 11, 23, 18).astimezone()
     with pytest.raises(typer.BadParameter, match=r"2026-11-23T18:00:00Z.*\+10m"):
-        queue_cli.parse_time("tomorrow")
+        queue_commands.parse_time("tomorrow")
 
 
 def test_zero_is_sent_and_judged_by_the_server(queue):

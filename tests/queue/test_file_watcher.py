@@ -1,4 +1,4 @@
-"""Word of another process's writes to a file: of each burst, from the kernel or, without it, by looking."""
+"""A burst of writes by another process is noticed once: by inotify, or by polling without inotify."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""Calls that somebody waits for come before queued jobs, also where the engine has no room left."""
+"""Interactive calls come before queued jobs, also if the engine has no free slot."""
 
 import asyncio
 import contextlib
