@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.errors import HttpError, from_http
+from inferd.rest_bridge.pages import put_behind_chain
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
@@ -51,6 +52,7 @@ def create_app(
         return Response(body, error.status_code, error.headers, "application/json")
 
     app.router.routes.extend(pages)
+    put_behind_chain(app.router.routes)
     # The bridge is the default and not a mount, because a mount does not match all paths, such as one with a
     # line feed.
     app.router.default = bridge

@@ -21,7 +21,7 @@ from inferd.rest_bridge.events import event_encoder
 from inferd.rest_bridge.exchange import EXCHANGE, Exchange
 from inferd.rest_bridge.json_body import flag, parse
 from inferd.rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
-from inferd.rest_bridge.request_head import RequestHead, read_head
+from inferd.rest_bridge.request_headers import RequestHeaders, read_headers
 from inferd.rest_bridge.response import Response, metadata_headers
 from inferd.rest_bridge.router import Match, Router
 from inferd.rest_bridge.routes import Route
@@ -95,7 +95,7 @@ class Bridge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the bridge serves HTTP, not {scope['type']}")
-        head = read_head(scope["headers"])
+        head = read_headers(scope["headers"])
         exchange = scope.get("extensions", {}).get(EXCHANGE)
         response = Response(exchange, send, head.request_id)
         try:
@@ -116,7 +116,7 @@ class Bridge:
         self,
         scope: Scope,
         exchange: Exchange | None,
-        head: RequestHead,
+        head: RequestHeaders,
         receive: Receive,
         response: Response,
     ) -> None:

@@ -1,1 +1,14 @@
-"""The RPCs of the contract: one servicer a service, and how an answer is told."""
+"""The RPCs of the contract: one servicer a service, and what an answer looks like, whole and as a stream.
+
+Knows nothing of HTTP, and computes no tokens.
+"""
+
+#: What other packages may import, by module.
+FACE = {
+    "chat": ("ChatServicer",),
+    "chat_replay": ("replayed",),
+    "chat_request": ("prepare_chat",),
+    "completion": ("CompletionServicer",),
+    "models": ("ModelServicer",),
+    "tokenize": ("TokenizeServicer",),
+}

@@ -1,1 +1,11 @@
-"""From a prepared prompt to text: sampling, a runtime's tokens, where the text ends."""
+"""From a prepared prompt to text deltas: sampling, a runtime's tokens, where the text ends.
+
+Knows nothing of messages, chunks or protocols.
+"""
+
+#: What other packages may import, by module.
+FACE = {
+    "delta_sink": ("DeltaSink", "TextDelta"),
+    "generation": ("Generation",),
+    "sampling": ("sampling_params",),
+}

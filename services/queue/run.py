@@ -106,7 +106,7 @@ class LocalRun:
 
 
 async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, local: LocalRun) -> bytes:
-    """Answer the serialized request `data`, and push the chunks to `local`. Returns the serialized completion."""
+    """Answer the serialized request `data`: the serialized completion. The chunks go to `local`."""
     request = chat_pb2.CreateChatCompletionRequest.FromString(data)
     answer = await prepare_chat(catalog, request, stream=True, background=True)
     answer.id, answer.generation.created, answer.keep = job_id, created, True

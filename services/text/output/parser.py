@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from inferd.services.text.function import Function
 from inferd.services.text.output.call_markers import NOTHING, CallMarkers
-from inferd.services.text.output.event_writer import EventWriter
+from inferd.services.text.output.event_collector import EventCollector
 from inferd.services.text.output.events import Event
 from inferd.services.text.output.format_types import HarmonyCalls
 from inferd.services.text.output.formats import OutputFormat
@@ -40,7 +40,7 @@ class OutputParser:
     ) -> None:
         tools = format.tools if functions else None
         self._buffer = TextBuffer(OutputFormat(tools, format.reasoning).markers)
-        self._writer = EventWriter(calls=tools is not None)
+        self._writer = EventCollector(calls=tools is not None)
         state = ParserState(self._buffer, self._writer, {function.name: function for function in functions})
         self._answer: HarmonyReader | _MarkedTextReader
         if any(

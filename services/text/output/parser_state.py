@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inferd.services.text.function import Function
-from inferd.services.text.output.event_writer import EventWriter
+from inferd.services.text.output.event_collector import EventCollector
 from inferd.services.text.output.text_buffer import TextBuffer
 
 
@@ -13,7 +13,7 @@ class ParserState:
     """The text of the answer, the writer of its events, and the functions that may be called, by name."""
 
     buffer: TextBuffer
-    writer: EventWriter
+    writer: EventCollector
     functions: Mapping[str, Function]
 
     def begin_call(self, name: str, call_id: str | None = None) -> None:

@@ -6,7 +6,7 @@ Reads no text. Decides only that whitespace before, between and after calls is n
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 
 
-class EventWriter:
+class EventCollector:
     """Collects events until they are taken. `calls`: whether the answer may have calls."""
 
     __slots__ = ("_blank", "_events", "_space", "call_count", "in_call")

@@ -40,7 +40,7 @@ _JSON = re.compile(r"(?:application/json|text/plain|[^/]+/[^/]+\+json)", re.IGNO
 
 # Not frozen: creating a frozen instance takes a microsecond longer.
 @dataclass(slots=True)
-class RequestHead:
+class RequestHeaders:
     """The headers of one request.
 
     `fields` are all headers in order; `values` has the last value of each name. `metadata` is for the RPC,
@@ -102,7 +102,7 @@ class RequestHead:
             raise _unsupported(f"content-encoding {coding!r}")
 
 
-def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
+def read_headers(headers: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
     """Read the headers of an ASGI scope, whose names are in lower case.
 
     An x-request-id that is not printable ASCII of up to 128 characters is replaced by a random one.
@@ -118,7 +118,7 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
     is_given = given is not None and _ID.fullmatch(given)
     request_id = given.decode("ascii") if given is not None and is_given else random_id()
     metadata.append((REQUEST_ID, request_id))
-    return RequestHead(request_id, metadata, values, headers)
+    return RequestHeaders(request_id, metadata, values, headers)
 
 
 def _check_content_type(content_type: str) -> None:
