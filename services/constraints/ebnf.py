@@ -30,13 +30,14 @@ MAX_DEPTH = 50
 _ROOT = "root"
 _MAX_COUNT = 10_000
 
-_SPACE = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
+#: White space and comments. Possessive, because a comment can be read as several: the number of ways to read a
+#: line of "#" doubles with each.
+_BLANK = r"(?:[ \t\r\n]|#[^\r\n]*+)*+"
+_SPACE = re.compile(_BLANK)
 _NAME = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 #: Attributes of a rule, between its name and ::= in brackets.
 _ATTRIBUTE = r'[ \t]*(?:max_tokens[ \t]*=[ \t]*\d{1,9}|capture(?:[ \t]*=[ \t]*"[^"\n\r\\]+")?)[ \t]*'
-_RULE = re.compile(
-    rf"({_NAME.pattern})(?:\[{_ATTRIBUTE}(?:,{_ATTRIBUTE})?\])?(?=((?:[ \t\r\n]|#[^\r\n]*)*)::=)"
-)
+_RULE = re.compile(rf"({_NAME.pattern})(?:\[{_ATTRIBUTE}(?:,{_ATTRIBUTE})?\])?(?=({_BLANK})::=)")
 _COUNTS = re.compile(r"\{\s*(\d{1,18})\s*(,\s*(\d{1,18}|-1)?\s*)?\}")
 _ESCAPE = re.compile(r"\\(?:([nrtabfve0\\\"'?])|x([0-9a-fA-F]{1,8})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
 _CONTROLS = dict(zip("nrtabfve0", "\n\r\t\a\b\f\v\x1b\0", strict=True))

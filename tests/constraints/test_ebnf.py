@@ -77,6 +77,17 @@ def test_what_passes_is_enforced(grammar, allowed, refused):
     assert not compiled.accepts(refused)
 
 
+@pytest.mark.parametrize("line", ["#" * 200, "# " * 200, "#\t#" * 100, " \t" * 200 + "#" * 200])
+@pytest.mark.parametrize(
+    "form", ['{}\nroot ::= x\nx ::= "a"', 'root ::= x\n{}\nx ::= "a"', 'root ::= x {}\n x ::= "a"']
+)
+def test_a_comment_of_many_marks_is_read_once(form, line):
+    """A comment could be read in more ways than a test has time for."""
+    check_grammar(form.format(line), "ebnf")
+    with pytest.raises(ServiceError):
+        check_grammar(form.format(line).replace("x ::=", "x :="), "ebnf")
+
+
 @pytest.mark.parametrize(
     ("grammar", "problem", "place"),
     [
