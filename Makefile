@@ -24,7 +24,7 @@ check: ## All but the tests: format, lint, types, protos, generated code
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@scripts/generate .cache/stale
-	@diff -r python/inferd .cache/stale/python/inferd -x __pycache__ -x __init__.py -x services -x rest_bridge && diff docs/parameters.md .cache/stale/docs/parameters.md || { echo "generated code is stale: make generate"; exit 1; }
+	@diff -r python/inferd .cache/stale/python/inferd -x __pycache__ -x __init__.py -x py.typed -x services -x rest_bridge && diff docs/parameters.md .cache/stale/docs/parameters.md || { echo "generated code is stale: make generate"; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code || { echo "run: make format"; exit 1; }
 	@$(MAKE) --no-print-directory breaking
