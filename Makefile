@@ -1,24 +1,24 @@
-# The one entry to everything: `make help`.
+# Everything is run from here. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format generate stale breaking lock gateway bench bench-check clean
+.PHONY: help serve test check format generate breaking lock gateway bench bench-check clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-help: ## Show this
+help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-serve: ## Install what is missing, fetch the default model, and serve it (CONFIG=file for your own)
+serve: ## Install missing packages, fetch the default model, and serve it (CONFIG=file: serve that configuration)
 	@scripts/install serve
 	@exec $(BIN)/inferd serve $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
 
-test: ## Install what the tests need, and run all of them (ARGS for pytest)
+test: ## Install the packages of the tests, and run all tests (ARGS: pytest's arguments)
 	@scripts/install dev
 	@scripts/postgres >/dev/null
 	@scripts/interop >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: ## All but the tests: format, lint, types, protos, generated code
+check: ## Check format, lint, types, protos and generated code; no tests
 	@scripts/install dev
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
@@ -29,7 +29,7 @@ check: ## All but the tests: format, lint, types, protos, generated code
 	@$(BIN)/buf format -d --exit-code || { echo "run: make format"; exit 1; }
 	@$(MAKE) --no-print-directory breaking
 
-breaking: ## Whether the protos break the contract of main, or of AGAINST
+breaking: ## Check that the protos do not break clients of the branch main (AGAINST: another commit)
 	@if git rev-parse --verify --quiet $(or $(AGAINST),main) >/dev/null && \
 	    git cat-file -e $(or $(AGAINST),main):buf.yaml 2>/dev/null; then \
 	  scripts/breaking $(or $(AGAINST),main); \
@@ -41,27 +41,31 @@ format: ## Format Python and protos
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/buf format -w
 
-generate: ## Generate Python from the protos
+generate: ## Generate Python and docs/parameters.md from the protos
 	@scripts/install dev
 	@scripts/generate
 
-lock: ## Resolve the dependencies anew
-	@UV_CUSTOM_COMPILE_COMMAND="make lock"; export UV_CUSTOM_COMPILE_COMMAND; \
-	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra sglang --group dev -o requirements/dev.txt && \
-	$(BIN)/uv pip compile -q pyproject.toml --extra sglang -c requirements/dev.txt -o requirements/serve.txt && \
-	$(BIN)/uv pip compile -q pyproject.toml -c requirements/dev.txt -o requirements/gateway.txt && \
-	$(BIN)/uv pip compile -q --upgrade --group pyproject.toml:interop -o requirements/interop.txt
+# Each lock holds for all supported Pythons. If possible, it has one version of a package for all of them.
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --fork-strategy fewest
 
-gateway: ## Install without SGLang, for a host in front of remote runtimes
+lock: ## Update the locks in requirements/ to the newest versions that pyproject.toml allows
+	@[ -x $(BIN)/uv ] || { echo "there is no $(BIN)/uv: make gateway"; exit 1; }
+	@UV_CUSTOM_COMPILE_COMMAND="make lock"; export UV_CUSTOM_COMPILE_COMMAND; \
+	$(COMPILE) --upgrade pyproject.toml --extra sglang --group dev -o requirements/dev.txt && \
+	$(COMPILE) pyproject.toml --extra sglang -c requirements/dev.txt -o requirements/serve.txt && \
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/gateway.txt && \
+	$(COMPILE) --upgrade --group pyproject.toml:interop -o requirements/interop.txt
+
+gateway: ## Install without SGLang, for a host that serves remote runtimes
 	@scripts/install gateway
 
-bench: ## Measure inferd beside its peers, which are installed at first (ARGS: --quick, --fronts …, --parts …)
+bench: ## Measure inferd and its peers, which are installed first (ARGS: --quick, --fronts …, --parts …)
 	@scripts/install dev
 	@$(BIN)/python -m benchmarks.suite $(ARGS)
 
-bench-check: ## Count what a token and a request execute, against the baseline (ARGS=--accept for a new one)
+bench-check: ## Count the work of a token and of a request, and compare with the baseline (ARGS=--accept: replace it)
 	@scripts/install dev
 	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
-clean: ## Remove what was installed and generated locally (not the model cache)
+clean: ## Remove .venv and all caches of this folder, but not the fetched models
 	@rm -rf .venv .cache .third_party .pytest_cache .mypy_cache .ruff_cache .hypothesis
