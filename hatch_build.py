@@ -1,5 +1,7 @@
-"""Compiles the token path when inferd is installed: the modules that have a declaration file (.pxd) beside
-them, by Cython. They are plain Python all the same, and run as such if there is no C compiler or no Python.h.
+"""Compiles the modules of the token path with Cython when inferd is installed.
+
+They are the modules that have a declaration file (.pxd) beside them. They run as plain Python if there is no
+C compiler, or no Python.h.
 """
 
 import contextlib
@@ -13,17 +15,17 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: The folder of the import name `inferd`, whose links lead to the sources.
+#: The folder that holds the package `inferd`, whose links lead to services/ and rest_bridge/.
 _PACKAGES = Path("python")
 _DIRECTIVES = {
     "language_level": 3,
-    # Types are those of the .pxd files: an annotation would refuse subclasses.
+    # The .pxd files declare the types. Cython would make an annotation refuse subclasses.
     "annotation_typing": False,
 }
 
 
 class TokenPath(BuildHookInterface):
-    """Puts the compiled modules beside their sources, all of them or none."""
+    """Puts the compiled modules beside their sources. If one cannot be compiled, none is."""
 
     PLUGIN_NAME = "custom"
 
@@ -53,7 +55,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _files(root: Path, suffix: str) -> Iterator[Path]:
-    """The files of that suffix below `root`, links to folders followed."""
+    """The files below `root` whose names end with `suffix`. Links to folders are followed."""
     for folder, _, names in os.walk(root, followlinks=True):
         for name in names:
             if name.endswith(suffix):
@@ -61,7 +63,7 @@ def _files(root: Path, suffix: str) -> Iterator[Path]:
 
 
 def _compile(folder: Path) -> list[Path]:
-    """The compiled modules of the working directory's packages, in a tree below `folder`/lib."""
+    """Compile the modules below the working directory into `folder`/lib. Returns the compiled modules."""
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 
@@ -75,7 +77,7 @@ def _compile(folder: Path) -> list[Path]:
         include_path=["."],
     )
     for module in modules:
-        # Debugging symbols are ten times the code.
+        # Debugging symbols take ten times the space of the code.
         module.extra_compile_args = ["-O2", "-g0"]
     command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
     command.build_lib = str(folder / "lib")
