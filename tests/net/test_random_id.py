@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 
+import pytest
 from inferd.services.net.random_id import random_id
 
 
@@ -17,6 +18,8 @@ def test_no_two_are_the_same():
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
 
 
+# Python 3.12 and newer warn because grpc's threads run. The child takes none of their locks.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_not_even_in_a_process_that_was_forked():
     random_id()
     read, write = os.pipe()
