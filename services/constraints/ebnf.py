@@ -30,8 +30,8 @@ MAX_DEPTH = 50
 _ROOT = "root"
 _MAX_COUNT = 10_000
 
-#: White space and comments. Possessive, because a comment can be read as several: the number of ways to read a
-#: line of "#" doubles with each.
+#: White space and comments. Possessive, because a comment could be read as several: the number of ways to
+#: read a line of "#" doubles with each.
 _BLANK = r"(?:[ \t\r\n]|#[^\r\n]*+)*+"
 _SPACE = re.compile(_BLANK)
 _NAME = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")

@@ -17,10 +17,10 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd.services.launch.child_environment import child_environment
-from inferd.services.launch.leash import leashed
 from inferd.services.launch.model_packages import MODEL_PACKAGES
 from inferd.services.launch.model_store import ModelUnavailable, download
 from inferd.services.launch.sglang_command import sglang_command
+from inferd.services.launch.supervisor import supervised
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 
 from tests.doubles.simulated_scheduler import SimulatedRuntime
@@ -169,7 +169,7 @@ def test_children_of_sglang_import_nothing_planted(planted, monkeypatch):
 
 
 def test_the_leash_imports_nothing_planted(planted):
-    command = leashed([sys.executable, "-P", "-c", "print('done')"])
+    command = supervised([sys.executable, "-P", "-c", "print('done')"])
     with subprocess.Popen(
         command, cwd=planted.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
