@@ -1,213 +1,34 @@
-"""`inferd queue` against a small QueueService on a real socket: what is asked, what is shown, what fails."""
+"""`inferd queue` against a fake QueueService on a real socket: requests, output and errors."""
 
 import json
-import os
-import pty
 import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from threading import Event
 
 import grpc
 import pytest
 import typer
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
-from inferd.services.app import queue_commands
+from inferd.services.app import queue_commands as queue_cli
 from inferd.services.app.cli import app
 from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import (
     chat_pb2,
     message_pb2,
-    models_pb2,
-    models_pb2_grpc,
     queue_pb2,
-    queue_pb2_grpc,
-    sampling_pb2,
 )
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
-INFERD = Path(sys.executable).with_name("inferd")
-ID = "chatcmpl-" + "0123456789abcdef" * 2
-NOW = int(time.time())
-
-
-def make_job(state: str = "queued", text: str | None = None, job_id: str = ID, **fields) -> queue_pb2.Job:
-    job = queue_pb2.Job(
-        id=job_id, created=NOW, model="small", state=f"JOB_STATE_{state.upper()}", max_attempts=3, **fields
-    )
-    job.create_time.seconds = NOW - 7200
-    if state == "queued":
-        job.queue_position = 3
-    else:
-        job.start_time.seconds = NOW - 100
-    if state not in ("queued", "running"):
-        job.finish_time.seconds = NOW - 66
-    if text is not None:
-        message = chat_pb2.AssistantMessage(role=message_pb2.ROLE_ASSISTANT, content=text)
-        job.completion.choices.add(message=message, finish_reason=sampling_pb2.FINISH_REASON_STOP)
-        usage = sampling_pb2.Usage(prompt_tokens=12, completion_tokens=34, total_tokens=46)
-        job.completion.usage.CopyFrom(usage)
-    return job
-
-
-def told(job: queue_pb2.Job) -> queue_pb2.JobEvent:
-    return queue_pb2.JobEvent(job=job)
-
-
-def piece(text: str, index: int = 0) -> queue_pb2.JobEvent:
-    delta = chat_pb2.ChatDelta(content=text)
-    choice = chat_pb2.ChatChunkChoice(index=index, delta=delta)
-    return queue_pb2.JobEvent(chunk=chat_pb2.ChatCompletionChunk(id=ID, choices=[choice]))
-
-
-UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-MISSING = ServiceError(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", 'there is no job "nope"')
-LOST = ServiceError(grpc.StatusCode.ABORTED, "ATTEMPT_LOST", "the attempt was lost")
-
-
-class FakeQueue(queue_pb2_grpc.QueueServiceServicer, models_pb2_grpc.ModelServiceServicer):
-    """Answers as it is told to. `watches`: for each Watch its events, and errors to end with."""
-
-    def __init__(self) -> None:
-        self.requests: list = []
-        self.times: list[float] = []
-        self.job = make_job()
-        self.jobs: list[queue_pb2.Job] = []
-        self.watches: list[list] = []
-        self.error: ServiceError | None = None
-        self.hold = Event()
-        self.held = False
-        self.models = [models_pb2.Model(id="first"), models_pb2.Model(id="second")]
-        self.stats = queue_pb2.QueueStats()
-
-    def _begin(self, request, context) -> None:
-        self.requests.append(request)
-        self.times.append(context.time_remaining())
-        if self.error is not None or getattr(request, "id", "") == "nope":
-            self._end(self.error or MISSING, context)
-
-    def _end(self, error, context) -> None:
-        if isinstance(error, ServiceError):
-            context.abort_with_status(rpc_status.to_status(error.to_status()))
-        context.abort(*error)
-
-    def ListModels(self, request, context):
-        return models_pb2.ListModelsResponse(models=self.models)
-
-    def Enqueue(self, request, context):
-        self._begin(request, context)
-        return make_job()
-
-    def Get(self, request, context):
-        self._begin(request, context)
-        if self.held:
-            self.hold.wait(20)
-        return self.job
-
-    def Watch(self, request, context):
-        self._begin(request, context)
-        for event in self.watches.pop(0):
-            if event == "hold":
-                self.hold.wait(20)
-            elif event == "pause":
-                time.sleep(0.5)
-            elif isinstance(event, queue_pb2.JobEvent):
-                yield event
-            else:
-                self._end(event, context)
-
-    def List(self, request, context):
-        copy = queue_pb2.ListJobsRequest()
-        copy.CopyFrom(request)
-        self._begin(copy, context)
-        first = int(request.page_token or 0)
-        last = first + request.page_size
-        more = last < len(self.jobs)
-        return queue_pb2.ListJobsResponse(
-            jobs=self.jobs[first:last], has_more=more, next_page_token=str(last) if more else ""
-        )
-
-    def Cancel(self, request, context):
-        self._begin(request, context)
-        return make_job("cancelled", job_id=request.id)
-
-    def Delete(self, request, context):
-        self._begin(request, context)
-        return queue_pb2.DeleteJobResponse(id=request.id, deleted=True)
-
-    def Stats(self, request, context):
-        self._begin(request, context)
-        return self.stats
-
-
-class Running(FakeQueue):
-    """A FakeQueue on a port."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-        queue_pb2_grpc.add_QueueServiceServicer_to_server(self, self.server)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(self, self.server)
-        self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
-        self.server.start()
-
-    def run(self, *arguments: str, code: int = 0, stdin: bytes | None = None) -> Result:
-        """`inferd queue`, with its output apart, in this process."""
-        arguments = ("queue", arguments[0], "--target", self.target, *arguments[1:])
-        result = CliRunner().invoke(app, arguments, input=stdin)
-        assert result.exit_code == code, (result.output, result.exception)
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
-
-    def command(self, *arguments: str) -> list[str]:
-        return [str(INFERD), "queue", arguments[0], "--target", self.target, *arguments[1:]]
-
-
-@pytest.fixture
-def queue() -> Iterator[Running]:
-    running = Running()
-    yield running
-    running.hold.set()
-    running.server.stop(0).wait()
-
-
-@pytest.fixture
-def no_backoff(monkeypatch) -> None:
-    monkeypatch.setattr(queue_commands, "_BACKOFF", (0.01, 0.01, 0.01))
-
-
-def on_a_terminal(command: list[str], columns: int = 80) -> tuple[int, str]:
-    """The exit code and the output, both streams together, of a command whose outputs are a terminal."""
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
-    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
-    os.close(follower)
-    output = b""
-    while True:
-        try:
-            data = os.read(leader, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        output += data
-    os.close(leader)
-    return process.wait(20), output.decode()
-
-
-def plain(output: str) -> str:
-    """Without the colours and the moves of the cursor."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output).replace("\r", "")
-
-
-# --- submit
+from tests.doubles.fake_queue import (
+    ID,
+    job_event,
+    make_job,
+    on_a_terminal,
+    plain,
+    text_event,
+)
 
 
 def test_submit_prints_the_id_alone_where_no_terminal_is(queue):
@@ -291,7 +112,9 @@ def test_submit_waits_for_the_answer(queue):
 
 
 def test_submit_and_watch(queue):
-    queue.watches = [[told(make_job()), told(make_job("running")), piece("Forty"), piece("-two")]]
+    queue.watches = [
+        [job_event(make_job()), job_event(make_job("running")), text_event("Forty"), text_event("-two")]
+    ]
     queue.job = make_job("succeeded", "Forty-two")
     result = queue.run("submit", "Hi", "--watch")
     assert result.stdout == "Forty-two\n"
@@ -477,186 +300,6 @@ def test_get_as_json(queue):
     assert document["error"]["details"][0]["reason"] == "INVALID_ARGUMENT"
     queue.job.error.details[0].type_url = "type.googleapis.com/unknown.Message"
     assert "not known here" in queue.run("get", ID, "--json", code=1).stderr
-
-
-# --- watch
-
-
-def test_watch_shows_the_state_then_the_answer(queue):
-    queue.watches = [
-        [
-            told(make_job()),
-            told(make_job(error=status_pb2.Status(code=14, message="runtime gone"))),
-            told(make_job("running")),
-            piece("Forty"),
-            piece("-two\x1b[2J.\x9b"),
-            told(make_job("succeeded")),
-        ]
-    ]
-    queue.job = make_job("succeeded", "Forty-two\x1b[2J.\x9b")
-    result = queue.run("watch", ID)
-    assert result.stdout == "Forty-two[2J.\n"
-    assert result.stderr.splitlines() == [
-        "inferd queued, position 3",
-        "inferd queued, position 3, after runtime gone (unavailable)",
-        "inferd running",
-        "inferd succeeded: stop; 12 tokens read, 34 generated; 34s",
-    ]
-
-
-def test_watch_streams(queue):
-    queue.watches = [[told(make_job("running")), piece("Forty"), "hold", piece("-two")]]
-    queue.job = make_job("succeeded", "Forty-two")
-    with subprocess.Popen(queue.command("watch", ID), stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(5) == b"Forty"
-        queue.hold.set()
-        assert process.stdout.read() == b"-two\n"
-    assert process.returncode == 0
-
-
-def test_watch_on_a_terminal(queue):
-    lost = [told(make_job()), "pause", told(make_job("running")), piece("One "), piece("two"), LOST]
-    queue.watches = [lost, [told(make_job()), told(make_job("running")), piece("One two"), piece(" three")]]
-    queue.job = make_job("succeeded", "One two three")
-    code, output = on_a_terminal(queue.command("watch", ID))
-    assert code == 0
-    assert "\x1b[?25h" in output
-    assert "queued, position 3" in output
-    lines = [line.rstrip() for line in plain(output).splitlines()]
-    again = lines.index("inferd aborted: the attempt was lost; watching again")
-    assert lines[again - 1].endswith("One two")
-    assert lines[-2].endswith(" three")
-    assert lines[-1].startswith("inferd succeeded: stop")
-    assert plain(output).count("One two") == 1
-
-
-@pytest.mark.parametrize("end", [UNAVAILABLE, LOST])
-@pytest.mark.parametrize(
-    ("again", "expected"),
-    [
-        # The same answer goes on where it was; another one is shown whole; also a shorter one.
-        (["Forty-two, I think"], "Forty-two, I think\n"),
-        (["For", "ty", "-two, I", " think"], "Forty-two, I think\n"),
-        (["Fifty", "-one"], "Forty-two\nFifty-one\n"),
-        (["Forty"], "Forty-two\nForty\n"),
-    ],
-)
-def test_watch_goes_on_after_a_restart(queue, no_backoff, end, again, expected):
-    queue.watches = [
-        [told(make_job("running")), piece("Forty-"), piece("two"), end],
-        [UNAVAILABLE],
-        [told(make_job("running")), *map(piece, again)],
-    ]
-    queue.job = make_job("succeeded", "".join(again))
-    result = queue.run("watch", ID)
-    assert result.stdout == expected
-    assert result.stderr.count("watching again") == 2
-    assert ("another attempt" in result.stderr) == (expected.count("\n") == 2)
-
-
-def test_watch_of_a_server_that_really_restarts(queue):
-    queue.watches = [[told(make_job()), "hold"]]
-    process = subprocess.Popen(
-        queue.command("watch", ID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "inferd queued, position 3\n"
-        queue.server.stop(0).wait()
-        # grpc's core may log a line of its own before ours.
-        assert any("watching again" in line for line in process.stderr)
-        other = Running.__new__(Running)
-        FakeQueue.__init__(other)
-        other.watches = [[told(make_job("running")), piece("Yes")]]
-        other.job = make_job("succeeded", "Yes")
-        server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-        queue_pb2_grpc.add_QueueServiceServicer_to_server(other, server)
-        assert server.add_insecure_port(queue.target)
-        server.start()
-        output, errors = process.communicate(timeout=30)
-        server.stop(0).wait()
-    assert (process.returncode, output) == (0, "Yes\n")
-    assert "succeeded" in errors
-
-
-def test_watch_gives_up(queue, no_backoff):
-    queue.watches = [[told(make_job()), UNAVAILABLE], *[[UNAVAILABLE]] * 3]
-    result = queue.run("watch", ID, code=1)
-    assert result.stderr.count("watching again") == 3
-    assert "does not answer" in result.stderr.splitlines()[-1]
-
-
-def test_watch_does_not_wait_for_a_server_that_was_never_there(queue):
-    queue.server.stop(0).wait()
-    assert "does not answer" in queue.run("watch", ID, code=1).stderr
-    assert queue.requests == []
-
-
-def test_watch_of_a_stream_that_ends_before_the_job_does(queue, no_backoff):
-    class Once(list):
-        def pop(self, index=0):
-            queue.job = make_job("succeeded", "Yes") if len(self) == 1 else make_job("running")
-            return super().pop(index)
-
-    queue.watches = Once([[told(make_job("running"))], [told(make_job("running")), piece("Yes")]])
-    result = queue.run("watch", ID)
-    assert result.stdout == "Yes\n"
-    assert "the server ended the watch; watching again" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("state", "expected"),
-    [
-        ("failed", "inferd the job failed: [red]boom (internal)"),
-        ("cancelled", "inferd the job was cancelled: [red]boom (internal)"),
-        ("expired", "inferd the job expired: [red]boom (internal)"),
-    ],
-)
-def test_watch_of_a_job_without_an_answer(queue, state, expected):
-    error = status_pb2.Status(code=13, message="[red]\x1bboom")
-    queue.watches = [[told(make_job("running")), piece("Fo"), told(make_job(state))]]
-    queue.watches[0].append(queue_pb2.JobEvent(error=error))
-    assert queue.run("watch", ID, code=1).stderr.splitlines()[-1] == expected
-    # Also where only the job tells.
-    queue.watches = [[]]
-    queue.job = make_job(state, error=error)
-    assert queue.run("watch", ID, code=1).stderr.splitlines()[-1] == expected
-
-
-def test_watch_of_several_answers(queue):
-    queue.watches = [[told(make_job("running")), piece("One"), piece("Two", 1), piece("!")]]
-    queue.job = make_job("succeeded", "One!")
-    queue.job.completion.choices.add(index=1, message=chat_pb2.AssistantMessage(content="Two"))
-    assert queue.run("watch", ID).stdout == "One!\nanswer 1:\nTwo\n"
-
-
-@pytest.mark.parametrize("command", ["watch", "submit --wait"])
-def test_leaving_does_not_cancel(queue, command):
-    queue.watches = [[told(make_job()), "hold"]]
-    if command == "watch":
-        arguments = queue.command("watch", ID)
-    else:
-        arguments = queue.command("submit", "Hi", "--wait", "60")
-        queue.held = True
-    process = subprocess.Popen(
-        arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell has what it runs in the background ignore the signal, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    with process:
-        assert process.stderr is not None
-        assert "queued" in process.stderr.readline()
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=20)
-    assert (process.returncode, output) == (130, "")
-    assert f"inferd the job goes on: inferd queue watch {ID}, or inferd queue cancel {ID}" in errors
-    assert "Traceback" not in errors
-    assert not any(isinstance(asked, queue_pb2.CancelJobRequest) for asked in queue.requests)
 
 
 # --- cancel, delete, stats

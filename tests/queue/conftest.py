@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.queue.jobs import Fronts
 from tests.support.postgres import Postgres
 
 
@@ -25,3 +26,9 @@ async def queue_url(request: pytest.FixtureRequest, tmp_path) -> AsyncIterator[s
     yield url
     if server.running:
         await server.drop_database(url)
+
+
+@pytest.fixture
+async def fronts(small_model, small_text, queue_url) -> AsyncIterator[Fronts]:
+    async with Fronts(small_model, small_text, queue_url) as fronts:
+        yield fronts

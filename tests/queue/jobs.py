@@ -17,7 +17,7 @@ from inferd.services.config import Config, parse_config
 from inferd.services.text.model_text import ModelText
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2, queue_pb2, queue_pb2_grpc
 
-from tests.doubles.simulated_scheduler import Reply, Script, SimulatedRuntime, echo
+from tests.doubles.simulated_scheduler import Fault, Reply, Script, SimulatedRuntime, echo
 from tests.support.running import Inferd, running_front
 
 QUEUED = queue_pb2.JOB_STATE_QUEUED
@@ -29,6 +29,12 @@ EXPIRED = queue_pb2.JOB_STATE_EXPIRED
 
 #: How long anything may take: long, as machines are slow at times; what does not come fails the test.
 PATIENCE = 60.0
+
+#: A queue that runs one job at a time.
+ONE_AT_A_TIME = {"running_limit": 1}
+
+WEBHOOK_URL = "https://hooks.example.com/x"
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 _USER = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", re.DOTALL)
 
@@ -294,3 +300,26 @@ def text_of(chunks: Sequence[chat_pb2.ChatCompletionChunk], index: int = 0) -> s
     return "".join(
         choice.delta.content for chunk in chunks for choice in chunk.choices if choice.index == index
     )
+
+
+def refuses(code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT, after: int = 0) -> Script:
+    """A script of failures after a number of tokens. With the default code the queue does not try again."""
+    return echo(fault=Fault("status", after=after, code=code))
+
+
+async def one_of_each_state(front: Front) -> dict[int, queue_pb2.Job]:
+    """A job in each state, from a front that runs one job at a time. The runtime is held at the end."""
+    front.runtime.script, echoes = refuses(), front.runtime.script
+    failed = await front.ended(await front.enqueue("fails"))
+    front.runtime.script = echoes
+    succeeded = await front.ended(await front.enqueue("succeeds"))
+    running = await front.held("runs")
+    cancelled = await front.enqueue("cancelled")
+    await front.cancel(cancelled)
+    expired = await front.ended(await front.enqueue("expires", expires_after={"nanos": 1}))
+    queued = await front.enqueue("queued")
+    jobs = {QUEUED: queued, RUNNING: running, SUCCEEDED: succeeded, FAILED: failed}
+    jobs |= {CANCELLED: cancelled, EXPIRED: expired}
+    found = {state: await front.get(job) for state, job in jobs.items()}
+    assert {state: job.state for state, job in found.items()} == {state: state for state in jobs}
+    return found

@@ -69,12 +69,6 @@ async def launch(tmp_path, make_config, engine) -> AsyncIterator[Launch]:
         yield launch
 
 
-@pytest.fixture
-async def fronts(small_model, small_text, queue_url) -> AsyncIterator[Fronts]:
-    async with Fronts(small_model, small_text, queue_url) as fronts:
-        yield fronts
-
-
 async def test_nothing_is_lost_or_done_twice_when_killed_under_load(launch, engine, queue_url, chance):
     engine.seconds = 0.3
     inferd = await launch(queue={"lease": 1})

@@ -21,11 +21,11 @@ from tests.queue.jobs import (
     CANCELLED,
     EXPIRED,
     FAILED,
+    ONE_AT_A_TIME,
     PATIENCE,
     QUEUED,
     RUNNING,
     SUCCEEDED,
-    Fronts,
     chat,
     chunks_in,
     events_of,
@@ -36,13 +36,6 @@ from tests.queue.jobs import (
 )
 
 Code = grpc.StatusCode
-ONE = {"running_limit": 1}
-
-
-@pytest.fixture
-async def fronts(small_model, small_text, queue_url) -> AsyncIterator[Fronts]:
-    async with Fronts(small_model, small_text, queue_url) as fronts:
-        yield fronts
 
 
 def soon(seconds: float) -> Timestamp:
@@ -56,10 +49,10 @@ def soon(seconds: float) -> Timestamp:
 
 @pytest.mark.parametrize("number_of_fronts", [1, 2])
 async def test_jobs_start_by_priority_and_in_the_order_of_their_coming(fronts, number_of_fronts):
-    first = await fronts.start(queue=ONE)
+    first = await fronts.start(queue=ONE_AT_A_TIME)
     all_fronts = [first]
     if number_of_fronts == 2:
-        all_fronts.append(await fronts.start(queue=ONE, runtimes=first.runtimes))
+        all_fronts.append(await fronts.start(queue=ONE_AT_A_TIME, runtimes=first.runtimes))
     await first.held()
     priorities = [0, 5, -5, 0, 1_000_000, -1_000_000, 5, 1] * 5
     jobs = [
@@ -79,7 +72,7 @@ async def test_jobs_start_by_priority_and_in_the_order_of_their_coming(fronts, n
 
 
 async def test_a_job_does_not_start_before_its_time(fronts):
-    front = await fronts.start(queue=ONE)
+    front = await fronts.start(queue=ONE_AT_A_TIME)
     times = {"a": soon(2), "b": soon(1)}
     jobs = {name: await front.enqueue(name, not_before=stamp) for name, stamp in times.items()}
     assert {(job.state, job.not_before.ToMicroseconds()) for job in jobs.values()} == {
@@ -95,7 +88,7 @@ async def test_a_job_does_not_start_before_its_time(fronts):
 
 
 async def test_a_job_that_is_due_stands_by_its_priority_and_age(fronts):
-    front = await fronts.start(queue=ONE)
+    front = await fronts.start(queue=ONE_AT_A_TIME)
     await front.held()
     early = await front.enqueue("early", not_before=soon(1))
     urgent = await front.enqueue("urgent", not_before=soon(1), priority=1)
@@ -118,7 +111,7 @@ async def test_a_job_that_is_due_stands_by_its_priority_and_age(fronts):
 
 
 async def test_jobs_expire_wherever_they_stand(fronts):
-    front = await fronts.start(queue=ONE)
+    front = await fronts.start(queue=ONE_AT_A_TIME)
     front.runtime.gate.clear()
     limits = {"expires_after": {"seconds": 1}}
     running = await front.reaches(await front.enqueue("runs", expires_after={"seconds": 4}), RUNNING)
@@ -250,7 +243,7 @@ async def test_jobs_of_several_answers_and_models_out_of_reach(fronts):
 
 
 async def test_a_full_queue_takes_no_more(fronts):
-    front = await fronts.start(queue={**ONE, "max_queued": 3})
+    front = await fronts.start(queue={**ONE_AT_A_TIME, "max_queued": 3})
     await front.held()
     jobs = [await front.enqueue("kept", request_id="a"), await front.enqueue(not_before=soon(1000))]
     jobs.append(await front.enqueue())
@@ -275,8 +268,8 @@ async def test_a_full_queue_takes_no_more(fronts):
 
 
 async def test_a_caller_who_has_queued_enough_holds_back_nobody_else(fronts):
-    front = await fronts.start(queue={**ONE, "max_queued_per_caller": 2})
-    other = await fronts.start(runtimes=front.runtimes, queue={**ONE, "max_queued_per_caller": 2})
+    front = await fronts.start(queue={**ONE_AT_A_TIME, "max_queued_per_caller": 2})
+    other = await fronts.start(runtimes=front.runtimes, queue={**ONE_AT_A_TIME, "max_queued_per_caller": 2})
     await front.held()
     a, b = ((("authorization", f"Bearer {name}"),) for name in "ab")
     jobs = [await front.enqueue(metadata=a), await other.enqueue(metadata=a)]
@@ -557,7 +550,9 @@ async def test_a_long_queue_is_worked_at_by_its_indexes(long_queue):
 
 
 async def test_a_long_queue_goes_on(long_queue, fronts):
-    front = await fronts.start(queue={**ONE, "max_queued": MANY + 10}, models=("small", "other"), held=True)
+    front = await fronts.start(
+        queue={**ONE_AT_A_TIME, "max_queued": MANY + 10}, models=("small", "other"), held=True
+    )
 
     async def counts(queued: int, running: int) -> bool:
         stats = await front.stats()
