@@ -12,11 +12,16 @@ serve: ## Install missing packages, fetch the default model, and serve it (CONFI
 	@scripts/install serve
 	@exec $(BIN)/inferd serve $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
 
-test: ## Install the packages of the tests, and run all tests (ARGS: pytest's arguments)
+# A worker for each core, of which two at most start real engines (tests/support/side_by_side.py).
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
+# Many containers set this, so that each process that a test starts compiles all modules anew: a second or more.
+test: export PYTHONDONTWRITEBYTECODE :=
+
+test: ## Install the packages of the tests, and run all tests side by side (ARGS: pytest's; ARGS=-n0: one by one)
 	@scripts/install dev
 	@scripts/postgres >/dev/null
 	@scripts/interop >/dev/null
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: ## Check format, lint, types, protos and generated code; no tests
 	@scripts/install dev

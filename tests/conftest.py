@@ -1,11 +1,13 @@
-"""A whole inferd over a simulated runtime, on real sockets: what most tests talk to."""
+"""Fixtures for most tests: a whole inferd over a simulated runtime, on real sockets."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from inferd.services.config import Config, parse_config
 from inferd.services.text.model_text import ModelText
 
@@ -15,9 +17,13 @@ from tests.support.small_model import write_small_model
 
 ROOT = Path(__file__).parents[1]
 
+# No test asserts on time: on a busy machine an example may take long.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
 
 def pytest_configure() -> None:
-    """What is tested is what the sources say."""
+    """Refuse to run with compiled modules that are older than their sources."""
     for package in ("services", "rest_bridge"):
         for compiled in (ROOT / package).rglob("*.so"):
             source = compiled.with_name(compiled.name.partition(".")[0]).with_suffix(".py")
@@ -27,6 +33,20 @@ def pytest_configure() -> None:
                 pytest.exit(
                     f"{source.relative_to(ROOT)} changed since it was compiled: scripts/install dev", 4
                 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.support.side_by_side import slowest_first
+
+        slowest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from tests.support.side_by_side import FileScheduling
+
+    return FileScheduling(config, log)
 
 
 @dataclass
@@ -48,7 +68,7 @@ def small_text(small_model) -> ModelText:
 
 @pytest.fixture
 def queue_url(tmp_path) -> str:
-    """Where the queue is kept: a SQLite file; a test of the queue may say otherwise."""
+    """The URL of the queue's database: a SQLite file. Tests of the queue override this fixture."""
     return f"sqlite:///{tmp_path}/queue.db"
 
 
@@ -86,7 +106,7 @@ def make_config(small_model, queue_url) -> Callable[..., Config]:
 
 @pytest.fixture(params=["in process", "over a channel"])
 def transport(request) -> str:
-    """How the bridge reaches the services."""
+    """The way from the bridge to the services."""
     return request.param
 
 

@@ -16,14 +16,10 @@ import pytest
 import yaml
 
 from tests.doubles.simulated_scheduler import SimulatedRuntime, echo
+from tests.support.ports import free_ports
 
 INFERD = Path(sys.executable).with_name("inferd")
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "Hello world"}], "max_tokens": 20}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ async def runtime() -> AsyncIterator[SimulatedRuntime]:
 @pytest.fixture
 def write_config(tmp_path, small_model, runtime):
     def write(**server: object) -> tuple[Path, int, int]:
-        grpc_port, rest_port = free_port(), free_port()
+        grpc_port, rest_port = free_ports(2)
         model = {"id": "small", "path": str(small_model), "runtimes": [{"grpc": runtime.address}]}
         addresses = {"grpc": f"127.0.0.1:{grpc_port}", "rest": f"127.0.0.1:{rest_port}"}
         path = tmp_path / "config.yaml"
@@ -61,7 +57,7 @@ async def inferd(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 async def healthy(port: int) -> None:
-    async with asyncio.timeout(60), httpx.AsyncClient() as http:
+    async with asyncio.timeout(120), httpx.AsyncClient() as http:
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if (await http.get(f"http://127.0.0.1:{port}/health")).status_code == 200:
@@ -142,7 +138,7 @@ async def test_a_worker_that_dies_is_replaced_and_none_outlives_the_supervisor(w
 
 async def test_the_bridge_alone_serves_a_remote_server(write_config):
     config, grpc_port, port = write_config()
-    alone = free_port()
+    [alone] = free_ports(1)
     async with (
         inferd("serve", "--config", str(config)),
         inferd("bridge", "--target", f"127.0.0.1:{grpc_port}", "--rest", f"127.0.0.1:{alone}") as bridge,

@@ -6,12 +6,11 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,9 +25,8 @@ from inferd.v1 import queue_pb2, queue_pb2_grpc
 
 from tests.doubles.simulated_scheduler import Reply
 from tests.queue.jobs import PATIENCE, SUCCEEDED, HeldRuntime, enqueue, eventually
+from tests.support.ports import free_ports
 
-# Below the ports that the kernel gives to clients: no client takes one while its server is down.
-_PORTS = range(20000, 32000)
 #: How long a client waits for one answer: longer than any of the server's own limits.
 DEADLINE = 30.0
 _MAX_TOKENS = 64
@@ -126,10 +124,7 @@ class Process:
         traceback: TracebackType | None,
     ) -> None:
         await self._channel.close()
-        if self._supervisor is not None:
-            assert self._supervisor.stdin is not None
-            self._supervisor.stdin.close()
-            self._supervisor.wait(60)
+        self._let_go()
         text = self.log.read_text(errors="replace")
         if kind is not None:
             print(f"{self.log}:\n{text[-5000:]}")
@@ -137,7 +132,8 @@ class Process:
             assert "Traceback" not in text, text
 
     def launch(self) -> None:
-        """Start it."""
+        """Start inferd. A process that was started before must have ended."""
+        self._let_go()
         with self.log.open("ab") as log:
             self._supervisor = subprocess.Popen(
                 supervised(
@@ -181,6 +177,13 @@ class Process:
         assert self._supervisor is not None
         self._supervisor.wait(60)
 
+    def _let_go(self) -> None:
+        """Close the supervisor's standard input, which ends whatever still runs on the supervisor."""
+        if self._supervisor is not None:
+            assert self._supervisor.stdin is not None
+            self._supervisor.stdin.close()
+            self._supervisor.wait(60)
+
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
 
@@ -194,16 +197,6 @@ class Process:
         """Wait for its end. Its exit code."""
         assert self._supervisor is not None
         return await asyncio.to_thread(self._supervisor.wait, PATIENCE)
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Ports that nothing listens on."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.choice(_PORTS)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.append(port)
-    return found
 
 
 def client_channel(port: int) -> grpc.aio.Channel:

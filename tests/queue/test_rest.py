@@ -1,4 +1,4 @@
-"""The queue over HTTP: OpenAI's SDK unchanged, and what curl sees."""
+"""The queue over HTTP, with OpenAI's SDK unchanged and with plain requests."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 async def front(small_model, small_text, queue_url) -> AsyncIterator[Front]:
     async with Fronts(small_model, small_text, queue_url) as fronts:
         webhooks = {"allow_private": True, "secret": SECRET}
-        yield await fronts.start(queue={"webhooks": webhooks}, keep_alive=0.5)
+        yield await fronts.start(queue={"webhooks": webhooks}, keep_alive=1)
 
 
 @pytest.fixture

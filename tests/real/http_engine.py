@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 import httpx
 from inferd.services.launch.sglang_command import sglang_command
 from inferd.services.launch.supervisor import supervised
+
+from tests.support.ports import free_ports
 
 
 @dataclass
@@ -25,8 +26,7 @@ class HttpEngine:
 @contextlib.contextmanager
 def running_http_engine(model: Path, log: Path, *args: str, seconds: float = 240) -> Iterator[HttpEngine]:
     """A real, ready SGLang serving `model` over HTTP. Ended at the end, however the test went."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    [port] = free_ports(1)
     ours = sglang_command(model, args, port, port, os.environ)
     # What makes it speak the scheduler protocol, each with the value that follows it.
     command = [argument for argument in ours.args if argument != "--smg-grpc-mode"]

@@ -1,4 +1,4 @@
-"""Other people's clients, unchanged, on what only an engine shows: answers held to a form, and scores."""
+"""Other people's clients, unchanged, on a real engine: constrained answers and scores."""
 
 import contextlib
 import re
@@ -74,8 +74,6 @@ async def test_langchain(smollm2):
     }
 
 
-# Of an extension that transformers imports.
-@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
 async def test_lm_eval_scores_as_the_model_does(tiny_model_path, sglang_address, tmp_path):
     """The likelihoods are those that transformers computes of the same weights."""
     async with served("tiny", tiny_model_path, sglang_address, tmp_path) as url:
@@ -119,5 +117,5 @@ async def test_lm_eval_sees_what_the_model_knows(smollm2, smollm2_path, tmp_path
     found = await evaluate(smollm2, "smollm2", smollm2_path, tmp_path)
     assert found["text"]["metrics"]["capital_choice"]["acc,none"] == 1
     assert found["text"]["metrics"]["capital_text"]["exact_match,stripped"] == 1
-    # Of the capitals, a chat with it brings out but the first.
+    # In a chat, the model knows only the first of the capitals.
     assert found["chat"]["answers"]["capital_chat"][0] == [["The capital of France is Paris"]]

@@ -1,6 +1,6 @@
-"""Constraints on the real SGLang: a model of random weights writes what they allow, and nothing else.
+"""Constraints on the real SGLang: a model with random weights writes only text that they allow.
 
-How they are written is tested on the engine's grammars in process; here, that the engine follows them.
+Other tests check the constraints on the engine's grammars in process; these check that the engine obeys.
 """
 
 import json

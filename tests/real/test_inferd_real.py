@@ -1,4 +1,4 @@
-"""The main job on a real SGLang: the official SDK over REST, and the same requests over gRPC."""
+"""Chat and text completion on a real SGLang: the official SDK over REST, and the same requests over gRPC."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The launcher with the real SGLang: it comes back when its scheduler dies, and never outlives us."""
+"""The launcher with the real SGLang: a dead scheduler is a restart, and SGLang never outlives inferd."""
 
 import contextlib
 import os
@@ -91,10 +91,8 @@ def test_killed_while_the_scheduler_imports(
             time.sleep(0.02)
         time.sleep(1)
         pids = all_of(engine, mark)
-        # From below, so that nobody left sees an end that it could act on.
-        doomed = (
-            [below(engine, b"-m sglang.launch_server"), below(engine, b"/supervisor.py")] if above else []
-        )
+        # Children first, so that no process that is left sees a child die and acts on it.
+        doomed = [below(engine, b"-m sglang.launch_server"), below(engine, b"/leash.py")] if above else []
         for pid in (*doomed, engine.process.pid):
             os.kill(pid, signal.SIGKILL)
         assert_gone(pids, mark)

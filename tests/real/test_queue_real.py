@@ -1,4 +1,4 @@
-"""The queue over real SGLang: the same answers as at once, cancelled in the engine, past full engines."""
+"""The queue over a real SGLang: same answers as a call's, cancellation in the engine, and full engines."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,6 @@
-"""Each adapter against the real SGLang, alike: what the simulated runtimes claim of it, and constraints.
+"""Each adapter against the real SGLang, by the same tests: the behaviour that the simulated runtimes copy.
 
-For any model with the default model's tokenizer, random weights too: nothing here reads meaning.
+Any model with the default model's tokenizer will do, because no test reads the meaning of a text.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights and SmolLM2's tokenizer, for tests that need an engine but no sense."""
+"""A tiny Llama with random weights and SmolLM2's tokenizer, for tests that do not read the text's meaning."""
 
 import json
 import shutil

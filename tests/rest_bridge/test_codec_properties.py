@@ -189,7 +189,7 @@ def encoded(message: Message) -> Any:
 
 @pytest.mark.parametrize("new", [*REQUESTS, *RESPONSES], ids=lambda new: new.DESCRIPTOR.name)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_written_reads_back(new: type[Message], data: Any) -> None:
     message = data.draw(messages(new))
     for choice in getattr(message, "choices", ()):
@@ -199,7 +199,7 @@ def test_what_is_written_reads_back(new: type[Message], data: Any) -> None:
 
 
 @given(message=messages(GetMessageClass(PLAIN), depth=1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_json_format_reads_and_writes_the_same(message: Message) -> None:
     ours = encoded(message)
     theirs = json_format.MessageToDict(
@@ -226,7 +226,7 @@ def _with_numbers(document: Any) -> Any:
 
 @pytest.mark.parametrize("new", REQUESTS, ids=lambda new: new.DESCRIPTOR.name)
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_json_is_a_message_or_an_error(new: type[Message], data: Any) -> None:
     members = [field.name for field in json_fields(message_spelling(new.DESCRIPTOR))]
     members += [field.member for field in json_fields(message_spelling(new.DESCRIPTOR))]
@@ -244,7 +244,6 @@ def test_any_json_is_a_message_or_an_error(new: type[Message], data: Any) -> Non
 
 
 @given(body=st.binary(max_size=20) | TEXT.map(lambda text: ("{" + text).encode()))
-@settings(deadline=None)
 def test_any_bytes_are_an_object_or_an_error(body: bytes) -> None:
     try:
         assert isinstance(parse(body), dict)
@@ -266,7 +265,7 @@ def test_any_bytes_are_an_object_or_an_error(body: bytes) -> None:
     ids=lambda new: new.__name__,
 )
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_openai_types_take_every_response(new: type[Message], official: Any, data: Any) -> None:
     message = data.draw(messages(new, full=True))
     for choice in getattr(getattr(message, "completion", message), "choices", ()):
@@ -291,7 +290,7 @@ def test_openai_types_take_every_response(new: type[Message], official: Any, dat
 
 
 @given(job=messages(queue_pb2.Job))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_openai_types_take_a_job_in_any_state(job: queue_pb2.Job) -> None:
     """Before it has an answer, too; its own members are its, and the answer's choices are its own."""
     for choice in job.completion.choices:

@@ -9,7 +9,6 @@ import ctypes
 import itertools
 import os
 import pwd
-import random
 import secrets
 import shutil
 import signal
@@ -21,9 +20,8 @@ from pathlib import Path
 import asyncpg
 from inferd.services.launch.supervisor import descendants, supervised
 
-# Below the ports that the kernel gives to clients: while the server is down, a client's own port could
-# otherwise be the server's, even in a connection to itself.
-PORTS = range(20000, 32000)
+from tests.support.ports import free_ports
+
 # PostgreSQL's own are left alone where durability depends on them: fsync and synchronous_commit are on.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -118,7 +116,7 @@ class Postgres:
         """Start it, and wait until it accepts connections. Also after `kill`: it then recovers first."""
         if self.running:
             raise RuntimeError("PostgreSQL is running already")
-        for port in [self.port] if self.port else random.sample(PORTS, 5):
+        for port in [self.port] if self.port else free_ports(5):
             self._clean()
             if self._launch(port, timeout):
                 self.port = port
@@ -159,6 +157,8 @@ class Postgres:
             assert self._supervisor is not None
             os.kill(self._processes()[0], STOPS[mode])
             self._supervisor.wait(timeout)
+            assert self._supervisor.stdin is not None
+            self._supervisor.stdin.close()
 
     def restart_immediate(self) -> None:
         """As `pg_ctl -m immediate restart`: clients are cut off, and it recovers from its log."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -13,10 +14,13 @@ from inferd.services.app.server_process import run_server_process
 from inferd.services.app.service_descriptors import SERVICES
 from inferd.services.config import Config
 
+#: Each HTTP client would else read the certificates of all authorities anew, though no test needs them.
+_TLS = ssl.create_default_context()
+
 
 @dataclass
 class Inferd:
-    """A running front: its gRPC address, and its REST address."""
+    """A running front: its gRPC port, its REST port, and clients of them."""
 
     grpc_port: int
     rest_port: int
@@ -30,10 +34,15 @@ class Inferd:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
 
     def http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=30)
+        return httpx.AsyncClient(base_url=self.url, timeout=60, verify=_TLS)
 
     def openai(self) -> openai.AsyncOpenAI:
-        client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+        client = openai.AsyncOpenAI(
+            base_url=f"{self.url}/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(verify=_TLS),
+        )
         self.stack.push_async_callback(client.close)
         return client
 

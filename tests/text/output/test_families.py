@@ -172,7 +172,7 @@ _TEXT = st.text(st.sampled_from("ab .!é😀\n\t"), max_size=8)
 
 
 @pytest.mark.parametrize("family", WRITERS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_any_calls_any_cuts(family: str, data: st.DataObject) -> None:
     named = st.tuples(st.sampled_from(["get_weather", "get_time", "un_known"]), _arguments(family))

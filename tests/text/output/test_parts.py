@@ -114,7 +114,7 @@ def _pieces(tools: ToolFormat) -> list[str]:
     return [piece for piece in (*written, begin, *sorted(tools.markers), *HARMONY_MARKERS[:2]) if piece]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(sorted(TOOL_FORMATS)),
     st.sampled_from([None, "qwen3", "deepseek-r1", "apertus2509", "gpt-oss"]),
