@@ -207,16 +207,15 @@ async def test_a_sync_client_and_two_families(service):
 
 
 async def test_a_port_is_shared_only_where_both_want_it():
-    first, second = (GrpcServer(max_message_bytes=LIMIT) for _ in range(2))
-    port = first.bind("127.0.0.1:0")
+    alone, first, second = (GrpcServer(max_message_bytes=LIMIT) for _ in range(3))
+    port = alone.bind("127.0.0.1:0")
     with pytest.raises(OSError):
         second.bind(f"127.0.0.1:{port}", shared_port=True)
-    await first.stop()
     port = first.bind("127.0.0.1:0", shared_port=True)
     assert second.bind(f"127.0.0.1:{port}", shared_port=True) == port
     with pytest.raises(OSError):
-        second.bind(f"127.0.0.1:{port}")
-    for server in (first, second):
+        alone.bind(f"127.0.0.1:{port}")
+    for server in (alone, first, second):
         await server.stop()
 
 
