@@ -1,6 +1,6 @@
 # Everything is run from here. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format generate breaking lock gateway bench bench-check clean
+.PHONY: help serve test coverage check format generate breaking lock gateway bench bench-check clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -15,13 +15,24 @@ serve: ## Install missing packages, fetch the default model, and serve it (CONFI
 # A worker for each core, of which two at most start real engines (tests/support/side_by_side.py).
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 # Many containers set this, so that each process that a test starts compiles all modules anew: a second or more.
-test: export PYTHONDONTWRITEBYTECODE :=
+test coverage: export PYTHONDONTWRITEBYTECODE :=
 
 test: ## Install the packages of the tests, and run all tests side by side (ARGS: pytest's; ARGS=-n0: one by one)
 	@scripts/install dev
 	@scripts/postgres >/dev/null
 	@scripts/interop >/dev/null
 	@$(PYTEST) $(ARGS)
+
+# Compiled modules run as Python, because coverage cannot see them else. Not in `test`: coverage doubles its work.
+coverage: ## Measure what the quick tests execute, and show the ten least covered files
+	@scripts/install dev
+	@scripts/postgres >/dev/null
+	@mkdir -p .cache
+	@PYTEST_PLUGINS=benchmarks.interpreted $(PYTEST) --hypothesis-profile coverage --cov --cov-report= \
+	  -m "not real" --ignore tests/interop $(ARGS)
+	@$(SHOW_COVERAGE)
+
+SHOW_COVERAGE := $(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
 
 check: ## Check format, lint, types, protos and generated code; no tests
 	@scripts/install dev
@@ -33,6 +44,7 @@ check: ## Check format, lint, types, protos and generated code; no tests
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code || { echo "run: make format"; exit 1; }
 	@$(MAKE) --no-print-directory breaking
+	@if [ -f .cache/coverage ]; then $(SHOW_COVERAGE); else echo "coverage: not measured here yet (make coverage)"; fi
 
 breaking: ## Check that the protos do not break clients of the branch main (AGAINST: another commit)
 	@if git rev-parse --verify --quiet $(or $(AGAINST),main) >/dev/null && \

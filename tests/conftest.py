@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 # No test asserts on time: on a busy machine an example may take long.
 settings.register_profile("tests", deadline=None)
+settings.register_profile("coverage", deadline=None, max_examples=20)
 settings.load_profile("tests")
 
 
