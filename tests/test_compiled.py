@@ -1,4 +1,4 @@
-"""The token path is compiled where it can be, and the same without."""
+"""The token path is compiled if there is a C compiler, and behaves the same as plain Python."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ DECLARED = sorted(
     for package in ("services", "rest_bridge")
     for path in (ROOT / package).rglob("*.pxd")
 )
-#: What is on the way of every token, and of those that take the long one.
+#: The tests of the token path.
 BEHAVIOUR = (
     "generation/test_streams.py",
     "text/test_detokenizer.py",

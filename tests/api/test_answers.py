@@ -1,5 +1,5 @@
-"""What a model's text says, over whole inferds: reasoning, content and tool calls are the same by gRPC and by
-REST, whole and streamed, however the runtime cut its tokens."""
+"""Reasoning, content and tool calls of a model's text, through a whole inferd: the same by gRPC and by
+REST, whole and streamed, whatever tokens the runtime sends together."""
 
 import json
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ ASK = {
     "tools": [WEATHER, SEARCH],
 }
 DECODER = Decoder(chat_pb2.CreateChatCompletionRequest.DESCRIPTOR)
-#: What a careless parser takes for the end of a call.
+#: A careless parser takes these for the end of a call.
 HARD = 'a "quoted" </tool_call>, é 🙂 {brace\\ [TOOL_CALLS]'
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A model's text in a family's form, and what it says."""
+    """A model's text in the form of its family, and the answer that the text stands for."""
 
     tools: str
     text: str
@@ -162,13 +162,13 @@ TRUTHS = {
 }
 
 
-#: How many tokens the runtime sends at a time, in turn.
+#: The numbers of tokens in the runtime's messages, in turn.
 CUTS = [(1,), (2,), (3, 1, 5), (10_000,)]
 
 
 @dataclass
 class Said:
-    """An answer, told apart."""
+    """The parts of an answer."""
 
     content: str
     reasoning: str

@@ -1,5 +1,5 @@
-"""Answers whose markers are special tokens, as in the models themselves: none of them is content, none is
-missed, and a token more or less changes nothing of what was said before."""
+"""Answers whose markers are special tokens, as in real models: no marker becomes content, none is missed,
+and another token changes nothing of the text that was sent before."""
 
 import json
 from dataclasses import dataclass
@@ -203,7 +203,7 @@ EXPECTED = [("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Rome <
 
 @pytest.fixture
 def transport() -> str:
-    """The bridge's two ways are held to be the same elsewhere."""
+    """Both transports of the bridge are compared in other tests."""
     return "in process"
 
 
@@ -299,13 +299,13 @@ async def test_cut_off_at_every_token(inferd, family, model) -> None:
             reply = await http.post("/v1/chat/completions", json={**body, "stream": True})
             assert Said.streamed(events(reply.text)).but_ids() == said.but_ids(), count
             assert said.finish == "length", count
-            # The half of a marker that is no token of its own may be text yet.
+            # Half of a marker that is not a token of its own may still become text.
             assert said.content.rstrip("</\n") == family.content[: len(said.content.rstrip("</\n"))], (
                 count,
                 said,
             )
             assert family.reasoning.startswith(said.reasoning), (count, said)
-            # What was said stays said: a token more only adds to it.
+            # Text that was sent stays: another token only adds to it.
             content, arguments = said.content.rstrip("</\n"), "".join(call[2] for call in said.calls)
             assert content.startswith(whole_content), count
             assert arguments.startswith(whole_arguments), count

@@ -1,5 +1,5 @@
-"""What a chat request can ask beside its messages, over whole inferds: how calls and reasoning are told,
-several answers and failing ones, token ids, usage as it grows."""
+"""Options of a chat request, through a whole inferd: the form of calls and reasoning, several answers,
+answers that fail, token ids, and usage that grows during a stream."""
 
 import json
 
@@ -170,7 +170,7 @@ async def test_what_ended_an_answer(start_inferd, says):
 
 
 def failing(tokens, text: str, which: int, fault: Fault):
-    """Answers each request with a text; the one of that number fails."""
+    """A script that answers each request with a text, and fails the request of one number."""
     count = iter(range(1000))
 
     def script(request):

@@ -173,7 +173,7 @@ async def test_a_long_text_does_not_stall_the_others(start_inferd):
             assert (await http.get("/v1/models")).status_code == 200
             served += 1
         assert (await counting).json()["total_tokens"] > 60_000
-        # Where the loop is held, it is one or two: those before and after.
+        # If the loop is blocked, only one or two arrive: before and after the block.
         assert served > 5
 
 
@@ -339,7 +339,7 @@ async def test_a_client_that_leaves_ends_the_work(start_inferd):
     async with asyncio.timeout(5):
         while inferd.runtime.running:
             await asyncio.sleep(0.01)
-        # By name as well: the real servicer loses a cancellation that meets it while it writes.
+        # An Abort comes too: the real servicer loses a cancellation that arrives while it writes.
         while not inferd.runtime.aborted:
             await asyncio.sleep(0.01)
     assert inferd.runtime.cancelled == 1

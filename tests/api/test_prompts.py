@@ -1,4 +1,4 @@
-"""What a chat request's prompt is made of, over REST: in OpenAI's JSON, and counted as it is used."""
+"""The prompt of a chat request, over REST, in OpenAI's JSON. The token counter counts the same prompt."""
 
 import pytest
 
@@ -87,7 +87,7 @@ def part(kind: str, value: object) -> list[dict[str, object]]:
     return [*HI, {"role": "user", "content": content}]
 
 
-#: Requests that cannot be, and what their error has as param and code.
+#: Requests that are refused, each with the param and the code of its error.
 REFUSED = [
     (
         {"messages": part("image_url", {"url": PIXEL})},

@@ -1,4 +1,4 @@
-"""Text completion's own: scored prompts, the best of several, tokens, usage on the way, choices that fail.
+"""Options of text completion only: scored prompts, best_of, token ids, usage in streams, failing choices.
 
 Through the official OpenAI SDK, over both transports of the bridge.
 """
@@ -73,7 +73,7 @@ async def test_the_best_are_those_with_the_greatest_log_probability_a_token(star
         # All of them are returned in no particular order.
         told = [choice.text for choice in answer.choices]
         assert (told if n < 3 else sorted(told)) == (texts[:n] if n < 3 else sorted(texts))
-        # Nobody asked to see the log probabilities.
+        # The client did not ask for log probabilities.
         assert all(choice.logprobs is None for choice in answer.choices)
         assert answer.usage.completion_tokens == 2 + 4 + 2
         assert answer.usage.prompt_tokens == len(ids_of(small_text, "Hello"))
@@ -87,7 +87,7 @@ async def test_the_best_of_each_prompt_and_none_that_failed(start_inferd, small_
     def script(request):
         if tuple(request.tokenized.input_ids) == tuple(paris):
             return Reply((60, 61))
-        # Likelier than the other, and gone.
+        # More likely than the other choice, but it failed.
         return Reply((0, 0), fault=Fault("status", after=1)) if next(seen) else Reply((90,))
 
     client = (await start_inferd(script)).openai()

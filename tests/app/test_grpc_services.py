@@ -1,4 +1,4 @@
-"""The gRPC server as its clients meet it: health, reflection, deadlines, cancellation, errors, limits."""
+"""The gRPC services over a real socket: health, reflection, deadlines, cancellation, errors, limits."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Where a model's tokenizer comes from."""
+"""The source of a model's tokenizer."""
 
 import hashlib
 import io

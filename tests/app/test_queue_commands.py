@@ -386,7 +386,7 @@ def test_several_fields_and_odd_details(queue):
 
 
 def test_help_is_quick_and_names_all(queue):
-    """The contract's modules, a tenth of a second, are for the commands that need them."""
+    """The generated modules take a tenth of a second: only commands that need them import them."""
     code = "import sys, inferd.services.app.cli; print([name for name in sys.modules if 'inferd.v1' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -91,7 +91,7 @@ def test_watch_on_a_terminal(queue):
 @pytest.mark.parametrize(
     ("again", "expected"),
     [
-        # The same answer goes on where it was; another one is shown whole; also a shorter one.
+        # The same answer goes on where it was. Another answer is shown whole, even a shorter one.
         (["Forty-two, I think"], "Forty-two, I think\n"),
         (["For", "ty", "-two, I", " think"], "Forty-two, I think\n"),
         (["Fifty", "-one"], "Forty-two\nFifty-one\n"),
@@ -176,7 +176,7 @@ def test_watch_of_a_job_without_an_answer(queue, state, expected):
     queue.watches = [[job_event(make_job("running")), text_event("Fo"), job_event(make_job(state))]]
     queue.watches[0].append(queue_pb2.JobEvent(error=error))
     assert queue.run("watch", ID, code=1).stderr.splitlines()[-1] == expected
-    # Also where only the job tells.
+    # Also if only the job holds the error.
     queue.watches = [[]]
     queue.job = make_job(state, error=error)
     assert queue.run("watch", ID, code=1).stderr.splitlines()[-1] == expected
@@ -204,7 +204,7 @@ def test_leaving_does_not_cancel(queue, command):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell has what it runs in the background ignore the signal, and that is inherited.
+        # A shell makes its background processes ignore SIGINT, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:

@@ -1,4 +1,5 @@
-"""EBNF grammars: what people write passes and is enforced; what the engine misses or stalls at is refused."""
+"""EBNF grammars: common grammars pass and are enforced. Grammars that the engine misreads or stalls at are
+refused."""
 
 import json
 import random

@@ -1,5 +1,5 @@
-"""JSON Schemas as the engine enforces them: all that its grammar allows is valid, and what it would leave out
-is refused with the place."""
+"""JSON Schemas as the engine enforces them: each document that its grammar allows is valid. Keywords that it
+would ignore are refused, with their place."""
 
 import json
 

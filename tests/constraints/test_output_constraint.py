@@ -1,4 +1,4 @@
-"""What a request makes the engine enforce: by the engine's own grammars, in every family's own form."""
+"""The constraint of a request, tried on the engine's own grammars, in the form of each model family."""
 
 import json
 
@@ -115,7 +115,7 @@ def test_a_completion_takes_a_schema_by_itself():
 
 
 def test_a_document_has_no_runs_of_spaces():
-    """A weak model would write nothing else."""
+    """A weak model would write only spaces."""
     grammar = Grammar(text(ANSWER))
     assert grammar.accepts('{"x": 1}') and grammar.accepts('{\n"x":1 }')
     assert not grammar.accepts('{  "x": 1}') and not grammar.accepts('{"x":\n 1}')

@@ -1,4 +1,4 @@
-"""Regular expressions: what the engine enforces as it is meant passes, the rest is refused with its place."""
+"""Regular expressions: those that the engine enforces exactly pass, others are refused with the place."""
 
 import pytest
 from inferd.services.constraints.regex import check_pattern, json_pattern

@@ -1,4 +1,4 @@
-"""Look-ups of names and connections of a test's own: no name is asked for outside."""
+"""Name look-ups and connections that a test scripts: no look-up leaves the machine."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A simulated SGLang HTTP server that has no model, for tests of faults: see `simulated`, its sibling.
+"""A simulated SGLang HTTP server without a model, for tests of faults: see `simulated_scheduler`.
 
 Answers as scripted, on the wire exactly as SGLang 0.5.23 was seen to (`tests/real` holds the real one to the
 same expectations). It never stands in for a model.
@@ -199,7 +199,7 @@ class SimulatedHttpServer:
     ) -> bool:
         self.requests.append(body)
         self.running += 1
-        # The caller says nothing more: what ends this is that it went away.
+        # The caller sends nothing more, so this ends only when the caller has gone away.
         gone = asyncio.create_task(reader.read(1))
         work = asyncio.create_task(self._run(body, self.script(body), writer))
         try:
@@ -275,7 +275,7 @@ async def _break(fault: HttpFault, body: dict[str, Any], writer: asyncio.StreamW
         error = {"message": fault.message, "type": "invalid_request_error", "code": fault.status}
         _send(writer, {"error": error})
     if fault.kind == "abort":
-        # SGLang repeats the last token, and counts none more.
+        # SGLang repeats the last token, and does not count it again.
         last = [body["input_ids"][0]] if fault.after else []
         meta = {"finish_reason": _abort(fault), "completion_tokens": fault.after, "cached_tokens": 0}
         _send(writer, {"output_ids": last, "meta_info": {**meta, "prompt_tokens": len(body["input_ids"])}})

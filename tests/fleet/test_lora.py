@@ -58,7 +58,7 @@ async def inferd(engine: SimulatedHttpServer, small_model: Path, queue_url: str)
         ("small", "uno", "one"),
         ("small:one", "one", "one"),
         ("uno", "one", "one"),
-        # As a client that fills in every field: none.
+        # As a client that fills in every field. It means no adapter.
         ("small", "", None),
     ],
 )
@@ -172,5 +172,5 @@ def test_what_is_launched_here_loads_them(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert args[-2:] == ["--max-lora-rank", "8"]
         # The kernels of SGLang's own choice need a GPU.
         assert ("--lora-backend" in args) == (accelerator is None)
-        # One of them is to be fetched.
+        # One of the adapters must be fetched.
         assert "HF_HUB_OFFLINE" not in command.environment

@@ -1,4 +1,4 @@
-"""An inferd over the scripted model, and what the programs of this folder saw of it."""
+"""An inferd over the scripted model, and the results of the programs of this folder."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ def scripted(tmp_path_factory) -> ScriptedModel:
 
 @pytest.fixture(scope="session")
 def seen_by(scripted, tmp_path_factory) -> Callable[..., Seen]:
-    """Runs a program of this folder, once a session and way of the bridge; what it saw."""
+    """Runs a program of this folder once for each transport of the bridge. Returns its results."""
 
     async def run(program: str, bridge_alone: bool) -> Seen:
         folder = tmp_path_factory.mktemp("queue")

@@ -1,4 +1,4 @@
-"""What the simulated runtime says to the programs of this folder: an answer for each last message.
+"""The simulated runtime's answers to the programs of this folder, by the last message.
 
 The texts are in the forms of Hermes' tool calls and Qwen3's reasoning.
 """

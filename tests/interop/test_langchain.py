@@ -1,4 +1,4 @@
-"""LangChain's OpenAI classes, unchanged: what their user sees of an inferd."""
+"""LangChain's OpenAI classes, unchanged, against an inferd."""
 
 import pytest
 

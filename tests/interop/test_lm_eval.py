@@ -1,4 +1,4 @@
-"""lm-eval's two OpenAI model classes, unchanged, run tasks to the end, and score what the runtime said."""
+"""lm-eval's two OpenAI model classes, unchanged, run tasks to the end, and score the runtime's answers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The official OpenAI SDK for Node, newest version, unchanged: what its user sees of an inferd."""
+"""The official OpenAI SDK for Node, newest version, unchanged, against an inferd."""
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_run_tools(seen):
 
 def test_abort(seen):
     assert seen["abort"] == [True, True, 1, True]
-    # The streams; and the call, where it came to the runtime before.
+    # The streams, and the call if it reached the runtime before.
     assert seen.cancelled >= 2
     assert seen.left == 0
 

@@ -1,4 +1,4 @@
-"""The official OpenAI SDK for Python, newest version, unchanged: what its user sees of an inferd."""
+"""The official OpenAI SDK for Python, newest version, unchanged, against an inferd."""
 
 import json
 
@@ -189,7 +189,7 @@ def test_failures(seen):
 
 def test_what_is_left_is_cancelled(seen):
     assert seen["closed_stream"] == "closed"
-    # That stream; and the call that timed out, where it came to the runtime before.
+    # That stream, and the call that timed out if it reached the runtime before.
     assert seen.cancelled >= 1
     assert seen.left == 0
 

@@ -1,4 +1,4 @@
-"""What the Python programs of this folder share: each topic is a function; what all saw is printed as JSON.
+"""Shared by the Python programs of this folder. Each topic is a function; all results are printed as JSON.
 
 Judges nothing: the tests do.
 """

@@ -1,4 +1,4 @@
-"""The launcher, over `fake_engine.py`: what it tells, when it starts again or gives up, what it leaves."""
+"""The launcher with `fake_engine.py`: its states, restarts, when it gives up, and that no process is left."""
 
 import asyncio
 import contextlib
@@ -183,7 +183,7 @@ async def test_command_that_does_not_exist(tmp_path: Path) -> None:
 
 
 async def test_port_stays_reserved(tmp_path: Path) -> None:
-    """Nobody else is given it or may take it between two lives of the engine."""
+    """No other process can get the port between two starts of the engine."""
     engine = LocalSGLang(tmp_path, logs=tmp_path, command=lambda *_: Command([], {}, None))
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     with pytest.raises(RuntimeError):
@@ -249,7 +249,7 @@ def test_command_without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert args[-2:] == ["--dtype", "bfloat16"]
     assert command.environment["SGLANG_PLATFORM"] == "generic_cpu"
     assert command.environment["SMG_SGLANG_SERVICER_WARMUP"] == "off"
-    # One request's grammar that nothing can follow would else end the engine.
+    # Otherwise a request whose grammar no token can follow would end the engine.
     assert command.environment["SGLANG_SANITIZE_NAN_LOGITS"] == "1"
     assert command.environment["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in sglang_command("org/model", [], 1, 2, {}).environment

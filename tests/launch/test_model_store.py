@@ -1,4 +1,5 @@
-"""From `path` to a model. No network, and no torch: pip looks into a local folder, conversion is scripted."""
+"""From a model's `path` to its folder. There is no network and no torch: pip looks into a local folder, and
+the conversion is scripted."""
 
 import hashlib
 import os

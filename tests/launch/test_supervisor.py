@@ -1,4 +1,4 @@
-"""The supervisor: what it runs ends with its owner, whatever of the two or in between is killed with -9."""
+"""The leash: all that it runs ends with its owner, whichever process is killed with SIGKILL."""
 
 import contextlib
 import os
@@ -214,7 +214,7 @@ sys.exit(5)
 
 
 def test_vital_process_ends() -> None:
-    """As SGLang's scheduler, which names itself, may die while the process above it lives on."""
+    """SGLang's scheduler, which changes its process name, may die while its parent process lives on."""
     engine = """
 import os, subprocess, sys, time
 code = "import time; time.sleep(600)"

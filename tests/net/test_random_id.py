@@ -1,4 +1,4 @@
-"""Random ids: of one form, all different, in every process."""
+"""Random ids have one form, and differ in every process."""
 
 import multiprocessing
 import os

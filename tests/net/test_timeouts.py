@@ -1,4 +1,4 @@
-"""A shared timeout on a real event loop: callbacks come once, in order, not early, and not after `cancel`."""
+"""Timeouts on a real event loop: each fires once, in order, not early, and not after it was cancelled."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Waiting for an event for a time: what was waited for, and what came with the end of the time."""
+"""Waits until an event is set or a time has passed, also if both happen at once."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Images and recordings of messages: checked, and fetched from allowed hosts alone."""
+"""Images and recordings in messages: they are checked, and fetched from allowed hosts only."""
 
 import asyncio
 import base64
@@ -218,7 +218,7 @@ async def serving(**answers: bytes | Answer) -> AsyncIterator[Site]:
 
 
 def fetching(*hosts: str, **config: object) -> MediaReader:
-    """Takes images from this machine too."""
+    """Fetches images from this machine, too."""
     return reader(allowed_hosts=hosts or ("127.0.0.1",), allow_private=True, **config)
 
 

@@ -1,4 +1,4 @@
-"""Requests to prompts: one function for chat, its usage and the token counter."""
+"""From requests to prompts: one function serves chat, its usage and the token counter."""
 
 import pytest
 from inferd.services.errors import ServiceError
@@ -8,7 +8,7 @@ from inferd.services.text.model_text import ModelText
 from inferd.v1 import chat_pb2 as pb
 from inferd.v1 import message_pb2, prompt_pb2, tokenize_pb2
 
-#: Writes what it is given, so that a test sees it.
+#: A template that prints its variables, so that a test sees them.
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     "{% if tools %}{{ tools | tojson }}{% endif %}"

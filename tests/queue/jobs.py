@@ -1,4 +1,4 @@
-"""What the queue's tests share: fronts over simulated runtimes that can be held, and their clients."""
+"""Shared by the queue's tests: fronts over simulated runtimes that a test can hold, and their clients."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ FAILED = queue_pb2.JOB_STATE_FAILED
 CANCELLED = queue_pb2.JOB_STATE_CANCELLED
 EXPIRED = queue_pb2.JOB_STATE_EXPIRED
 
-#: How long anything may take: long, as machines are slow at times; what does not come fails the test.
+#: Seconds that a test waits for anything. Long, because machines are slow at times.
 PATIENCE = 60.0
 
 #: A queue that runs one job at a time.
@@ -53,7 +53,7 @@ class HeldRuntime(SimulatedRuntime):
         self._text = text
 
     def prompts(self) -> list[str]:
-        """What the users said, of all requests, in the order of their coming."""
+        """The user messages of all requests, in the order in which the requests came."""
         texts = [
             self._text.tokenizer.decode(request.tokenized.input_ids, skip_special_tokens=False)
             for request in self.requests
@@ -135,7 +135,7 @@ class Front(Inferd):
         return await self.queue.Stats(queue_pb2.QueueStatsRequest(), timeout=PATIENCE)
 
     async def held(self, text: str = "holds", **fields: Any) -> queue_pb2.Job:
-        """Close the gate of the model's runtime, and have a job run that cannot end."""
+        """Close the gate of the model's runtime, and start a job that cannot end until the gate is opened."""
         runtime = self.runtimes[fields.get("model", "small")]
         runtime.gate.clear()
         return await self.reaches(await self.enqueue(text, **fields), RUNNING)
@@ -267,7 +267,7 @@ def failure_of(status: status_pb2.Status) -> Failure:
 
 
 async def failure(call: Awaitable[Any]) -> Failure:
-    """How a call fails; that it does is asserted."""
+    """The failure of a call, which must fail."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     status = rpc_status.from_call(raised.value)
@@ -282,7 +282,7 @@ async def events_of(stream: AsyncIterable[queue_pb2.JobEvent]) -> list[queue_pb2
 
 
 def kinds(events: Sequence[queue_pb2.JobEvent]) -> list[str]:
-    """What the events are, without repetition: such as job, chunk, job."""
+    """The kinds of the events without repetitions, for example job, chunk, job."""
     found = [event.WhichOneof("event") for event in events]
     return [kind for index, kind in enumerate(found) if index == 0 or kind != found[index - 1]]
 

@@ -1,4 +1,4 @@
-"""inferd as processes that are killed, frozen or told to stop, and an engine that tells its answers apart."""
+"""inferd in processes that a test kills, freezes or stops, and an engine with an answer for each prompt."""
 
 import asyncio
 import collections

@@ -1,4 +1,4 @@
-"""Those who wait for jobs are bounded, and take no place from those who wait for answers."""
+"""The number of callers that wait for jobs is limited, and they take no place from other calls."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What was accepted is answered, whatever happens to inferd's processes: killed, frozen, told to stop."""
+"""Each accepted job is answered, whether inferd's processes are killed, frozen or told to stop."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ Launch = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 def chance() -> random.Random:
-    """Its seed is shown where a test fails."""
+    """If a test fails, the seed is shown."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     return random.Random(seed)
@@ -333,7 +333,7 @@ async def test_cancelled_from_another_process(fronts, engine):
 
 async def test_told_to_stop_it_hands_its_jobs_back(launch, engine, queue_url):
     rows = Rows(queue_url)
-    # Nobody is to wait for a lease.
+    # No job may wait until a lease runs out.
     inferd = await launch(queue={"lease": 3600, "running_limit": 3}, grace=2)
     await inferd.ready()
     ends = engine.hold("ends")

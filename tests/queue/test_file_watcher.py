@@ -1,4 +1,4 @@
-"""A burst of writes by another process is noticed once: by inotify, or by polling without inotify."""
+"""Another process's writes to a file are noticed: by inotify, or without it by looking at the file."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""The tables are made by whoever comes first, at once or never, and are what the code takes them for."""
+"""The first process makes all tables in one transaction, and they match the code's declarations."""
 
 import asyncio
 import re
@@ -150,7 +150,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_processes_may_open_a_fresh_database_at_once(queue_url, database):
-    # What a module of tests is found by: this folder's and its parent's.
+    # The paths by which the process finds this module.
     command = [sys.executable, "-c", OPENER, queue_url, *sys.path]
     processes = [
         await asyncio.create_subprocess_exec(

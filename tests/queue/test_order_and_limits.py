@@ -1,4 +1,4 @@
-"""Which job runs next, how many run and wait, what is tried again, and that long queues stay quick."""
+"""The order of jobs, limits, retries, and the speed of long queues."""
 
 import asyncio
 import itertools
@@ -471,7 +471,7 @@ def item(number: int, **fields: Any) -> submission.Submission:
 
 @pytest.fixture
 async def long_queue(queue_url) -> AsyncIterator[Database]:
-    """A database with a long queue in it, that nobody works at."""
+    """A database that holds a long queue. No process runs its jobs."""
     database: Database
     if queue_url.startswith("sqlite:"):
         database = SqliteDatabase(queue_url, lambda transaction: None)

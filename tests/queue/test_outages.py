@@ -1,4 +1,4 @@
-"""The queue while what it stands on fails: its database, the disk, the runtime. What was accepted is kept."""
+"""The queue while its database, its disk or its runtime fails. Accepted jobs are kept."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ async def start(small_model, small_text, queue_url, engine) -> AsyncIterator[Sta
 
 @pytest.fixture
 def outage(postgres: Postgres) -> AsyncIterator[Postgres]:
-    """PostgreSQL, to be taken away; it is back for the next test."""
+    """A PostgreSQL that the test may stop. It is started again for the next test."""
     yield postgres
     postgres.thaw()
     if not postgres.running:
@@ -128,7 +128,7 @@ async def test_database_is_killed_under_load(start, engine, outage, queue_url):
         await load.more(20)
     found = await check_succeeded(front.queue, load.accepted)
     assert all(job.attempts == 1 for job in found)
-    # Work that was done is not done again.
+    # Finished work is not repeated.
     kept = {job.request_id: job for job in found if job.request_id in accepted}
     for prompt, job in kept.items():
         check_answer(job, prompt, 1)

@@ -1,4 +1,4 @@
-"""Interactive calls come before queued jobs, also if the engine has no free slot."""
+"""Calls come before queued jobs, also if the engine is full."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ async def test_a_call_that_waits_in_the_engine_is_let_through(inferd, engine):
         ]
         while engine.running + engine.waiting < 6:
             await asyncio.sleep(0.01)
-        # Nothing of the jobs would ever make room.
+        # No job ends, so no job would make room.
         answer = await chat.CreateChatCompletion(conversation("a call"))
         assert answer.choices[0].finish_reason
         found = [await queue.Get(queue_pb2.GetJobRequest(id=job.id)) for job in jobs]

@@ -69,7 +69,7 @@ async def test_a_watch_tells_states_and_positions_then_chunks(fronts):
     assert all(before != after for before, after in itertools.pairwise(told))
     assert not any(each.HasField("completion") for each in told)
     chunks = chunks_in(events)
-    # Tokens that came together are one: how many chunks there are is the machine's load.
+    # Tokens that came together are one chunk, so the number of chunks depends on the machine's load.
     assert len(chunks) > 1
     assert {(chunk.id, chunk.created, chunk.model) for chunk in chunks} == {(job.id, job.created, "small")}
     answer = (await front.get(job)).completion
@@ -265,7 +265,7 @@ async def test_wait_gives_the_job_as_it_is_when_the_time_is_up(fronts):
         assert (await front.get(job, wait_seconds=seconds)).state == RUNNING
     assert (await front.enqueue("more", wait_seconds=1)).state in (QUEUED, RUNNING)
 
-    # Also where the call's own deadline comes first. It is the server's clock against the client's: on a
+    # Also if the call's own deadline comes first. It is the server's clock against the client's: on a
     # busy machine one of them may lose.
     for _ in range(5):
         with contextlib.suppress(grpc.aio.AioRpcError):

@@ -27,7 +27,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """A server that answers each request by `answer`, and remembers it."""
+    """A server that answers each request with `answer`, and keeps the requests."""
 
     answer: Answer
     port: int = 0
@@ -41,7 +41,7 @@ class Receiver:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        # The sender may leave at any time: that is what some tests are about.
+        # The sender may leave at any time, as some tests make it do.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             pairs = [line.split(": ", 1) for line in head[1:] if line]

@@ -1,4 +1,4 @@
-"""The codec against random messages and random JSON, with json_format and OpenAI's own types as judges."""
+"""The codec on random messages and random JSON, compared with json_format and OpenAI's own types."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Messages to JSON: what OpenAI's clients receive, member by member."""
+"""Messages to the JSON that OpenAI's clients receive, member by member."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""HTTP below the bridge, byte by byte: what real and hostile clients send."""
+"""HTTP/1.1 byte by byte, from real and from hostile clients."""
 
 import asyncio
 import json

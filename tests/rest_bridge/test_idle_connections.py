@@ -1,4 +1,4 @@
-"""Connections that HTTP clients keep open: closed once no request has come for a while, and not before."""
+"""Idle HTTP connections are closed after a time without a request, and not before."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The OpenAPI document and its page: valid, complete, true to the codec, and whole without internet."""
+"""The OpenAPI document is valid, complete and matches the codec. Its page works without internet."""
 
 import json
 import re

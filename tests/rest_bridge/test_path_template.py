@@ -1,4 +1,4 @@
-"""Path templates: what parses to what, and what is refused, at which column."""
+"""Path templates: how they are parsed, and the column at which a bad one is refused."""
 
 import pytest
 from hypothesis import given

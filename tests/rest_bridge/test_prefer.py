@@ -1,4 +1,4 @@
-"""`Prefer: wait=N`, by the grammar of RFC 7240; and headers that are made to take long."""
+"""`Prefer: wait=N` by the grammar of RFC 7240, also with headers that are meant to take long to parse."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The bridge and the queue's contract over real sockets: jobs as OpenAI's SDK meets them, of a fake queue."""
+"""The queue's REST API over real sockets, with a fake queue: jobs as OpenAI's SDK sees them."""
 
 import contextlib
 import json
@@ -63,7 +63,7 @@ WHY = ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_GONE", "gone", retry_af
 
 
 class Queue(queue_pb2_grpc.QueueServiceServicer):
-    """Answers as it is told, and keeps what it was asked."""
+    """A QueueService that answers as scripted, and keeps its requests."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []

@@ -1,4 +1,4 @@
-"""Routes compiled from HTTP rules, and the route of a path."""
+"""Routes from HTTP rules, and the route that a path matches."""
 
 from typing import Any
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""The bridge over real sockets: streams as server-sent events, and clients that leave or lag."""
+"""The bridge over real sockets: streams as server-sent events, and clients that leave or read slowly."""
 
 import asyncio
 import json

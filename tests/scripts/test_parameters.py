@@ -1,4 +1,4 @@
-"""docs/parameters.md says of every parameter of OpenAI's and SGLang's completions what becomes of it."""
+"""docs/parameters.md lists each parameter of OpenAI's and SGLang's completions."""
 
 import ast
 import importlib.util

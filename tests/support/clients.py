@@ -1,4 +1,4 @@
-"""Runs the programs of tests/interop, each a use of somebody else's client, against a running inferd.
+"""Runs the programs of tests/interop, which use other people's clients, against a running inferd.
 
 They have an environment of their own, which `scripts/interop` makes.
 """
@@ -18,7 +18,7 @@ _SECONDS = 240
 
 @functools.cache
 def environment() -> Path:
-    """The folder of the environment; made first where it is missing."""
+    """The folder of the environment, which is made first if it is missing."""
     found = subprocess.run([_SCRIPT], stdout=subprocess.PIPE, text=True, check=True)
     return Path(found.stdout.strip())
 

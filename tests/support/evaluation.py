@@ -1,4 +1,4 @@
-"""Runs lm-eval on small tasks of our own, against a running inferd. Asks no hub for anything."""
+"""Runs lm-eval on small tasks of this file against a running inferd, without access to any hub."""
 
 import json
 from pathlib import Path

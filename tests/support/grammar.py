@@ -1,4 +1,4 @@
-"""The engine's own grammars, in process: what a constraint lets a model write. Bytes are its tokens."""
+"""The engine's own grammar compiler, in process: which texts a constraint allows. The tokens are bytes."""
 
 import json
 import random
@@ -14,7 +14,7 @@ _TOKENIZER = xgrammar.TokenizerInfo(
     stop_token_ids=[_END],
 )
 _COMPILER = xgrammar.GrammarCompiler(_TOKENIZER, max_threads=1, cache_enabled=False)
-#: What brings a random text to its end.
+#: Bytes that end a random text.
 _CLOSING = frozenset(b'"}]>1a')
 
 

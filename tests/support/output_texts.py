@@ -1,6 +1,6 @@
 """Writes calls as the model families do, and parses them again, cut in every way.
 
-The texts are written out on purpose, not taken from the formats: they are the truth those are held to.
+The texts do not come from the formats on purpose, because the formats are tested against them.
 """
 
 import json

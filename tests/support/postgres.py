@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: a cluster in a temporary folder, on loopback, that can crash and hang.
+"""A private PostgreSQL for tests: a cluster in a temporary folder, on loopback, that can crash and hang.
 
 It uses no server, cluster or account of the system; `scripts/postgres` finds the programs.
 """

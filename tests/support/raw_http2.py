@@ -1,4 +1,4 @@
-"""A client on raw HTTP/2 frames, for what well-behaved clients do not do."""
+"""A client of raw HTTP/2 frames, for behaviour that well-behaved clients do not show."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from inferd.services.net.http2.framing import frame
 
-#: Seconds to wait for what must come.
+#: Seconds to wait for an event that must come.
 PATIENCE = 20
 
 

@@ -1,4 +1,4 @@
-"""A bridge to test over real sockets: uvicorn in front, fake servicers behind it, over both transports."""
+"""A bridge on real sockets: uvicorn in front, fake servicers behind, over both transports."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Runs inferd inside a test: the front over given runtimes, and the bridge alone in front of it."""
+"""Runs inferd in the process of a test: all of it, or the bridge alone in front of a gRPC server."""
 
 import asyncio
 import contextlib

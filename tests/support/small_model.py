@@ -1,6 +1,6 @@
-"""A small model's files, made on the spot: a byte-level tokenizer, a chat template and a configuration.
+"""Writes the files of a small model: a byte-level tokenizer, a chat template and a configuration.
 
-There are no weights: it is what a front needs of a model whose tokens a simulated runtime makes.
+There are no weights, because a simulated runtime makes the tokens.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The tests' own PostgreSQL does what other tests take for granted: it crashes, recovers, hangs, and goes."""
+"""The tests' private PostgreSQL crashes, recovers, hangs and goes away as other tests need it to."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Chat templates: each family's own form of messages, found by trying, and rendered as it wants them."""
+"""Chat templates: the form of messages that each family expects is found by trying, and used."""
 
 import pytest
 from inferd.services.errors import ServiceError

@@ -1,4 +1,4 @@
-"""Text in and out: detokenizing in any cutting, stop strings in any cutting."""
+"""Detokenizing and stop strings, wherever the text is cut."""
 
 import itertools
 
@@ -62,7 +62,7 @@ def test_stop_strings_cut_the_same_however_the_text_is_cut(string, stops, cuts):
     out = ""
     for start, end in itertools.pairwise(bounds):
         out += machine.feed(string[start:end])
-        # Nothing that might be the beginning of a stop string is out.
+        # No text that might begin a stop string was sent.
         assert not any(stop in out for stop in stops)
         if machine.matched:
             break

@@ -1,4 +1,4 @@
-"""The table of words against the library: the same ids, of any text, with the cuts of common tokenizers."""
+"""The word table gives the same ids as the tokenizers library for any text, with common pre-tokenizers."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""The headers that come on a connection of ours, of which repeated blocks are read once."""
+"""Headers that a client connection receives. Repeated header blocks are decoded once."""
 
 from hpack import Encoder
 from hypothesis import given
@@ -9,7 +9,7 @@ from inferd.services.net.http2.frames import END_HEADERS, END_STREAM, HEADERS
 NAMES = st.sampled_from([b":status", b"grpc-status", b"grpc-message", b"content-type", b"x-a", b"x-b"])
 VALUES = st.sampled_from([b"200", b"0", b"application/grpc", b"", b"a" * 40, b"b" * 300])
 LISTS = st.lists(st.tuples(NAMES, VALUES, st.booleans()), min_size=1, max_size=4)
-#: What comes one after the other: headers, or another size of the peer's table.
+#: A sequence of header blocks and changes of the size of the peer's table.
 STEPS = st.lists(st.one_of(LISTS, st.sampled_from([0, 64, 128, 4096])), max_size=30)
 
 

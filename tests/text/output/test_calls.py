@@ -1,4 +1,4 @@
-"""What the calls of an answer are: verbatim arguments, odd ones, broken ones, and text that is none."""
+"""Tool calls in an answer: verbatim arguments, unusual ones, broken ones, and text that is no call."""
 
 import pytest
 from inferd.services.text.function import Function
@@ -159,7 +159,7 @@ def test_no_calls_say_nothing(family: str, text: str) -> None:
         ),
         ('<tool_call>{"name": "f", "arguments": 5}</tool_call>', [("f", "5}", False)], ""),
         ('<tool_call>{"name": "f", "arguments": "no"}</tool_call>', [("f", "no", False)], ""),
-        # The first is none, the second is one.
+        # The first is no call, the second is one.
         ('<tool_call><tool_call>{"name": "f"}</tool_call>', [("f", "{}", True)], "<tool_call>"),
         ('<tool_call>\n{"a<tool_call>{"name": "f"}</tool_call>', [("f", "{}", True)], '<tool_call>\n{"a'),
     ],

@@ -1,4 +1,4 @@
-"""A chat template tells its family where it is clear, and nothing where it is not."""
+"""A chat template shows its model family if it is unambiguous, else none is detected."""
 
 import pytest
 from inferd.services.text.output.detect import detect_reasoning, detect_tools

@@ -1,4 +1,4 @@
-"""Every family's calls are read back exactly, whatever their arguments hold and however the text is cut."""
+"""Each family's calls are parsed exactly, whatever their arguments hold and wherever the text is cut."""
 
 import keyword
 from typing import Any

@@ -1,4 +1,4 @@
-"""The parts of the output parser, each against what it stands for; and texts that no model would write."""
+"""The parts of the output parser one by one, and texts that no model would write."""
 
 import json
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Reasoning is told apart verbatim, whoever opened it, and harmony's channels are what they say."""
+"""Reasoning is separated verbatim, whether the prompt or the model opened it; and harmony's channels."""
 
 import pytest
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
