@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from inferd.services.app import queue_commands as queue_cli
+from inferd.services.app import queue_commands
 
 from tests.doubles.fake_queue import RunningQueue
 
@@ -18,4 +18,4 @@ def queue() -> Iterator[RunningQueue]:
 
 @pytest.fixture
 def no_backoff(monkeypatch) -> None:
-    monkeypatch.setattr(queue_cli, "_BACKOFF", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(queue_commands, "_BACKOFF", (0.01, 0.01, 0.01))

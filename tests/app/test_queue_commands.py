@@ -11,7 +11,7 @@ import grpc
 import pytest
 import typer
 from google.rpc import error_details_pb2, status_pb2
-from inferd.services.app import queue_commands as queue_cli
+from inferd.services.app import queue_commands
 from inferd.services.app.cli import app
 from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import (

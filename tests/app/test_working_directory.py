@@ -168,7 +168,7 @@ def test_children_of_sglang_import_nothing_planted(planted, monkeypatch):
     assert planted.imported() == []
 
 
-def test_the_leash_imports_nothing_planted(planted):
+def test_the_supervisor_imports_nothing_planted(planted):
     command = supervised([sys.executable, "-P", "-c", "print('done')"])
     with subprocess.Popen(
         command, cwd=planted.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True

@@ -1,4 +1,4 @@
-"""The leash: all that it runs ends with its owner, whichever process is killed with SIGKILL."""
+"""The supervisor: all that it runs ends with its owner, whichever process is killed with SIGKILL."""
 
 import contextlib
 import os

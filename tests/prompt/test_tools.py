@@ -51,11 +51,11 @@ def refused(request: pb.CreateChatCompletionRequest) -> ServiceError:
         (pb.ToolChoice(), Tools((F, G), (F, G), FunctionChoice("auto"))),
         (pb.ToolChoice(mode=AUTO), Tools((F, G), (F, G), FunctionChoice("auto"))),
         (pb.ToolChoice(mode=NONE), Tools()),
-        (pb.ToolChoice(mode=REQUIRED), Tools((F, G), (F, G), Choice("required"))),
+        (pb.ToolChoice(mode=REQUIRED), Tools((F, G), (F, G), FunctionChoice("required"))),
         # The prompt holds all functions whatever the choice, so that its beginning stays cached.
-        (named("g"), Tools((F, G), (G,), Choice("required", "g"))),
-        (allowed(AUTO, "g"), Tools((F, G), (G,), Choice("auto"))),
-        (allowed(REQUIRED, "g", "f", "g"), Tools((F, G), (F, G), Choice("required"))),
+        (named("g"), Tools((F, G), (G,), FunctionChoice("required", "g"))),
+        (allowed(AUTO, "g"), Tools((F, G), (G,), FunctionChoice("auto"))),
+        (allowed(REQUIRED, "g", "f", "g"), Tools((F, G), (F, G), FunctionChoice("required"))),
         (allowed(NONE, "g"), Tools()),
     ],
 )

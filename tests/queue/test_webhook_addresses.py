@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 from inferd.services.net.public_address import AddressNotAllowed, check_url
-from inferd.services.queue.webhook_sender import Outcome
+from inferd.services.queue.webhook_sender import DeliveryResult
 
 from tests.doubles.fake_network import Connections, Names
 from tests.queue.webhook_receiver import (
@@ -89,7 +89,7 @@ async def test_a_name_with_any_private_address_is_refused(addresses):
     connections = Connections()
     check_url("http://hooks.example/", allow_private=False)
     outcome = await post("http://hooks.example/", allow_private=False)
-    assert outcome == Outcome(
+    assert outcome == DeliveryResult(
         None, "the host's address 10.0.0.5 is not public, and private ones are not allowed"
     )
     assert names.asked == ["hooks.example"]
@@ -111,7 +111,7 @@ async def test_the_address_that_was_checked_is_connected_to():
         names = Names(["8.8.8.8"], ["127.0.0.1"])
         connections = Connections(receiver.port)
         async with sending(allow_private=False) as sender:
-            assert await sender.send("http://Hooks.example/", KEY, "msg_1", BODY) == Outcome(200, None)
+            assert await sender.send("http://Hooks.example/", KEY, "msg_1", BODY) == DeliveryResult(200, None)
             assert names.asked == ["hooks.example"]
             assert connections.made == ["8.8.8.8"]
             assert receiver.received[0].headers["host"] == "hooks.example"
@@ -127,14 +127,14 @@ async def test_the_best_address_of_each_family_is_tried():
     Names(["2606:4700:4700::1111", "2606:4700:4700::1001", "8.8.8.8", "8.8.4.4"])
     connections = Connections()
     outcome = await post("http://hooks.example/", allow_private=False)
-    assert outcome == Outcome(None, "connection refused")
+    assert outcome == DeliveryResult(None, "connection refused")
     assert connections.made == ["2606:4700:4700::1111", "8.8.8.8"]
 
 
 async def test_where_one_family_fails_the_other_is_tried():
     async with receiving() as receiver:
         Names(["::1", "127.0.0.1"])
-        assert await post(receiver.url("hooks.example")) == Outcome(200, None)
+        assert await post(receiver.url("hooks.example")) == DeliveryResult(200, None)
 
 
 async def test_ipv6_hosts_are_posted_to():
@@ -143,7 +143,7 @@ async def test_ipv6_hosts_are_posted_to():
             receiver = await stack.enter_async_context(receiving(host="::1"))
         except OSError:
             pytest.skip("there is no IPv6 here")
-        assert await post(receiver.url("[::1]")) == Outcome(200, None)
+        assert await post(receiver.url("[::1]")) == DeliveryResult(200, None)
         assert receiver.received[0].headers["host"] == f"[::1]:{receiver.port}"
 
 
@@ -196,7 +196,7 @@ async def test_the_certificate_is_checked_against_the_name(certificate, monkeypa
         Names(["8.8.8.8"])
         connections = Connections(receiver.port)
         url = receiver.url("hooks.example", "https")
-        assert await post(url, allow_private=False) == Outcome(200, None)
+        assert await post(url, allow_private=False) == DeliveryResult(200, None)
         assert receiver.received[0].headers["host"] == f"hooks.example:{receiver.port}"
 
         outcome = await post(receiver.url("other.example", "https"), allow_private=False)
@@ -213,7 +213,7 @@ async def test_a_certificate_of_nobody_known_is_refused(certificate):
         Names(["127.0.0.1"])
         outcome = await post(receiver.url("hooks.example", "https"))
         assert receiver.received == []
-    assert outcome == Outcome(None, "TLS: certificate verify failed: self-signed certificate")
+    assert outcome == DeliveryResult(None, "TLS: certificate verify failed: self-signed certificate")
 
 
 async def test_tls_with_what_speaks_none():
@@ -242,5 +242,5 @@ async def test_a_handshake_that_hangs_is_cut_and_its_connection_closed():
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         outcome = await post(f"https://127.0.0.1:{port}/", timeout=0.2)
-        assert outcome == Outcome(None, "timed out after 0.2 s")
+        assert outcome == DeliveryResult(None, "timed out after 0.2 s")
         await left.wait()

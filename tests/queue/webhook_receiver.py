@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from inferd.services.queue.webhook_sender import Outcome, WebhookSender
+from inferd.services.queue.webhook_sender import DeliveryResult, WebhookSender
 
 KEY = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 BODY = '{"type": "chat.completion.succeeded", "data": {"text": "né"}}'.encode()
@@ -85,7 +85,7 @@ async def sending(*, allow_private: bool = True, timeout: float = 15) -> AsyncIt
     await sender.close()
 
 
-async def post(url: str, *, allow_private: bool = True, timeout: float = 15) -> Outcome:  # noqa: ASYNC109
+async def post(url: str, *, allow_private: bool = True, timeout: float = 15) -> DeliveryResult:  # noqa: ASYNC109
     async with sending(allow_private=allow_private, timeout=timeout) as sender:
         return await sender.send(url, KEY, "msg_1", BODY)
 

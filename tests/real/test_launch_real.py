@@ -92,7 +92,9 @@ def test_killed_while_the_scheduler_imports(
         time.sleep(1)
         pids = all_of(engine, mark)
         # Children first, so that no process that is left sees a child die and acts on it.
-        doomed = [below(engine, b"-m sglang.launch_server"), below(engine, b"/leash.py")] if above else []
+        doomed = (
+            [below(engine, b"-m sglang.launch_server"), below(engine, b"/supervisor.py")] if above else []
+        )
         for pid in (*doomed, engine.process.pid):
             os.kill(pid, signal.SIGKILL)
         assert_gone(pids, mark)

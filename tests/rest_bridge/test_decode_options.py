@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import json_format
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.json_body import parse
-from inferd.rest_bridge.spelling import SpellingError
+from inferd.rest_bridge.json_spelling import SpellingError
 from inferd.services.calls.field_limits import check_limits
 from inferd.v1 import chat_pb2, queue_pb2
 
