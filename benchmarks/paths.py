@@ -398,7 +398,7 @@ async def running() -> AsyncIterator[Front]:
     for model in catalog:
         for runtime in model.replicas.runtimes:
             # Health checks would come in between.
-            runtime._watch.set_serving(True)  # type: ignore[attr-defined]
+            runtime._health.set_serving(True)  # type: ignore[attr-defined]
     queue = JobQueue(
         config.queue, catalog, run_seconds=10, encode=Encoder(JOB_MESSAGE).encode, on_available=lambda _: None
     )

@@ -1,4 +1,4 @@
-"""What a runtime is to the rest of inferd: token ids in, token ids out, and whether it serves.
+"""The interface of a runtime: token ids in, token ids out, and whether the runtime serves.
 
 Knows nothing of text, models' names or the wire.
 """
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Constraint:
     """A form that the output must have, enforced by the runtime's grammar backend.
 
-    `field` is the path of the request field that asked for it: errors name it.
+    `text` is the schema, the expression, the grammar or the tag. `field` is the path of the request field
+    that asked for the form; errors name it.
     """
 
     kind: Literal["json_schema", "regex", "ebnf", "structural_tag"]
@@ -24,14 +25,14 @@ class Constraint:
     field: str | None = None
 
 
-# Neither this nor the request is frozen: of so many fields, that costs 5 µs a request.
+# Neither this class nor GenerateRequest is frozen, because with so many fields that costs 5 µs a request.
 @dataclass(slots=True)
 class SamplingParams:
-    """How to pick tokens and when to stop. Every field is explicit: adapters send them all.
+    """How to pick tokens and when to stop. Adapters send every field, also if it has its default.
 
-    Ranges are SGLang's (`SamplingParams` in `srt/sampling/sampling_params.py`) and were checked before.
-    `max_new_tokens` is in tokens; `top_k` is -1 for all. `stop_regex` and `no_stop_trim` are for
-    those who read the tokens' text: no runtime is sent them.
+    Ranges are those of SGLang (`SamplingParams` in `srt/sampling/sampling_params.py`), and were checked
+    before. `max_new_tokens` and `min_new_tokens` are in tokens. `top_k` is -1 for all tokens. `stop_regex`
+    and `no_stop_trim` are not sent to runtimes: `services/generation` honours them.
     """
 
     max_new_tokens: int
@@ -59,8 +60,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """An image or a recording of the prompt, as a data URL. `field` is the path of the request field that it
-    came by."""
+    """An image or a recording of the prompt, as a data URL. `field` is the path of its request field."""
 
     kind: Literal["image", "audio"]
     url: str
@@ -71,12 +71,11 @@ class Medium:
 class GenerateRequest:
     """One continuation of one prompt.
 
-    `stream` asks for tokens as they are made; otherwise one final delta holds them all. `background` work
-    is not what somebody waits for.
-    `adapter` is the LoRA adapter to generate with, by its name in the runtime. `media` are those of the
-    prompt, in order: the runtime puts their tokens where the prompt has the model's placeholder for one.
-    `logprobs` asks for the log probability of each new token, with `top_logprobs` likely others;
-    `prompt_logprobs` for those of the prompt's tokens too.
+    `stream` asks for tokens as they are made; otherwise one final delta holds them all. Nobody waits for
+    `background` work. `adapter` is the LoRA adapter to generate with, by its name in the runtime. `media` are
+    the prompt's media, in order: the runtime replaces the prompt's placeholders by the tokens of the media.
+    `logprobs` asks for the log probability of each new token, and of the `top_logprobs` likeliest tokens in
+    its place. `prompt_logprobs` asks for the same of each token of the prompt.
     """
 
     token_ids: Sequence[int]
@@ -92,10 +91,10 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Log probabilities (natural) of successive tokens: parallel sequences, one element a token.
+    """Log probabilities (natural logarithm) of successive tokens: parallel sequences, one element a token.
 
-    A value is None where a token has none (the first of a prompt). `top` holds (token id, logprob)
-    pairs, most likely first; empty where none were asked for.
+    The value of a prompt's first token is None. `top` holds, for each token, pairs of a token id and its log
+    probability, the likeliest first; no pairs if none were asked for.
     """
 
     token_ids: Sequence[int]
@@ -105,23 +104,23 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Why generation ended. `matched_token_id` is the stop token, `matched_text` the stop string, where one
-    ended it."""
+    """Why generation ended. `matched_token_id` is the stop token, and `matched_text` the stop string, that
+    ended it; None if it ended otherwise."""
 
     reason: Literal["stop", "length"]
     matched_token_id: int | None = None
     matched_text: str | None = None
 
 
-# Not frozen: one is made for every token, and a frozen one costs a microsecond more.
+# Not frozen, because one is made for nearly every token, and a frozen one takes a microsecond more.
 @dataclass(slots=True)
 class Delta:
     """Tokens generated since the last delta. The last delta of a generation has `finish`.
 
-    `token_ids` includes the stop token, where one ended the generation. `prompt_logprobs` comes once.
-    `cached_tokens` is how many of the prompt's tokens the runtime had cached, the same in each delta;
-    `prompt_tokens` how many there were, where the runtime says so: more than were sent, where there were
-    media.
+    `token_ids` includes the stop token that ended the generation. `prompt_logprobs` comes once.
+    `cached_tokens` is the number of the prompt's tokens that the runtime had in its cache, the same in each
+    delta. `prompt_tokens` is the length of the prompt by the runtime's count, which includes the tokens of
+    media; None: the runtime does not tell.
     """
 
     token_ids: Sequence[int]
@@ -132,7 +131,7 @@ class Delta:
     prompt_tokens: int | None = None
 
 
-def joined(deltas: Sequence[Delta]) -> Delta:
+def join_deltas(deltas: Sequence[Delta]) -> Delta:
     """Successive deltas of a generation as one."""
     last = deltas[-1]
     if len(deltas) == 1:
@@ -140,7 +139,7 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     logprobs = [delta.logprobs for delta in deltas if delta.logprobs is not None]
     return Delta(
         [token_id for delta in deltas for token_id in delta.token_ids],
-        _joined_logprobs(logprobs) if logprobs else None,
+        _join_logprobs(logprobs) if logprobs else None,
         next((delta.prompt_logprobs for delta in deltas if delta.prompt_logprobs is not None), None),
         last.finish,
         last.cached_tokens,
@@ -148,7 +147,7 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     )
 
 
-def _joined_logprobs(parts: Sequence[Logprobs]) -> Logprobs:
+def _join_logprobs(parts: Sequence[Logprobs]) -> Logprobs:
     return Logprobs(
         [token_id for part in parts for token_id in part.token_ids],
         [value for part in parts for value in part.values],
@@ -158,10 +157,10 @@ def _joined_logprobs(parts: Sequence[Logprobs]) -> Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What a runtime says of itself. None: it does not say.
+    """What a runtime tells about itself. None: it does not tell.
 
-    `max_total_tokens` is how many tokens its KV cache holds, over all requests; `started` is in Unix
-    seconds.
+    `max_total_tokens` is the number of tokens that its KV cache holds, for all requests together. `started`
+    is the time of its start, in Unix seconds.
     """
 
     model_path: str | None = None
@@ -172,50 +171,50 @@ class RuntimeInfo:
 class Runtime(Protocol):
     """One replica of one model."""
 
-    #: Where it is, for people: "grpc 10.0.0.5:30000".
+    #: For logs and messages: "grpc 10.0.0.5:30000".
     name: str
-    #: Names of `SamplingParams` fields that this adapter cannot honour.
+    #: Names of `SamplingParams` fields that it cannot honour.
     unsupported: frozenset[str]
-    #: Kinds of `Medium` that it can pass on.
+    #: Kinds of `Medium` that it takes.
     media: frozenset[str]
 
     @property
     def serving(self) -> bool:
-        """Whether it takes requests now, as far as known."""
+        """Whether it takes requests, by the last health check."""
         ...
 
     async def start(self) -> None:
-        """Begin to watch the runtime's health. Returns at once; never fails because it is down."""
+        """Begin to watch the runtime's health. Returns at once, and does not fail if the runtime is down."""
         ...
 
     async def close(self) -> None:
-        """Stop watching and release what is held. Generations under way end with UNAVAILABLE."""
+        """Stop watching, and close the connections. Generations under way end with UNAVAILABLE."""
         ...
 
     async def info(self) -> RuntimeInfo:
-        """What the runtime says of itself. Raises ServiceError where it is down or does not answer."""
+        """Ask the runtime about itself. Raises ServiceError if it is down or does not answer."""
         ...
 
     async def waiting(self) -> int:
-        """How many requests wait in it for others to end, as far as it tells.
+        """The number of requests in its queue, which wait for others to end.
 
-        Raises ServiceError: UNAVAILABLE where it is down, UNIMPLEMENTED where it does not tell.
+        Raises ServiceError: UNAVAILABLE if it is down, UNIMPLEMENTED if it does not tell.
         """
         ...
 
     async def fetch_tokenizer(self, folder: Path) -> None:
         """Write its model's tokenizer and configuration files into `folder`.
 
-        Raises ServiceError: UNAVAILABLE where it is down, UNIMPLEMENTED where it hands out none.
+        Raises ServiceError: UNAVAILABLE if it is down, UNIMPLEMENTED if it hands out no tokenizer.
         """
         ...
 
     async def generate(self, request: GenerateRequest, sink: "TokenSink") -> None:
         """Generate, and push every delta to `sink` until the last one, or until the sink wants no more.
 
-        While the sink's flow is paused, the engine's stream is not read on. Cancelling it aborts the work in
-        the engine. Raises ServiceError: INVALID_ARGUMENT for a request that the engine refuses (reason
-        INVALID_CONSTRAINT if a grammar does not compile), RESOURCE_EXHAUSTED if its queue is full, and
-        UNAVAILABLE if it is down, is starting, or dies under way.
+        While the sink's flow is paused, the engine's stream is not read. Cancelling this coroutine aborts the
+        work in the engine. Raises ServiceError: INVALID_ARGUMENT for a request that the engine refuses
+        (reason INVALID_CONSTRAINT if a grammar does not compile), RESOURCE_EXHAUSTED if its queue is full,
+        and UNAVAILABLE if it is down, is starting, or dies during the generation.
         """
         ...

@@ -1,25 +1,27 @@
-"""The scheduler's most frequent message, read from its bytes: a chunk of one token.
+"""Reads the scheduler's most frequent message from its bytes: a chunk with one token.
 
-Every other message is left to protobuf, which takes ten times as long for this one.
+Reads no other message: protobuf does, which takes ten times as long.
 """
 
-#: Keys on the wire (field number, wire type) of GenerateResponse …
+#: Tags of protobuf's wire format (field number and wire type) of a GenerateResponse.
 _REQUEST_ID, _CHUNK = 0x0A, 0x12
-#: … and of GenerateStreamChunk: its tokens, packed, and numbers of which one is needed.
+#: Tags of a GenerateStreamChunk: its packed list of tokens, and its numbers.
 _TOKEN_IDS, _COMPLETION_TOKENS = 0x0A, 0x18
 _PROMPT_TOKENS, _CACHED_TOKENS, _INDEX, _REASONING_TOKENS = 0x10, 0x20, 0x40, 0x48
 
 
 def next_token(message: bytes, received: int) -> int:
-    """The token of a GenerateResponse that is a chunk of the one token after `received` others; -1 for any
-    other message, whole or not."""
+    """The token of a GenerateResponse that is a chunk with one token, the next after `received` tokens.
+
+    Returns -1 for any other message, and for bytes that are no message.
+    """
     end = len(message)
     if end < 4 or message[0] != _REQUEST_ID or message[1] > 0x7F:
         return -1
     at = 2 + message[1]
     if at + 2 > end or message[at] != _CHUNK:
         return -1
-    # The chunk is the rest of the message.
+    # The chunk must be the rest of the message.
     size = message[at + 1]
     at += 2
     if size > 0x7F:
@@ -36,7 +38,7 @@ def next_token(message: bytes, received: int) -> int:
         if key == _TOKEN_IDS:
             if token >= 0 or at == end:
                 return -1
-            # The bytes of the packed list: one varint is all of them, or there are several tokens.
+            # The size of the packed list. If it is longer than the first varint, there are several tokens.
             size = message[at]
             at += 1
         elif key not in (_COMPLETION_TOKENS, _PROMPT_TOKENS, _CACHED_TOKENS, _INDEX, _REASONING_TOKENS):

@@ -1,6 +1,7 @@
-"""What SGLang's words about a request that failed mean to its caller: the same over each of its interfaces.
+"""Errors of SGLang as `ServiceError`s, the same for each of its interfaces. Each is named by its reason.
 
-Its own words pass only where they speak of the request: others name hosts or source lines.
+SGLang's own text is passed on only if it is about the request, because other texts name hosts or source
+lines.
 """
 
 import re
@@ -9,16 +10,16 @@ import grpc
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint
 
-# xgrammar starts its messages with the time and the place in its own source.
+# xgrammar begins its messages with the time and the line of its source.
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
 
-# What follows repeats the request's tokens and its constraint.
+# After these words, a message repeats the request's tokens and its constraint.
 _REPEATED = re.compile(r"\n(?:Accepted tokens|Key string):")
-#: Of the engine's words, in characters: errors travel as metadata, of which gRPC takes 16 kB.
-_MAX_WORDS = 1_000
+#: Characters of the engine's text that are passed on. Errors travel as metadata, and gRPC takes 16 kB of it.
+_MAX_TEXT = 1_000
 
-# SGLang keeps a few tokens of the context, and all that its KV cache lacks, for itself. Its words, by who
-# checks: the scheduler, and before it the HTTP server.
+# A prompt may be too long although it fits into the model's context: SGLang reserves a few tokens, and its KV
+# cache may be smaller than the context. _TOO_LONG is the scheduler's message, _TOO_MANY the HTTP server's.
 _TOO_LONG = re.compile(
     r"(?:Input length|The input) \((\d+) tokens\) "
     r"(?:exceeds the maximum allowed length|is longer than the model's context length) \((\d+) tokens\)"
@@ -29,19 +30,19 @@ _TOO_MANY = re.compile(
 )
 
 
-def refused(words: str, constraint: Constraint | None = None) -> ServiceError:
-    """The engine refuses the request: INVALID_ARGUMENT, with a reason of its own where the words tell."""
-    if constraint is not None and "grammar" in words.lower():
-        return bad_constraint(words, constraint)
+def runtime_refused(text: str, constraint: Constraint | None = None) -> ServiceError:
+    """The engine refuses the request. The reason is more exact if the engine's text tells why."""
+    if constraint is not None and "grammar" in text.lower():
+        return invalid_constraint(text, constraint)
     code = grpc.StatusCode.INVALID_ARGUMENT
-    if too_long := _TOO_LONG.match(words):
+    if too_long := _TOO_LONG.match(text):
         return ServiceError(
             code,
             "CONTEXT_LENGTH_EXCEEDED",
             f"the prompt has {too_long[1]} tokens, but this model's runtime takes {too_long[2]} at most",
             metadata={"prompt_tokens": too_long[1], "max_prompt_tokens": too_long[2]},
         )
-    if too_many := _TOO_MANY.search(words):
+    if too_many := _TOO_MANY.search(text):
         return ServiceError(
             code,
             "CONTEXT_LENGTH_EXCEEDED",
@@ -49,20 +50,20 @@ def refused(words: str, constraint: Constraint | None = None) -> ServiceError:
             f" and {too_many[3]} were asked for",
             metadata={"max_model_len": too_many[1], "prompt_tokens": too_many[2]},
         )
-    return ServiceError(code, "RUNTIME_REFUSED", words[:_MAX_WORDS])
+    return ServiceError(code, "RUNTIME_REFUSED", text[:_MAX_TEXT])
 
 
-def bad_constraint(words: str, constraint: Constraint) -> ServiceError:
+def invalid_constraint(text: str, constraint: Constraint) -> ServiceError:
     """The engine cannot follow the request's constraint."""
     return ServiceError(
         grpc.StatusCode.INVALID_ARGUMENT,
         "INVALID_CONSTRAINT",
-        _REPEATED.split(_SOURCE_PLACE.sub("", words), maxsplit=1)[0].strip()[:_MAX_WORDS],
+        _REPEATED.split(_SOURCE_PLACE.sub("", text), maxsplit=1)[0].strip()[:_MAX_TEXT],
         field=constraint.field,
     )
 
 
-def aborted() -> ServiceError:
+def runtime_aborted() -> ServiceError:
     """The engine ended the generation without finishing it."""
     return ServiceError(
         grpc.StatusCode.UNAVAILABLE,
@@ -72,12 +73,12 @@ def aborted() -> ServiceError:
     )
 
 
-def unavailable(message: str = "the runtime is not available") -> ServiceError:
-    """The engine is down, starting, or went away under way."""
+def runtime_unavailable(message: str = "the runtime is not available") -> ServiceError:
+    """The engine is down, is starting, or went away during a generation."""
     return ServiceError(grpc.StatusCode.UNAVAILABLE, "RUNTIME_UNAVAILABLE", message, retry_after=1.0)
 
 
-def overloaded() -> ServiceError:
+def runtime_overloaded() -> ServiceError:
     """The engine's queue is full."""
     return ServiceError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -87,20 +88,20 @@ def overloaded() -> ServiceError:
     )
 
 
-def late() -> ServiceError:
+def runtime_deadline() -> ServiceError:
     """The engine did not answer in time."""
     return ServiceError(
         grpc.StatusCode.DEADLINE_EXCEEDED, "RUNTIME_DEADLINE", "the runtime did not answer in time"
     )
 
 
-def failed(message: str = "the runtime failed") -> ServiceError:
-    """The engine failed at a request that it should have been able to do."""
+def runtime_error(message: str = "the runtime failed") -> ServiceError:
+    """The engine failed, and the request is not at fault."""
     return ServiceError(grpc.StatusCode.INTERNAL, "RUNTIME_ERROR", message)
 
 
-def adapter_missing(name: str) -> ServiceError:
-    """The engine has not loaded the LoRA adapter of this name: another replica may have."""
+def adapter_not_loaded(name: str) -> ServiceError:
+    """The engine has not loaded the LoRA adapter of this name. Another replica may have loaded it."""
     return ServiceError(
         grpc.StatusCode.UNAVAILABLE,
         "ADAPTER_NOT_LOADED",

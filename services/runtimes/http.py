@@ -1,7 +1,7 @@
 """The runtime behind SGLang's HTTP server: a stock `sglang serve`.
 
-Tokens in and tokens out by `/generate`, and whether the engine can be reached. What the messages mean is in
-`http_wire`.
+Sends the HTTP requests, and watches whether the engine can be reached. Knows nothing of the documents'
+contents: see `http_wire`.
 """
 
 import asyncio
@@ -19,11 +19,18 @@ import httpcore
 import httpx
 import orjson
 from inferd.services.errors import ServiceError
+from inferd.services.runtimes.adapter import QUERY_TIMEOUT, RuntimeAdapter
 from inferd.services.runtimes.base import GenerateRequest, RuntimeInfo
-from inferd.services.runtimes.engine_errors import aborted, failed, late, unavailable
+from inferd.services.runtimes.engine_errors import (
+    runtime_aborted,
+    runtime_deadline,
+    runtime_error,
+    runtime_unavailable,
+)
+from inferd.services.runtimes.health_watch import CHECK_TIMEOUT
 from inferd.services.runtimes.http_wire import AnswerReader, EventReader, to_body, to_service_error
+from inferd.services.runtimes.running_generation import RunningGeneration
 from inferd.services.runtimes.token_sink import TokenSink
-from inferd.services.runtimes.watch import CHECK_TIMEOUT, Watch
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +38,16 @@ T = TypeVar("T")
 
 #: Seconds that a connection may take to be made.
 CONNECT_TIMEOUT = 2.0
-#: Seconds that a question that is no generation may take.
-INFO_TIMEOUT = 5.0
-#: Seconds that the end of an answer may take after its last token: the connection is then kept.
+#: Seconds that the end of an answer may take after its last token. If it comes in time, the connection is
+#: kept.
 END_TIMEOUT = 0.5
-#: Generations at once: each holds a connection. More wait for one.
+#: Generations at once, each on a connection of its own. Further generations wait for a connection.
 MAX_GENERATIONS = 1024
 
-#: Less than SGLang's server keeps an idle connection (5 s): else a request may meet its end.
+#: Seconds that an idle connection is kept. SGLang's server closes it after 5 s, and a request that was sent
+#: just then would be lost.
 _KEEPALIVE_EXPIRY = 3.0
-# A host that vanished without a FIN.
+# TCP's keepalive finds a host that vanished without closing its connections.
 _SOCKET_OPTIONS = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -50,22 +57,20 @@ _SOCKET_OPTIONS = [
         if hasattr(socket, name)
     ),
 ]
-#: What httpcore raises, and what the layers below it do not translate.
-_LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)
+#: Exceptions of httpcore, and of the layers below it that httpcore does not translate.
+_CONNECTION_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)
 
 
-class HttpRuntime:
-    """One engine at `url` (http or https, with a path where it is behind one). To be made on the loop that
-    uses it.
+class HttpRuntime(RuntimeAdapter):
+    """One engine at `url` (http or https; with a path, if a proxy serves the engine below one).
 
-    `on_change` is called on that loop whenever `serving` changed. What the engine was started without is in
-    `unsupported` and not in `media` once it serves: SGLang ignores a seed without
-    --enable-deterministic-inference, a priority without --enable-priority-scheduling, and an image where the
-    model has no eyes.
+    `unsupported` and `media` depend on the options that the engine was started with, and are read once it
+    serves. SGLang ignores a seed without --enable-deterministic-inference, a priority without
+    --enable-priority-scheduling, and media of a kind that its model does not take.
     """
 
     def __init__(self, url: str, *, on_change: Callable[[], None] = lambda: None) -> None:
-        self.name = url.rstrip("/")
+        super().__init__(url.rstrip("/"), on_change)
         self.unsupported: frozenset[str] = frozenset()
         self.media: frozenset[str] = frozenset({"image", "audio"})
         self._base = httpcore.URL(self.name)
@@ -79,145 +84,78 @@ class HttpRuntime:
                 socket_options=_SOCKET_OPTIONS,
             )
 
-        self._generations = pool(MAX_GENERATIONS)
-        # Of its own, so that a question never waits for a generation.
-        self._questions = pool(16)
-        self._watch = Watch(self.name, self._check, on_change)
-        self._learned = False
+        self._generation_pool = pool(MAX_GENERATIONS)
+        # Queries have connections of their own, so that they never wait for a generation.
+        self._query_pool = pool(16)
+        self._knows_capabilities = False
         self._health_path = b"/ready"
-        self._closed = False
-        # Kept from the garbage collector until they are done.
-        self._aborts: set[asyncio.Task[None]] = set()
-
-    @property
-    def serving(self) -> bool:
-        """What the last health check said; False before the first."""
-        return self._watch.serving
-
-    async def start(self) -> None:
-        """Begin to watch the engine's health. Returns at once."""
-        self._watch.start()
-
-    async def close(self) -> None:
-        """Stop watching and close the connections. Calls under way end with UNAVAILABLE. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._watch.close()
-        for abort in list(self._aborts):
-            abort.cancel()
-        await asyncio.gather(*self._aborts, return_exceptions=True)
-        await self._questions.aclose()
-        await self._generations.aclose()
-        self._watch.set_serving(False)
 
     async def info(self) -> RuntimeInfo:
-        """What the engine says of itself; not when it was started.
-
-        Raises ServiceError UNAVAILABLE where it is down, DEADLINE_EXCEEDED after `INFO_TIMEOUT`.
-        """
+        """See `Runtime.info`. `started` is None. Raises ServiceError DEADLINE_EXCEEDED after
+        `QUERY_TIMEOUT`."""
         self._check_open()
-        server = await self._ask(b"/server_info")
+        server = await self._query(b"/server_info")
         return RuntimeInfo(
             model_path=server.get("model_path"), max_total_tokens=server.get("max_total_num_tokens")
         )
 
     async def waiting(self) -> int:
-        """How many requests wait in the engine's queue."""
+        """See `Runtime.waiting`."""
         self._check_open()
         status, body = await self._send(b"GET", b"/v1/loads?include=core")
         if status == 404:
             raise ServiceError(
                 grpc.StatusCode.UNIMPLEMENTED, "NO_LOADS", "the runtime does not tell its load"
             )
-        loads = _document(status, body).get("loads", [])
+        loads = _json_object(status, body).get("loads", [])
         return sum(load.get("num_waiting_reqs", 0) for load in loads)
 
     async def fetch_tokenizer(self, folder: Path) -> None:
-        """UNIMPLEMENTED: SGLang hands its tokenizer out over gRPC only."""
+        """Raises UNIMPLEMENTED, because SGLang hands its tokenizer out over gRPC only."""
         raise ServiceError(
             grpc.StatusCode.UNIMPLEMENTED, "NO_TOKENIZER", "an http runtime hands out no tokenizer"
         )
 
-    async def generate(self, request: GenerateRequest, sink: TokenSink) -> None:
-        """Generate; see `Runtime.generate`. With `stream` False, one delta.
-
-        An empty prompt is INVALID_ARGUMENT. Ids beyond the model's vocabulary kill SGLang: the callers have
-        checked these.
-        """
-        self._check_open()
-        if not request.token_ids:
-            raise ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT", "the prompt has no tokens")
-        # All ids have one length, because SGLang aborts by prefix.
+    def _new_generation(self, request: GenerateRequest, sink: TokenSink) -> RunningGeneration:
+        # All ids have one length, because SGLang aborts every request whose id begins with the given one.
         rid = uuid.uuid4().hex
         message = self._request(b"POST", b"/generate", to_body(request, rid))
-        generating = _Generating()
-        self._watch.calls.add(generating)
-        response: httpcore.Response | None = None
-        try:
-            response = await generating.wait(self._generations.handle_async_request(message))
-            if response.status == 200 and request.stream:
-                await _push_events(response, request, sink, generating)
-            else:
-                await _push_whole(response, request, sink, generating)
-        except _Dropped:
-            raise unavailable("the runtime went away") from None
-        except _LOST as error:
-            log.warning("%s: a call was lost: %r", self.name, error)
-            raise unavailable() from None
-        finally:
-            try:
-                if response is not None:
-                    await response.aclose()
-            finally:
-                self._watch.calls.discard(generating)
-                if not generating.is_finished and not self._closed:
-                    self._abort(rid)
+        return HttpGeneration(self.name, self._generation_pool, rid, message, request, sink)
 
-    def _abort(self, rid: str) -> None:
-        """Tell the engine to end a request whose connection was closed: by itself it notices only after
-        seconds. An abort of a request that it does not have does no harm."""
-        task = asyncio.create_task(self._send_abort(rid), name=f"abort on {self.name}")
-        self._aborts.add(task)
-        task.add_done_callback(self._aborts.discard)
-
-    async def _send_abort(self, rid: str) -> None:
+    async def _send_abort(self, request_id: str) -> None:
+        # SGLang notices only after seconds that a connection was closed.
         try:
-            await self._send(b"POST", b"/abort_request", orjson.dumps({"rid": rid}))
+            await self._send(b"POST", b"/abort_request", orjson.dumps({"rid": request_id}))
         except ServiceError as error:
             log.debug("%s: abort: %s", self.name, error)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise unavailable("the runtime was closed")
-
-    async def _check(self) -> bool:
-        """Whether the engine can be reached; `serving` is set on the way.
-
-        By /ready, which is answered from memory. An older SGLang has only /health, which takes a second and
-        generates a token.
-        """
+    async def _check_health(self) -> bool:
+        # /ready is answered from memory. An older SGLang has only /health, which takes a second and generates
+        # a token.
         try:
             status, _ = await self._send(b"GET", self._health_path, seconds=CHECK_TIMEOUT)
             if status == 404 and self._health_path == b"/ready":
                 self._health_path = b"/health"
                 status, _ = await self._send(b"GET", self._health_path, seconds=CHECK_TIMEOUT)
         except ServiceError as error:
-            self._watch.set_serving(False)
-            self._learned = False
-            # Late is not gone: keepalive ends the calls of a host that does not answer.
+            self._health.set_serving(False)
+            self._knows_capabilities = False
+            # An engine that answers too late is not gone. If its host is, TCP's keepalive ends its
+            # connections.
             return error.code is not grpc.StatusCode.UNAVAILABLE
-        if status == 200 and not self._learned:
-            await self._learn()
-        self._watch.set_serving(status == 200)
+        if status == 200 and not self._knows_capabilities:
+            await self._read_capabilities()
+        self._health.set_serving(status == 200)
         return True
 
-    async def _learn(self) -> None:
-        """Ask the engine, once after each start, what it was started with; what it does not tell, it is taken
-        to have."""
-        self._learned = True
+    async def _read_capabilities(self) -> None:
+        """Ask the engine, once after each of its starts, for the options that it was started with.
+
+        An option that the engine does not report counts as set.
+        """
+        self._knows_capabilities = True
         try:
-            model, server = await self._ask(b"/model_info"), await self._ask(b"/server_info")
+            model, server = await self._query(b"/model_info"), await self._query(b"/server_info")
         except ServiceError as error:
             log.warning("%s does not tell of itself: %s", self.name, error)
             return
@@ -239,26 +177,30 @@ class HttpRuntime:
                 self.name,
             )
 
-    async def _ask(self, path: bytes) -> dict[str, Any]:
-        return _document(*await self._send(b"GET", path))
+    async def _close_connections(self) -> None:
+        await self._query_pool.aclose()
+        await self._generation_pool.aclose()
+
+    async def _query(self, path: bytes) -> dict[str, Any]:
+        return _json_object(*await self._send(b"GET", path))
 
     async def _send(
-        self, method: bytes, path: bytes, body: bytes = b"", seconds: float = INFO_TIMEOUT
+        self, method: bytes, path: bytes, body: bytes = b"", seconds: float = QUERY_TIMEOUT
     ) -> tuple[int, bytes]:
         """The status and the body of the answer. Raises ServiceError UNAVAILABLE, DEADLINE_EXCEEDED."""
         try:
             async with asyncio.timeout(seconds):
-                response = await self._questions.handle_async_request(self._request(method, path, body))
+                response = await self._query_pool.handle_async_request(self._request(method, path, body))
                 try:
                     return response.status, await response.aread()
                 finally:
                     await response.aclose()
         except httpcore.ConnectTimeout:
-            raise unavailable() from None
+            raise runtime_unavailable() from None
         except TimeoutError:
-            raise late() from None
-        except _LOST:
-            raise unavailable() from None
+            raise runtime_deadline() from None
+        except _CONNECTION_ERRORS:
+            raise runtime_unavailable() from None
 
     def _request(self, method: bytes, path: bytes, body: bytes) -> httpcore.Request:
         base = self._base
@@ -279,100 +221,130 @@ class HttpRuntime:
         )
 
 
-class _Dropped(Exception):
-    """The engine of a generation is gone."""
+class HttpGeneration(RunningGeneration):
+    """A request to `/generate`, on a connection of `pool`. `name` is the runtime's, for the log."""
 
+    __slots__ = (
+        "_is_finished",
+        "_last_message_at",
+        "_message",
+        "_name",
+        "_pool",
+        "_request",
+        "_sink",
+        "_timeout",
+    )
 
-class _Generating:
-    """A generation under way."""
-
-    __slots__ = ("_is_dropped", "_limit", "heard", "is_finished")
-
-    def __init__(self) -> None:
-        #: When the engine sent its last message, in monotonic seconds.
-        self.heard = time.monotonic()
+    def __init__(
+        self,
+        name: str,
+        pool: httpcore.AsyncConnectionPool,
+        rid: str,
+        message: httpcore.Request,
+        request: GenerateRequest,
+        sink: TokenSink,
+    ) -> None:
+        super().__init__(rid)
+        self._name = name
+        self._pool = pool
+        self._message = message
+        self._request = request
+        self._sink = sink
+        self._last_message_at = time.monotonic()
         #: Whether the engine has nothing left to do for it.
-        self.is_finished = False
-        self._is_dropped = False
-        self._limit: asyncio.Timeout | None = None
+        self._is_finished = False
+        #: The timeout of the wait for the next message. It expires only if the generation is dropped.
+        self._timeout: asyncio.Timeout | None = None
 
-    async def wait(self, answer: Awaitable[T]) -> T:
-        """Wait for the engine's next message. Raises _Dropped if the generation was dropped."""
+    @property
+    def last_message_at(self) -> float:
+        return self._last_message_at
+
+    @property
+    def needs_abort(self) -> bool:
+        return not self._is_finished
+
+    async def run(self) -> None:
+        response: httpcore.Response | None = None
         try:
-            async with asyncio.timeout(0 if self._is_dropped else None) as self._limit:
-                said = await answer
-        except TimeoutError:
-            if self._is_dropped:
-                raise _Dropped from None
-            raise
-        self.heard = time.monotonic()
-        return said
+            response = await self._wait(self._pool.handle_async_request(self._message))
+            chunks = response.aiter_stream()
+            if response.status != 200 or not self._request.stream:
+                self._push_whole(response.status, await self._wait(_read_all(chunks)))
+                return
+            # Read here and not in a method, because that would take longer for each token.
+            reader, events = AnswerReader(self._request), EventReader()
+            while (data := await self._wait(anext(chunks, None))) is not None:
+                for document in events.feed(data):
+                    delta = reader.read(document)
+                    # If each event has all tokens so far, the last of several is enough.
+                    events.last_only = reader.cumulative
+                    if delta is None:
+                        continue
+                    if delta.finish is not None:
+                        self._is_finished = True
+                        await _read_rest(chunks)
+                    if not self._sink.push(delta) or self._is_finished:
+                        return
+                    await self._sink.flow.room()
+            raise runtime_aborted()
+        except _CONNECTION_ERRORS as error:
+            log.warning("%s: a call was lost: %r", self._name, error)
+            raise runtime_unavailable() from None
+        finally:
+            if response is not None:
+                await response.aclose()
 
     def drop(self) -> None:
-        """End it with UNAVAILABLE."""
-        if not self._is_dropped:
-            self._is_dropped = True
-            if self._limit is not None:
-                # A time in the past expires at once. A timeout that is over takes no other time.
+        if not self.is_dropped:
+            self.is_dropped = True
+            if self._timeout is not None:
+                # A time in the past expires at once. A timeout that is over cannot be rescheduled.
                 with contextlib.suppress(RuntimeError):
-                    self._limit.reschedule(0)
+                    self._timeout.reschedule(0)
+
+    async def _wait(self, answer: Awaitable[T]) -> T:
+        """Wait for the engine's next message. Raises UNAVAILABLE if the generation was dropped."""
+        try:
+            async with asyncio.timeout(0 if self.is_dropped else None) as self._timeout:
+                result = await answer
+        except TimeoutError:
+            if self.is_dropped:
+                raise runtime_unavailable("the runtime went away") from None
+            raise
+        self._last_message_at = time.monotonic()
+        return result
+
+    def _push_whole(self, status: int, body: bytes) -> None:
+        """Push the one delta of a whole answer. Raises ServiceError, also for an answer that is an error."""
+        self._is_finished = True
+        if status != 200:
+            raise to_service_error(status, body, self._request)
+        delta = AnswerReader(self._request).read(body)
+        if delta is None or delta.finish is None:
+            raise runtime_error("the runtime's answer has no end")
+        self._sink.push(delta)
 
 
-async def _push_whole(
-    response: httpcore.Response, request: GenerateRequest, sink: TokenSink, generating: _Generating
-) -> None:
-    """Push the one delta of a whole answer. Raises ServiceError, also for an answer that is an error."""
-    body = await generating.wait(_join(response.aiter_stream()))
-    generating.is_finished = True
-    if response.status != 200:
-        raise to_service_error(response.status, body, request)
-    delta = AnswerReader(request).read(body)
-    if delta is None or delta.finish is None:
-        raise failed("the runtime's answer has no end")
-    sink.push(delta)
-
-
-async def _push_events(
-    response: httpcore.Response, request: GenerateRequest, sink: TokenSink, generating: _Generating
-) -> None:
-    """Push the deltas of a stream of events, up to the last one or until the sink wants no more."""
-    reader, events = AnswerReader(request), EventReader()
-    chunks = response.aiter_stream()
-    while (data := await generating.wait(anext(chunks, None))) is not None:
-        for document in events.feed(data):
-            delta = reader.read(document)
-            # If each event has all tokens so far, the last of several is enough.
-            events.last_only = reader.cumulative
-            if delta is None:
-                continue
-            if delta.finish is not None:
-                generating.is_finished = True
-                await _end(chunks)
-            if not sink.push(delta) or generating.is_finished:
-                return
-            await sink.flow.room()
-    raise aborted()
-
-
-async def _join(chunks: AsyncIterator[bytes]) -> bytes:
+async def _read_all(chunks: AsyncIterator[bytes]) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 
-async def _end(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows the last token, so that the connection can be used again."""
-    with contextlib.suppress(TimeoutError, *_LOST):
+async def _read_rest(chunks: AsyncIterator[bytes]) -> None:
+    """Read the bytes after the last token, so that the connection can be used again."""
+    with contextlib.suppress(TimeoutError, *_CONNECTION_ERRORS):
         async with asyncio.timeout(END_TIMEOUT):
-            await _join(chunks)
+            await _read_all(chunks)
 
 
-def _document(status: int, body: bytes) -> dict[str, Any]:
-    """The JSON object of a question's answer."""
+def _json_object(status: int, body: bytes) -> dict[str, Any]:
+    """The JSON object that answers a query. Raises ServiceError if the answer is none."""
     if status in (502, 503):
-        raise unavailable()
+        raise runtime_unavailable()
     try:
         document = orjson.loads(body) if status == 200 else None
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
-        raise failed(f"the runtime gave no answer that could be read (HTTP {status})")
+        raise runtime_error(f"the runtime gave no answer that could be read (HTTP {status})")
     return document

@@ -1,4 +1,4 @@
-"""SGLang's `/generate` over HTTP: a request's body made, answers read, a failure named.
+"""The documents of SGLang's `/generate` over HTTP: requests, answers and errors.
 
 No I/O. The fields are those of `GenerateReqInput` (`srt/managers/io_struct.py`) and of `SamplingParams`.
 """
@@ -12,20 +12,20 @@ import orjson
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
 from inferd.services.runtimes.engine_errors import (
-    aborted,
-    adapter_missing,
-    bad_constraint,
-    failed,
-    late,
-    overloaded,
-    refused,
-    unavailable,
+    adapter_not_loaded,
+    invalid_constraint,
+    runtime_aborted,
+    runtime_deadline,
+    runtime_error,
+    runtime_overloaded,
+    runtime_refused,
+    runtime_unavailable,
 )
 from inferd.services.runtimes.logprob_value import logprob_value
 
 log = logging.getLogger(__name__)
 
-#: SGLang's words where it has not loaded an adapter, unloaded it, or loads none at all.
+#: SGLang's messages if it has not loaded an adapter, has unloaded it, or loads none at all.
 _NO_ADAPTER = re.compile(
     r"LoRA adapter that has never been loaded"
     r"|LoRA adapters are not loaded"
@@ -34,7 +34,7 @@ _NO_ADAPTER = re.compile(
 
 
 def to_body(request: GenerateRequest, rid: str) -> bytes:
-    """The JSON body of `POST /generate`. `rid` names the request in the engine, which aborts by prefix."""
+    """The JSON body of `POST /generate`. `rid` is the request's id, by which it can be aborted."""
     sampling = request.sampling
     params: dict[str, Any] = {
         "max_new_tokens": sampling.max_new_tokens,
@@ -66,7 +66,7 @@ def to_body(request: GenerateRequest, rid: str) -> bytes:
     }
     if request.logprobs or request.prompt_logprobs:
         body["return_logprob"] = True
-        # Where logprobs of the prompt begin; -1 is after it. They cost the prefix cache.
+        # The first scored token; -1 is after the prompt. A scored prompt does not use the prefix cache.
         body["logprob_start_len"] = 0 if request.prompt_logprobs else -1
         body["top_logprobs_num"] = request.top_logprobs
     for name, value in (
@@ -83,9 +83,9 @@ def to_body(request: GenerateRequest, rid: str) -> bytes:
 
 
 class EventReader:
-    """Cuts the bytes of a stream of server-sent events into the documents that they carry.
+    """Splits the bytes of a stream of server-sent events into the JSON documents of the events.
 
-    Where `last_only` is set, an event is left out when a later one came with it.
+    If `last_only` is set, of the events that came together only the last one is read.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class EventReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The documents that these bytes complete, the closing [DONE] left out."""
+        """The documents that these bytes complete, without the closing [DONE]."""
         start = max(0, len(self._buffer) - 1)
         self._buffer += data
         end = self._buffer.rfind(b"\n\n", start)
@@ -108,11 +108,11 @@ class EventReader:
 
 
 class AnswerReader:
-    """Makes deltas of one call's answers: each token once, in order, none lost.
+    """Reads the answers of one generation as deltas: each token once, in order, and none lost.
 
-    SGLang's chunks bring all tokens so far, or, with --incremental-streaming-output, the new ones:
-    `completion_tokens`, the number generated up to and with a chunk, tells which. `cumulative` is set once it
-    is the former.
+    SGLang's chunks have all tokens so far, or, with --incremental-streaming-output, the new ones. A chunk's
+    `completion_tokens`, the number of tokens generated so far, tells which. `cumulative` says whether the
+    last chunk had all tokens so far.
     """
 
     def __init__(self, request: GenerateRequest) -> None:
@@ -122,16 +122,16 @@ class AnswerReader:
         self.cumulative = False
 
     def read(self, document: bytes) -> Delta | None:
-        """The new part of a chunk or of a whole answer; None where there is none.
+        """The new part of a chunk or of a whole answer; None if nothing is new.
 
-        Raises ServiceError: as `to_service_error` for an error in its place, UNAVAILABLE where the engine
-        aborted, INTERNAL where tokens are missing.
+        Raises ServiceError: for an error document as `to_service_error` does, UNAVAILABLE if the engine has
+        aborted, INTERNAL if tokens are missing.
         """
         try:
             return self._read(orjson.loads(document), document)
         except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
             log.error("the runtime's answer was not understood: %r", error)
-            raise failed("the runtime's answer was not understood") from error
+            raise runtime_error("the runtime's answer was not understood") from error
 
     def _read(self, answer: Any, document: bytes) -> Delta | None:
         if "error" in answer:
@@ -141,10 +141,10 @@ class AnswerReader:
         finish = _finish(reason, self._request) if reason is not None else None
         token_ids: Sequence[int] = answer["output_ids"]
         count, total = len(token_ids), meta["completion_tokens"]
-        # How many of them came before.
+        # The number of these tokens that came before.
         known = self._received - total + count
         if not 0 <= known <= self._received:
-            raise failed("the runtime lost tokens")
+            raise runtime_error("the runtime lost tokens")
         self.cumulative = 0 < self._received == known
 
         logprobs = prompt_logprobs = None
@@ -163,7 +163,7 @@ class AnswerReader:
             prompt_logprobs,
             finish,
             meta["cached_tokens"],
-            # Of a prompt without media, we know it.
+            # Without media, the number of tokens sent is the count.
             meta["prompt_tokens"] if self._request.media else None,
         )
 
@@ -173,29 +173,30 @@ def _finish(reason: dict[str, Any], request: GenerateRequest) -> Finish:
     if reason["type"] == "stop":
         if isinstance(matched, str):
             return Finish("stop", matched_text=matched)
-        # A sequence of tokens, where it took several to end.
+        # A list if several tokens together were the stop.
         return Finish("stop", matched[-1] if isinstance(matched, list) else matched)
     if reason["type"] == "length":
         return Finish("length")
     status = reason.get("status_code")
-    raise _named(status, reason["message"], request) if status else aborted()
+    raise _error(status, reason["message"], request) if status else runtime_aborted()
 
 
 def _logprobs(meta: dict[str, Any], side: str, start: int, end: int | None) -> Logprobs:
-    """Those of the tokens from `start`. A scored prompt has one more than tokens: left out by `end`."""
+    """The log probabilities of the tokens from `start` to `end`. If the prompt is scored, SGLang sends one
+    more."""
     tokens = meta[f"{side}_token_logprobs"][start:end]
     top = meta.get(f"{side}_top_logprobs", [])[start:end]
     return Logprobs(
         tuple(token_id for _, token_id, _ in tokens),
         tuple(None if value is None else logprob_value(value) for value, _, _ in tokens),
-        # The likeliest first, as SGLang sends them; an empty list where none were asked for.
+        # The likeliest first, as SGLang sends them; no pairs if none were asked for.
         tuple(tuple((token_id, logprob_value(value)) for value, token_id, _ in pairs or ()) for pairs in top)
         or ((),) * len(tokens),
     )
 
 
 def to_service_error(status: int, document: bytes, request: GenerateRequest) -> ServiceError:
-    """What an answer other than 200 means to the caller, or an error in a stream."""
+    """The error of an answer with a status other than 200, or of an error document in a stream."""
     try:
         answer = orjson.loads(document)
     except orjson.JSONDecodeError:
@@ -205,35 +206,35 @@ def to_service_error(status: int, document: bytes, request: GenerateRequest) -> 
     error = answer.get("error")
     if isinstance(error, dict):
         code = error.get("code")
-        return _named(code if isinstance(code, int) else status, str(error.get("message")), request)
-    words = error or answer.get("message") or answer.get("detail") or ""
+        return _error(code if isinstance(code, int) else status, str(error.get("message")), request)
+    text = error or answer.get("message") or answer.get("detail") or ""
     if status == 400:
-        # Our body was not understood: no fault of the caller's, and the words are a traceback's.
-        log.error("the runtime did not take a request: %s", words)
-        return failed()
-    return _named(status, str(words), request)
+        # SGLang did not understand the body. That is inferd's fault, and the text is a traceback.
+        log.error("the runtime did not take a request: %s", text)
+        return runtime_error()
+    return _error(status, str(text), request)
 
 
-def _named(status: int, words: str, request: GenerateRequest) -> ServiceError:
+def _error(status: int, text: str, request: GenerateRequest) -> ServiceError:
     constraint: Constraint | None = request.sampling.constraint
-    if request.adapter is not None and _NO_ADAPTER.search(words):
-        log.warning("the runtime has not loaded an adapter: %s", words)
-        return adapter_missing(request.adapter)
-    if request.media and words.startswith("Error while loading data "):
-        # Which of several it is, the words do not tell; the data itself they repeat.
-        _, _, why = words.rpartition("...: ")
+    if request.adapter is not None and _NO_ADAPTER.search(text):
+        log.warning("the runtime has not loaded an adapter: %s", text)
+        return adapter_not_loaded(request.adapter)
+    if request.media and text.startswith("Error while loading data "):
+        # The message repeats the data, which is left out. It does not tell which of several media failed.
+        _, _, why = text.rpartition("...: ")
         field = request.media[0].field if len(request.media) == 1 else "messages"
         return invalid(field, f"the runtime cannot read {field}: {why}", "INVALID_MEDIA")
     if status in (400, 413):
-        return refused(words, constraint)
-    if constraint is not None and words.startswith("Grammar"):
-        return bad_constraint(words, constraint)
-    log.warning("runtime call failed: %d: %s", status, words)
-    # SGLang says 503 of a full queue (`Scheduler._abort_on_queued_limit`).
-    if status == 429 or "queue is full" in words:
-        return overloaded()
+        return runtime_refused(text, constraint)
+    if constraint is not None and text.startswith("Grammar"):
+        return invalid_constraint(text, constraint)
+    log.warning("runtime call failed: %d: %s", status, text)
+    # SGLang reports a full queue as 503 (`Scheduler._abort_on_queued_limit`).
+    if status == 429 or "queue is full" in text:
+        return runtime_overloaded()
     if status in (502, 503):
-        return unavailable()
+        return runtime_unavailable()
     if status in (408, 504):
-        return late()
-    return failed()
+        return runtime_deadline()
+    return runtime_error()

@@ -1,9 +1,9 @@
-"""One log probability as engines tell it. Knows nothing of how it came."""
+"""Reads one log probability of SGLang's. Knows nothing of the message that has it."""
 
 import math
 
-#: SGLang writes -1e30 for the logit of a token that a grammar rules out, where it is told to keep to finite
-#: numbers (SGLANG_SANITIZE_NAN_LOGITS), and less at a low temperature. No model's logits come near.
+#: With SGLANG_SANITIZE_NAN_LOGITS, SGLang writes -1e30 for the logit of a token that a grammar rules out, and
+#: less at a low temperature. The logits of models are much greater.
 _RULED_OUT = -1e20
 
 

@@ -8,7 +8,7 @@ cdef class SchedulerResponses(MessageReceiver):
     cdef TokenSink _sink
     cdef bint _logprobs, _prompt_logprobs, _is_scored
     cdef long long _received
-    cdef public object heard
+    cdef public object last_message_at
     cdef public bint is_finished, is_over
 
     @cython.locals(token_id="long long")

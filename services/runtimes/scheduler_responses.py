@@ -5,9 +5,9 @@ from operator import itemgetter
 from time import monotonic
 
 from inferd.services.net.http2.client_call import MessageReceiver
-from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, joined
+from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, join_deltas
 from inferd.services.runtimes.chunk_wire import next_token
-from inferd.services.runtimes.engine_errors import aborted, failed
+from inferd.services.runtimes.engine_errors import runtime_aborted, runtime_error
 from inferd.services.runtimes.logprob_value import logprob_value
 from inferd.services.runtimes.token_sink import TokenSink
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
@@ -19,9 +19,10 @@ _elements = itemgetter(slice(None))
 class SchedulerResponses(MessageReceiver):
     """Pushes each token of one call's responses to `sink`: once, in order, and none lost.
 
-    A stream's `complete` repeats the last chunk (SGLang), or repeats everything, or has tokens that no chunk
-    had: `completion_tokens`, the number generated up to and with a message, tells which. Methods that receive
-    raise ServiceError: UNAVAILABLE if the engine has aborted, INTERNAL if tokens are missing.
+    The `complete` message of a stream repeats the last chunk (SGLang), or repeats all tokens, or has tokens
+    that no chunk had. Its `completion_tokens`, the number of tokens generated so far, tells which. `receive`
+    and `receive_all` raise ServiceError: UNAVAILABLE if the engine has aborted, INTERNAL if tokens are
+    missing.
     """
 
     def __init__(self, request: GenerateRequest, sink: TokenSink) -> None:
@@ -32,14 +33,15 @@ class SchedulerResponses(MessageReceiver):
         #: The number of tokens so far.
         self._received = 0
         #: When the engine sent its last message, in monotonic seconds.
-        self.heard = monotonic()
-        #: Whether the engine has finished, or the sink wants no more.
+        self.last_message_at = monotonic()
+        #: Whether the engine has finished.
         self.is_finished = False
+        #: Whether the engine has finished, or the sink wants no more.
         self.is_over = False
 
     def receive(self, message: bytes) -> bool:
-        self.heard = monotonic()
-        # The first response tells about the prompt as well.
+        self.last_message_at = monotonic()
+        # The first response also tells how much of the prompt was cached.
         token_id = -1 if self._is_scored or not self._received else next_token(message, self._received)
         if token_id < 0:
             return self._push(self._read(pb.GenerateResponse.FromString(message)))
@@ -50,7 +52,7 @@ class SchedulerResponses(MessageReceiver):
     def receive_all(self, messages: Sequence[bytes]) -> bool:
         if len(messages) == 1:
             return self.receive(messages[0])
-        self.heard = monotonic()
+        self.last_message_at = monotonic()
         deltas: list[Delta] = []
         try:
             for message in messages:
@@ -61,7 +63,7 @@ class SchedulerResponses(MessageReceiver):
                         break
         finally:
             # Tokens that came before an error are pushed before it is raised.
-            wants_more = self._push(joined(deltas) if deltas else None)
+            wants_more = self._push(join_deltas(deltas) if deltas else None)
         return wants_more
 
     def _push(self, delta: Delta | None) -> bool:
@@ -79,7 +81,7 @@ class SchedulerResponses(MessageReceiver):
         chunk = response.chunk
         if self._is_scored:
             return self._new(chunk, chunk.token_ids, None)
-        # Most chunks: all of their tokens are new.
+        # The usual case: all tokens of the chunk are new.
         token_ids = _elements(chunk.token_ids)
         total = chunk.completion_tokens
         if not token_ids or total - len(token_ids) != self._received:
@@ -97,7 +99,7 @@ class SchedulerResponses(MessageReceiver):
         # The number of these tokens that came before.
         known = self._received - chunk.completion_tokens + count
         if not 0 <= known <= self._received:
-            raise failed("the runtime lost tokens")
+            raise runtime_error("the runtime lost tokens")
         if known:
             token_ids = token_ids[known:]
         if known < count:
@@ -122,11 +124,12 @@ def _finish(complete: pb.GenerateComplete) -> Finish:
         if kind == "matched_stop_str":
             return Finish("stop", matched_text=complete.matched_stop_str)
         return Finish("stop", complete.matched_token_id if kind else None)
-    raise aborted()
+    raise runtime_aborted()
 
 
 def _output_logprobs(logprobs: pb.OutputLogProbs, start: int, end: int) -> Logprobs:
-    """Those of the message's tokens from `start`. A scored prompt has one more than tokens: left out."""
+    """The log probabilities of the message's tokens from `start` to `end`. SGLang adds one if the prompt is
+    scored."""
     return Logprobs(
         tuple(logprobs.token_ids[start:end]),
         tuple(map(logprob_value, logprobs.token_logprobs[start:end])),
@@ -140,7 +143,7 @@ def _input_logprobs(logprobs: pb.InputLogProbs) -> Logprobs:
 
 
 def _top(lists: Sequence[pb.TopLogProbs], count: int) -> tuple[tuple[tuple[int, float], ...], ...]:
-    """Pairs, likeliest first as SGLang sends them; an empty list for each token where none were asked."""
+    """Pairs for each token, the likeliest first as SGLang sends them; no pairs if none were asked for."""
     if not lists:
         return ((),) * count
     return tuple(tuple(zip(top.token_ids, map(logprob_value, top.values), strict=True)) for top in lists)

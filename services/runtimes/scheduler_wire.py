@@ -1,5 +1,4 @@
-"""The scheduler protocol's messages: a GenerateRequest made, a call's failure named. Its responses are for
-`response_reader`.
+"""The scheduler protocol's requests and errors. Its responses are read by `scheduler_responses`.
 
 No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grpc-proto).
 """
@@ -13,23 +12,23 @@ from inferd.services.net.http2.framing import Metadata
 from inferd.services.net.random_id import random_id
 from inferd.services.runtimes.base import Constraint, GenerateRequest, SamplingParams
 from inferd.services.runtimes.engine_errors import (
-    aborted,
-    bad_constraint,
-    failed,
-    late,
-    overloaded,
-    refused,
-    unavailable,
+    invalid_constraint,
+    runtime_aborted,
+    runtime_deadline,
+    runtime_error,
+    runtime_overloaded,
+    runtime_refused,
+    runtime_unavailable,
 )
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-#: Trailer of a call that ended because its grammar could not be followed.
+#: The trailer of a call that failed because of its grammar.
 CONSTRAINT_TRAILER = "smg-constraint-failed"
 
-#: The least number that is not 0 in 32 bits, which the engine takes for unset.
-_LEAST = 2.0**-126
+#: The least positive normal number of 32 bits. The engine takes 0 for a field that is not set.
+_LEAST_POSITIVE = 2.0**-126
 
 _CONSTRAINT_FIELDS = {
     "json_schema": "json_schema",
@@ -40,15 +39,15 @@ _CONSTRAINT_FIELDS = {
 
 
 def to_message(request: GenerateRequest) -> pb.GenerateRequest:
-    """The request as SGLang's scheduler takes it, with a fresh id.
+    """The request as SGLang's scheduler takes it, with a new id.
 
-    Every scalar is set, because the engine takes proto3's zeros for values. Ids have one length,
-    because it aborts by prefix.
+    Every scalar is set, because the engine takes proto3's default of 0 for a value. All ids have one length,
+    because the engine aborts every request whose id begins with the given one.
     """
     message = pb.GenerateRequest(
         request_id=random_id(),
         return_logprob=request.logprobs or request.prompt_logprobs,
-        # Where logprobs of the prompt begin; -1 is after it. They cost the prefix cache.
+        # The first scored token; -1 is after the prompt. A scored prompt does not use the prefix cache.
         logprob_start_len=0 if request.prompt_logprobs else -1,
         top_logprobs_num=request.top_logprobs,
         stream=request.stream,
@@ -61,14 +60,14 @@ def to_message(request: GenerateRequest) -> pb.GenerateRequest:
 
 
 def _set_sampling(params: pb.SamplingParams, sampling: SamplingParams) -> None:
-    # One by one: as arguments of the message's constructor they take twice as long.
+    # The message's constructor would take twice as long.
     params.temperature = sampling.temperature
-    params.top_p = max(sampling.top_p, _LEAST)
+    params.top_p = max(sampling.top_p, _LEAST_POSITIVE)
     params.top_k = sampling.top_k
     params.min_p = sampling.min_p
     params.frequency_penalty = sampling.frequency_penalty
     params.presence_penalty = sampling.presence_penalty
-    params.repetition_penalty = max(sampling.repetition_penalty, _LEAST)
+    params.repetition_penalty = max(sampling.repetition_penalty, _LEAST_POSITIVE)
     params.max_new_tokens = sampling.max_new_tokens
     params.min_new_tokens = sampling.min_new_tokens
     params.ignore_eos = sampling.ignore_eos
@@ -87,23 +86,23 @@ def _set_sampling(params: pb.SamplingParams, sampling: SamplingParams) -> None:
 
 
 def to_service_error(error: CallFailed, constraint: Constraint | None = None) -> ServiceError:
-    """What a failed call means to the caller; `constraint` is the form that its output had to have."""
+    """The error of a failed call. `constraint` is the constraint of its request."""
     code, details = error.code, error.details
     if constraint and _blames_constraint(code, details, error.trailers):
-        return bad_constraint(details, constraint)
+        return invalid_constraint(details, constraint)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return refused(details)
+        return runtime_refused(details)
     log.warning("runtime call failed: %s: %s", code.name, details)
-    # SGLang says 503 of a full queue (`Scheduler._abort_on_queued_limit`).
+    # SGLang reports a full queue as 503 (`Scheduler._abort_on_queued_limit`).
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "queue is full" in details:
-        return overloaded()
+        return runtime_overloaded()
     if code is grpc.StatusCode.UNAVAILABLE:
-        return unavailable()
+        return runtime_unavailable()
     if code is grpc.StatusCode.CANCELLED:
-        return aborted()
+        return runtime_aborted()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return late()
-    return failed()
+        return runtime_deadline()
+    return runtime_error()
 
 
 def _blames_constraint(code: grpc.StatusCode, details: str, trailers: Metadata) -> bool:

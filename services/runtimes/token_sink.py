@@ -7,9 +7,9 @@ from inferd.services.runtimes.base import Delta
 
 
 class TokenSink:
-    """To be subclassed. `flow` says whether the runtime is to wait before it pushes more.
+    """To be subclassed. While `flow` is paused, the runtime has to wait.
 
-    `has_begun` is set with the first delta; `on_begin` is called then, if it is set.
+    `has_begun` is set at the first delta, and `on_begin` is called then, if it is set.
     """
 
     __slots__ = ("flow", "has_begun", "on_begin")
@@ -20,15 +20,19 @@ class TokenSink:
         self.on_begin: Callable[[], None] | None = None
 
     def push(self, delta: Delta) -> bool:
-        """Take a delta. False: the generation is over, because the delta or the sink has ended it."""
+        """Take a delta. Returns False if the generation is over: the delta was the last, or no more are
+        wanted."""
         raise NotImplementedError
 
     def push_token(self, token_id: int) -> bool:
-        """Take one token about which there is nothing else to say: `push` in less time. Not the first one."""
+        """Take a delta that has nothing but one token, in less time than `push`. Not for the first delta.
+
+        Returns as `push` does.
+        """
         raise NotImplementedError
 
     def begin(self) -> None:
-        """To be called by subclasses with the first delta."""
+        """To be called by a subclass at the first delta."""
         self.has_begun = True
         if self.on_begin is not None:
             self.on_begin()

@@ -1,12 +1,12 @@
-"""The tokenizer that a runtime hands out: a zip of the files that a front needs of its model."""
+"""The tokenizer that a runtime hands out: a zip of the model's files that inferd needs."""
 
 import hashlib
 import io
 import zipfile
 from pathlib import Path
 
-#: Bytes of a bundle, unpacked. The largest vocabularies take some 40 MB.
-_LARGEST = 512 << 20
+#: The greatest size of an unpacked bundle, in bytes. The largest vocabularies take about 40 MB.
+_MAX_UNPACKED = 512 << 20
 
 
 class BundleError(Exception):
@@ -23,8 +23,8 @@ def unpack(data: bytes, sha256: str, folder: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
             members = [member for member in bundle.infolist() if not member.is_dir()]
-            if sum(member.file_size for member in members) > _LARGEST:
-                raise BundleError(f"the tokenizer is over {_LARGEST} bytes")
+            if sum(member.file_size for member in members) > _MAX_UNPACKED:
+                raise BundleError(f"the tokenizer is over {_MAX_UNPACKED} bytes")
             for member in members:
                 target = (folder / member.filename).resolve()
                 if not target.is_relative_to(folder.resolve()):
@@ -36,7 +36,7 @@ def unpack(data: bytes, sha256: str, folder: Path) -> None:
 
 
 def pack(folder: Path) -> tuple[bytes, str]:
-    """The bundle of a folder's files, and its sha256: what a runtime sends."""
+    """The bundle of a folder's files, and its sha256, as a runtime sends them."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as bundle:
         for path in sorted(folder.iterdir()):
