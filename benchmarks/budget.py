@@ -32,7 +32,7 @@ from inferd.services.generation.text_deltas import TextDeltas
 from inferd.services.net.http2.client_call import ClientCall
 from inferd.services.net.http2.client_connection import ClientConnection
 from inferd.services.net.http2.connection import Connection
-from inferd.services.net.http2.server_writer import ServerTexts, ServerWriter
+from inferd.services.net.http2.server_writer import ServerTextSink, ServerWriter
 from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 
 from benchmarks import paths
@@ -53,7 +53,7 @@ _STAGES: list[tuple[str, Any, str]] = [
     ("its choice", DeltaSink, "push_text"),
     ("JSON text in its event", TextEvents, "push"),
     ("HTTP chunk", Exchange, "write_parts"),
-    ("text in its message", ServerTexts, "push"),
+    ("text in its message", ServerTextSink, "push"),
     ("protobuf encode, gRPC's message out", ServerWriter, "push"),
     ("HTTP/2 frame out", Connection, "send_now"),
 ]

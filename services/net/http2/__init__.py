@@ -1,6 +1,6 @@
-"""gRPC over HTTP/2, on sockets of the event loop: a server for servicers, and a client for runtimes.
+"""gRPC over HTTP/2 (RFC 9113), on sockets of the event loop: a server for servicers, a client for runtimes.
 
-Knows nothing of what the calls do.
+Knows no methods and no messages.
 """
 
 #: What other packages may import, by module.

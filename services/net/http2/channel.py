@@ -1,4 +1,7 @@
-"""Calls to one server, over as many connections as they need; a lost one is made again for the next call."""
+"""Makes calls to one gRPC server, over as many connections as the calls need.
+
+Makes a new connection for the next call if one was lost. Repeats no call.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -11,18 +14,18 @@ from inferd.services.net.http2.header_block import header_block
 
 #: Seconds that a connection may take to be made.
 CONNECT_TIMEOUT = 2.0
-#: Calls on a connection after which another one is made: servers may slow down with many on one.
+#: Calls that run on one connection at most, because servers may slow down with more.
 CALLS_PER_CONNECTION = 200
 
 _MAX_MESSAGE_BYTES = 256 << 20
 
 
 class Channel:
-    """To be used on one event loop. `address` is HOST:PORT, an IPv6 host in brackets.
+    """To be used on one event loop. `address` is HOST:PORT, with an IPv6 host in brackets.
 
-    Calls fail with UNAVAILABLE where no connection can be made; nothing is tried again. A server that is
-    silent for `quiet_seconds` is pinged; without an answer its calls fail. `on_lost` is called whenever a
-    connection is lost, or is to take no more calls.
+    A call fails with UNAVAILABLE if no connection can be made. A server that sends nothing for
+    `quiet_seconds` gets a ping. If it does not answer the ping, its calls fail. `on_lost` is called whenever
+    a connection is lost, or takes no more calls.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class Channel:
     ) -> None:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
-        self._where = address
+        self._address = address
         self._new_connection = lambda: ClientConnection(
             max_message_bytes=max_message_bytes,
             max_header_bytes=max_header_bytes,
@@ -44,18 +47,18 @@ class Channel:
             on_lost=on_lost,
         )
         self._authority = address.encode()
-        #: The headers of calls, by their path.
+        #: Header blocks of calls, by the path of the method.
         self._headers: dict[str, bytes] = {}
         self._connections: list[ClientConnection] = []
         self._connecting: asyncio.Task[ClientConnection] | None = None
         self._is_closed = False
 
     async def start(self, path: str, message: bytes, *, seconds: float | None = None) -> ClientCall:
-        """Call the method at `path` ("/package.Service/Method") with its one request.
+        """Call the method at `path` ("/package.Service/Method") with one request.
 
-        `seconds` are told to the server, which is to end the call then. Raises CallFailed.
+        `seconds` is the timeout that the server is sent. It is not enforced here. Raises CallFailed.
         """
-        connection = self._free() or await self._connect()
+        connection = self._with_room() or await self._connect()
         headers = self._headers.get(path)
         if headers is None:
             headers = self._headers[path] = self._header_block(path)
@@ -64,7 +67,7 @@ class Channel:
         return await connection.start(headers, message)
 
     async def unary(self, path: str, message: bytes, *, seconds: float) -> bytes:
-        """The one response of the method at `path`, within that many seconds. Raises CallFailed."""
+        """Call a unary method and return its response. Raises CallFailed, also after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 call = await self.start(path, message, seconds=seconds)
@@ -81,7 +84,7 @@ class Channel:
         return responses[0]
 
     async def close(self) -> None:
-        """Close the connections: calls that run fail with UNAVAILABLE, and so does each new one."""
+        """Close the connections. Running calls fail with UNAVAILABLE, and so does each new call."""
         self._is_closed = True
         if self._connecting is not None:
             self._connecting.cancel()
@@ -102,41 +105,42 @@ class Channel:
             ]
         )
 
-    def _free(self) -> ClientConnection | None:
-        """The first connection with room: later ones fall idle when there is less to do."""
+    def _with_room(self) -> ClientConnection | None:
+        """The first connection that takes another call. So later ones become idle if there are fewer
+        calls."""
         for connection in self._connections:
             if connection.calls < CALLS_PER_CONNECTION and connection.takes_calls:
                 return connection
         return None
 
     async def _connect(self) -> ClientConnection:
-        """A connection with room, made by the first of those who ask at once."""
+        """A new connection that takes another call. Callers at the same time share it while it has room."""
         while True:
             if self._is_closed:
                 raise CallFailed(grpc.StatusCode.UNAVAILABLE, "the channel is closed")
             making = self._connecting
             if making is None:
                 making = self._connecting = asyncio.create_task(
-                    self._make(), name=f"connect to {self._where}"
+                    self._open_connection(), name=f"connect to {self._address}"
                 )
-                making.add_done_callback(self._made)
-            # Others may wait for it too: not ours to cancel.
+                making.add_done_callback(self._on_connected)
+            # Not awaited directly: a cancelled caller would cancel the connection for the other callers.
             await asyncio.wait([making])
             error = None if making.cancelled() else making.exception()
             if error is not None:
-                raise CallFailed(grpc.StatusCode.UNAVAILABLE, f"{self._where}: {error or 'no answer'}")
-            connection = self._free()
+                raise CallFailed(grpc.StatusCode.UNAVAILABLE, f"{self._address}: {error or 'no answer'}")
+            connection = self._with_room()
             if connection is not None:
                 return connection
             if not making.result().calls:
-                raise CallFailed(grpc.StatusCode.UNAVAILABLE, f"{self._where}: takes no calls")
+                raise CallFailed(grpc.StatusCode.UNAVAILABLE, f"{self._address}: takes no calls")
 
-    async def _make(self) -> ClientConnection:
+    async def _open_connection(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             _, connection = await loop.create_connection(self._new_connection, self._host, self._port)
             try:
-                await connection.greeted
+                await connection.ready
             except BaseException:
                 connection.transport.abort()
                 raise
@@ -144,7 +148,7 @@ class Channel:
             raise ConnectionError("the server closed the connection at once")
         return connection
 
-    def _made(self, task: asyncio.Task[ClientConnection]) -> None:
+    def _on_connected(self, task: asyncio.Task[ClientConnection]) -> None:
         self._connecting = None
         self._connections = [connection for connection in self._connections if not connection.is_lost]
         if not task.cancelled() and task.exception() is None:

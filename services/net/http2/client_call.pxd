@@ -12,11 +12,11 @@ cdef class ClientCall:
     cdef object _stream, _loop, _splitter, _waiter, _headers, _error
     cdef list _messages
     cdef Py_ssize_t _size
-    cdef bint _is_cut, _ended, _is_satisfied
+    cdef bint _has_partial_message, _ended, _is_satisfied
     cdef MessageReceiver _receiver
     cdef Flow _flow
 
     @cython.locals(size=Py_ssize_t, is_whole=bint, message=bytes, receiver=MessageReceiver)
-    cpdef data(self, bytes data)
+    cpdef receive_data(self, bytes data)
     cdef bint _is_paused(self)
     cdef object _push(self, MessageReceiver receiver, bytes message)

@@ -1,4 +1,7 @@
-"""One call that we make: its responses are pushed to a receiver as they come, and it ends with a status."""
+"""One call that is made: pushes the responses to a receiver as they arrive, and reads the status at the end.
+
+Knows nothing of frames and connections.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +23,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-#: What an answer means that is not gRPC's (doc/http-grpc-status-mapping.md); others are UNKNOWN.
+#: gRPC's codes for the HTTP status of a response without a gRPC status. All other statuses are UNKNOWN.
+#: The source is gRPC's doc/http-grpc-status-mapping.md.
 _HTTP_CODES = {
     400: grpc.StatusCode.INTERNAL,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -32,7 +36,7 @@ _HTTP_CODES = {
     504: grpc.StatusCode.UNAVAILABLE,
 }
 
-#: What a stream's reset means (PROTOCOL-HTTP2.md, "Errors"); others are INTERNAL.
+#: gRPC's codes for the error code of RST_STREAM (PROTOCOL-HTTP2.md, "Errors"). All others are INTERNAL.
 _RESET_CODES: dict[int, grpc.StatusCode] = {
     ErrorCodes.REFUSED_STREAM: grpc.StatusCode.UNAVAILABLE,
     ErrorCodes.CANCEL: grpc.StatusCode.CANCELLED,
@@ -41,18 +45,18 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 }
 
 
-#: Bytes of messages that are received before the stream's window is opened again for as many.
+#: Bytes that are received before they are acknowledged, so that the server may send as many more.
 _ACKNOWLEDGE = 32 << 10
 
-#: Messages that are received together at most. What they hold may become one message of a client's.
-_TOGETHER = 128
+#: Messages that are handed to the receiver together at most, because they may become one message to a client.
+_MAX_BATCH = 128
 
-#: `PREFIX` as a number of C's, if this module is compiled.
+#: `PREFIX` as an integer of C, if this module is compiled.
 _PREFIX = PREFIX
 
 
 class CallFailed(Exception):
-    """A call ended other than OK."""
+    """A call ended with a status other than OK. `trailers` is its trailing metadata."""
 
     def __init__(self, code: grpc.StatusCode, details: str, trailers: Metadata | None = None) -> None:
         super().__init__(f"{code.name}: {details}")
@@ -61,15 +65,15 @@ class CallFailed(Exception):
         self.trailers = trailers or []
 
 
-class Stream(Protocol):
-    """The call's stream in its connection."""
+class CallStream(Protocol):
+    """The HTTP/2 stream of a call."""
 
     def acknowledge(self, size: int) -> None:
-        """That many bytes of its messages were read: as many more may come."""
+        """Tell the server that `size` bytes were read, so that it may send as many more (RFC 9113, 5.2)."""
         ...
 
     def reset(self) -> None:
-        """End it; the other side learns that nobody reads on."""
+        """End the stream by RST_STREAM (RFC 9113, 6.4)."""
         ...
 
 
@@ -79,23 +83,23 @@ class MessageReceiver:
     __slots__ = ()
 
     def receive(self, message: bytes) -> bool:
-        """Take a message as it comes off the wire. False: no more are wanted."""
+        """Take a message as soon as it has arrived. Returns False if no more are wanted."""
         raise NotImplementedError
 
     def receive_all(self, messages: Sequence[bytes]) -> bool:
-        """Take messages that have waited, as `receive` does."""
+        """Take messages that arrived while the flow was paused, or together. Returns as `receive` does."""
         raise NotImplementedError
 
 
 class ClientCall:
-    """Made by `Channel.start`. Its user calls `deliver` or `read`, and `cancel` in the end."""
+    """Made by `Channel.start`. Its user calls `deliver` or `read`, and `cancel` at the end in any case."""
 
     __slots__ = (
         "_ended",
         "_error",
         "_flow",
+        "_has_partial_message",
         "_headers",
-        "_is_cut",
         "_is_satisfied",
         "_loop",
         "_messages",
@@ -106,14 +110,16 @@ class ClientCall:
         "_waiter",
     )
 
-    def __init__(self, stream: Stream, max_message_bytes: int) -> None:
+    def __init__(self, stream: CallStream, max_message_bytes: int) -> None:
         self._stream = stream
         self._loop = asyncio.get_running_loop()
+        #: Messages that nobody has taken yet.
         self._messages: list[bytes] = []
+        #: Bytes that were received and not acknowledged.
         self._size = 0
         self._splitter = MessageSplitter(max_message_bytes)
-        #: Whether the splitter has a part of a message.
-        self._is_cut = False
+        #: Whether the splitter holds the beginning of a message.
+        self._has_partial_message = False
         self._waiter: asyncio.Future[None] | None = None
         self._headers: Headers = ()
         self._ended = False
@@ -126,8 +132,8 @@ class ClientCall:
     async def deliver(self, receiver: MessageReceiver, flow: Flow) -> None:
         """Push all messages to `receiver` until the call has ended or the receiver wants no more.
 
-        While `flow` is paused nothing is pushed, and the stream's window is not opened again. Raises
-        CallFailed, or the receiver's own exception.
+        While `flow` is paused, nothing is pushed and nothing is acknowledged, so that the server has to stop.
+        Raises CallFailed, or the receiver's own exception.
         """
         self._receiver, self._flow = receiver, flow
         while not self._is_satisfied:
@@ -140,13 +146,13 @@ class ClientCall:
                 self._raise_error()
                 return
             else:
-                # `data` pushes meanwhile.
+                # Meanwhile, `receive_data` pushes messages.
                 await self._wait()
 
     async def read(self) -> list[bytes]:
-        """The next messages that have come, at least one; empty at the end of a call that succeeded.
+        """Wait for the next messages. Returns at least one, or none at the end of a successful call.
 
-        Raises CallFailed once all messages were read.
+        Raises CallFailed at the end of a failed call, after all messages.
         """
         while not self._messages:
             if self._ended:
@@ -156,24 +162,24 @@ class ClientCall:
         return self._take()
 
     def cancel(self) -> None:
-        """End the call, if it has not ended. A reader gets CANCELLED."""
-        # A receiver mostly knows the call: the two would wait for the garbage collector together.
+        """End the call if it has not ended. `read` and `deliver` then raise CANCELLED."""
+        # A receiver may refer to the call. The cycle would live until the garbage collector runs.
         self._receiver = self._flow = None
         if not self._ended:
             self._stream.reset()
             self.fail(grpc.StatusCode.CANCELLED, "the call was cancelled")
 
-    # What its connection tells.
+    # Called by the connection.
 
-    def data(self, data: bytes) -> None:
-        """Bytes of its messages."""
+    def receive_data(self, data: bytes) -> None:
+        """Take the payload of a DATA frame."""
         size = len(data)
         self._size += size
         is_whole = False
-        if size >= _PREFIX and not (self._is_cut or data[0]):
+        if size >= _PREFIX and not (self._has_partial_message or data[0]):
             is_whole = (data[1] << 24 | data[2] << 16 | data[3] << 8 | data[4]) == size - _PREFIX
         if is_whole:
-            # Most frames: one message, whole and not compressed.
+            # The usual case: the frame has one message, whole and not compressed.
             message = data[_PREFIX:]
             receiver = self._receiver
             if (
@@ -189,7 +195,7 @@ class ClientCall:
         else:
             try:
                 messages = self._splitter.feed(data)
-                self._is_cut = not self._splitter.is_empty
+                self._has_partial_message = not self._splitter.is_empty
                 for compressed, message in messages:
                     if compressed:
                         raise FramingError("a message is compressed, which was not offered")
@@ -198,18 +204,18 @@ class ClientCall:
                 self._stream.reset()
                 http = dict(self._headers).get(b":status", b"200")
                 if http != b"200":
-                    # A page about an error.
-                    self.end()
+                    # The body is not from a gRPC server: it may be a page about the HTTP error.
+                    self.receive_end()
                 too_large = grpc.StatusCode.RESOURCE_EXHAUSTED
                 self.fail(too_large if error.too_large else grpc.StatusCode.INTERNAL, str(error))
         self._wake()
 
-    def headers(self, headers: Headers) -> None:
-        """The response's headers, or its trailers: the last ones tell the status."""
+    def receive_headers(self, headers: Headers) -> None:
+        """Take the response's headers, or its trailers, which have the status."""
         self._headers = headers if not self._headers else [*self._headers[:1], *headers]
 
-    def end(self) -> None:
-        """Its end, as the other side made it."""
+    def receive_end(self) -> None:
+        """The server has ended the stream (END_STREAM)."""
         if self._ended:
             return
         fields = dict(self._headers)
@@ -224,23 +230,24 @@ class ClientCall:
             details = decode_message(fields.get(b"grpc-message", b"").decode("latin-1"))
             self.fail(code, details, self._trailers())
             return
-        if self._is_cut:
+        if self._has_partial_message:
             self.fail(grpc.StatusCode.INTERNAL, "the last message is incomplete")
             return
         self._ended = True
         self._wake()
 
-    def reset(self, error_code: int) -> None:
-        """Its end by RST_STREAM."""
-        # A server may say so of what it does not read on, after a complete answer.
+    def receive_reset(self, error_code: int) -> None:
+        """The server has reset the stream (RST_STREAM)."""
+        # After a complete response, NO_ERROR says that the server reads no more of the request (RFC 9113,
+        # 8.1).
         if error_code == ErrorCodes.NO_ERROR and b"grpc-status" in dict(self._headers):
-            self.end()
+            self.receive_end()
             return
         code = _RESET_CODES.get(error_code, grpc.StatusCode.INTERNAL)
         self.fail(code, f"the stream was reset with HTTP/2 error {error_code}")
 
     def fail(self, code: grpc.StatusCode, details: str, trailers: Metadata | None = None) -> None:
-        """Its end, other than OK."""
+        """End the call with a status other than OK, if it has not ended."""
         if not self._ended:
             self._ended = True
             self._error = CallFailed(code, details, trailers)
@@ -257,7 +264,7 @@ class ClientCall:
                     self._size = 0
                 return
         except Exception as error:
-            # It is for `deliver` to raise: this is called by the connection, which others share.
+            # `deliver` raises it. The connection must not, because other calls share it.
             self._stream.reset()
             self._ended, self._error = True, error
         else:
@@ -265,9 +272,9 @@ class ClientCall:
         self._wake()
 
     def _take(self) -> list[bytes]:
-        """The messages that wait, a bounded number of them."""
-        messages = self._messages[:_TOGETHER]
-        del self._messages[:_TOGETHER]
+        """Remove up to `_MAX_BATCH` messages from those that wait."""
+        messages = self._messages[:_MAX_BATCH]
+        del self._messages[:_MAX_BATCH]
         if not self._messages:
             if not self._ended:
                 self._stream.acknowledge(self._size)
@@ -281,7 +288,7 @@ class ClientCall:
     async def _wait(self) -> None:
         """Wait for messages, for the end, or for a receiver that wants no more."""
         if self._size:
-            # A part of a message: the rest may be longer than the window.
+            # The beginning of a message. Its rest may be longer than what is left of the window.
             self._stream.acknowledge(self._size)
             self._size = 0
         self._waiter = self._loop.create_future()

@@ -1,18 +1,18 @@
-"""Compressed messages, read without giving a small one the room of a huge one. Ours are not compressed."""
+"""Decompresses requests, up to a size limit. Does not compress: responses are sent as they are."""
 
 import zlib
 
 from inferd.services.net.http2.framing import FramingError
 
-#: Of a request's `grpc-encoding`, in the order of `grpc-accept-encoding`.
+#: Values that a request's `grpc-encoding` may have. `grpc-accept-encoding` lists them in this order.
 ENCODINGS = (b"identity", b"deflate", b"gzip")
 
-#: zlib's wbits: which container is around the compressed bytes.
+#: zlib's `wbits`, which says what container is around the compressed bytes.
 _CONTAINERS = {b"deflate": zlib.MAX_WBITS, b"gzip": zlib.MAX_WBITS + 16}
 
 
 def decompress(message: bytes, encoding: bytes, limit: int) -> bytes:
-    """The message, of `limit` bytes at most. Raises FramingError."""
+    """The decompressed message. Raises FramingError, also if it has more than `limit` bytes."""
     container = _CONTAINERS.get(encoding)
     if container is None:
         raise FramingError(f"a message is compressed, though its encoding is {encoding.decode('latin-1')!r}")

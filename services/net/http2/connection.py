@@ -1,8 +1,7 @@
-"""One HTTP/2 connection: what speaks the protocol, between a socket and those who use its streams.
+"""One HTTP/2 connection: the socket, waiting for room to send, and pings of a silent peer.
 
-Here is what that leaves to its user: the socket, waiting for room to send, and finding out that the other
-side is gone. DATA frames, one a token, go around h2's machinery where it would only count them: that is 2 µs
-instead of 7.
+Leaves the protocol to h2 (server) or `client_frames` (client). Only DATA frames, one a token, are written
+without h2, because that takes 2 µs instead of 7.
 """
 
 import asyncio
@@ -12,16 +11,16 @@ from typing import Any, Protocol
 
 from inferd.services.net.http2.frames import GOAWAY, frame_bytes
 
-#: Seconds that the other side may take to answer a ping.
+#: Seconds that the peer may take to answer a ping.
 PING_TIMEOUT = 10.0
 
 
 class ConnectionLost(ConnectionError):
-    """The connection, or the stream that was written to, is closed."""
+    """The connection is closed, or the stream is."""
 
 
 class Http2Stream(Protocol):
-    """A stream, as h2 has it. The window is what may be sent, in bytes."""
+    """The part of h2's stream that is used here. The window is the number of bytes that may be sent."""
 
     outbound_flow_control_window: int
 
@@ -30,7 +29,7 @@ class Http2Stream(Protocol):
 
 
 class Http2(Protocol):
-    """What speaks the protocol: h2, or as much of it as is used here, under the same names."""
+    """The part of h2's connection that is used here. `ClientFrames` has the same names."""
 
     outbound_flow_control_window: int
     max_outbound_frame_size: int
@@ -43,10 +42,10 @@ class Http2(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """To be subclassed: `receive` gets what comes, `on_lost` the end.
+    """To be subclassed.
 
-    After `quiet_seconds` in which nothing came, the other side is sent a ping; without an answer the
-    connection is closed.
+    After `quiet_seconds` in which nothing arrived, the peer is sent a ping (RFC 9113, 6.7). If nothing
+    arrives within `PING_TIMEOUT` either, the connection is closed.
     """
 
     transport: asyncio.Transport
@@ -56,27 +55,28 @@ class Connection(asyncio.Protocol):
         self.is_lost = False
         self._loop = asyncio.get_running_loop()
         self._is_paused = False
-        #: Those who wait for room in the connection, in turn: each wakes the next one while there is some.
-        self._queue: deque[asyncio.Future[None]] = deque()
-        #: The one whose turn it is, until it runs.
-        self._turn: asyncio.Future[None] | None = None
-        #: Those who wait for room in their stream, by its id.
-        self._blocked: dict[int, asyncio.Future[None]] = {}
+        #: Senders that wait for room in the connection, in order. Each wakes the next one while there is
+        #: room.
+        self._connection_waiters: deque[asyncio.Future[None]] = deque()
+        #: The sender that was woken and has not run yet.
+        self._woken: asyncio.Future[None] | None = None
+        #: Senders that wait for room in their stream, by the id of the stream.
+        self._stream_waiters: dict[int, asyncio.Future[None]] = {}
         self._quiet_seconds = quiet_seconds
-        self._heard = True
+        self._has_received = True
         self._timer: asyncio.TimerHandle | None = None
 
-    # What a subclass does.
+    # Implemented by a subclass.
 
     def receive(self, data: bytes) -> None:
-        """These bytes came."""
+        """Handle bytes that arrived."""
         raise NotImplementedError
 
     def on_lost(self) -> None:
-        """The connection is closed: its streams are dead."""
+        """End all streams, because the connection is closed."""
         raise NotImplementedError
 
-    # asyncio.Protocol.
+    # Called by asyncio.
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = True
+        self._has_received = True
         self.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,24 +103,28 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._wake_next()
 
-    # For subclasses and those who use streams.
+    # For subclasses and for senders.
 
-    def shut(self) -> None:
-        """Close the connection, whether or not the other side reads what is still to be sent."""
+    def close_soon(self) -> None:
+        """Close the connection once the rest is sent, or after `PING_TIMEOUT` if the peer does not read
+        it."""
         self.flush()
         self.transport.close()
         self._loop.call_later(PING_TIMEOUT, self.transport.abort)
-        # Its streams are dead from now on.
+        # The streams end now, and not when the socket is closed.
         self.connection_lost(None)
 
     def flush(self) -> None:
-        """Send what there is to send."""
+        """Write the frames that the protocol has collected."""
         data = self._http2.data_to_send()
         if data and not self.transport.is_closing():
             self.transport.write(data)
 
     def send_now(self, stream_id: int, data: bytes) -> bool:
-        """Send all of `data` as one DATA frame, if there is room. Raises ConnectionLost."""
+        """Send `data` as one DATA frame, if there is room for all of it; else return False.
+
+        Raises ConnectionLost.
+        """
         connection = self._http2
         stream = connection.streams.get(stream_id)
         if stream is None or self.is_lost or stream.closed:
@@ -128,20 +132,20 @@ class Connection(asyncio.Protocol):
         size = len(data)
         if (
             self._is_paused
-            or self._queue
+            or self._connection_waiters
             or size > stream.outbound_flow_control_window
             or size > connection.outbound_flow_control_window
             or size > connection.max_outbound_frame_size
         ):
             return False
-        # What h2's send_data does, without the objects that it makes.
+        # As h2's `send_data`, but without its objects.
         stream.outbound_flow_control_window -= size
         connection.outbound_flow_control_window -= size
         self.transport.write(size.to_bytes(3, "big") + b"\0\0" + stream_id.to_bytes(4, "big") + data)
         return True
 
     async def send(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None:
-        """Send `data`, as room for it comes. Raises ConnectionLost."""
+        """Send `data` in DATA frames, and wait whenever there is no room. Raises ConnectionLost."""
         rest = memoryview(data)
         connection = self._http2
         has_turn = False
@@ -155,8 +159,8 @@ class Connection(asyncio.Protocol):
                     await self._wait_for_stream(stream_id)
                     continue
                 has_room = connection.outbound_flow_control_window > 0 or not rest
-                if self._is_paused or not has_room or (self._queue and rest and not has_turn):
-                    await self._wait_for_turn()
+                if self._is_paused or not has_room or (self._connection_waiters and rest and not has_turn):
+                    await self._wait_for_connection()
                     has_turn = True
                     continue
                 has_turn = False
@@ -173,57 +177,59 @@ class Connection(asyncio.Protocol):
             self._wake_next()
 
     def send_goaway(self, last_stream_id: int) -> None:
-        """Tell the other side that no stream after this one will be served. Those that run go on, which h2's
-        `close_connection` would not let them."""
+        """Send GOAWAY (RFC 9113, 6.8): streams after this one are not served.
+
+        Open streams go on. After h2's `close_connection` they could not.
+        """
         payload = last_stream_id.to_bytes(4, "big") + b"\0\0\0\0"
         self.flush()
         self.transport.write(frame_bytes(GOAWAY, 0, 0, payload))
 
     async def _wait_for_stream(self, stream_id: int) -> None:
-        # Others can use what room the connection has.
+        # Other streams may use the room that the connection has.
         self._wake_next()
-        self._blocked[stream_id] = waiter = self._loop.create_future()
+        self._stream_waiters[stream_id] = waiter = self._loop.create_future()
         try:
             await waiter
         finally:
-            self._blocked.pop(stream_id, None)
+            self._stream_waiters.pop(stream_id, None)
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_connection(self) -> None:
         waiter = self._loop.create_future()
-        self._queue.append(waiter)
+        self._connection_waiters.append(waiter)
         self._wake_next()
         try:
             await waiter
         finally:
-            if self._turn is waiter:
-                self._turn = None
+            if self._woken is waiter:
+                self._woken = None
 
-    def _widened(self, stream_id: int) -> None:
-        """There is room in a stream, or in the connection (0)."""
+    def _on_window_opened(self, stream_id: int) -> None:
+        """There is more room in a stream, or in the connection (0)."""
         if stream_id == 0:
             self._wake_next()
-        elif stream_id in self._blocked:
-            _release(self._blocked[stream_id])
+        elif stream_id in self._stream_waiters:
+            _release(self._stream_waiters[stream_id])
 
     def _wake_next(self) -> None:
-        """Give the room that the connection has to the first who waits for it."""
-        while self._queue and self._turn is None:
+        """Wake the first sender that waits for room in the connection, if there is room."""
+        while self._connection_waiters and self._woken is None:
             if self._is_paused or self._http2.outbound_flow_control_window <= 0:
                 return
-            waiter = self._queue.popleft()
+            waiter = self._connection_waiters.popleft()
             if not waiter.done():
-                self._turn = waiter
+                self._woken = waiter
                 waiter.set_result(None)
 
     def _wake(self) -> None:
-        """Have all who wait look again."""
-        for waiter in (*self._queue, *self._blocked.values()):
+        """Wake all senders, because the state of the connection has changed."""
+        for waiter in (*self._connection_waiters, *self._stream_waiters.values()):
             _release(waiter)
-        self._queue.clear()
+        self._connection_waiters.clear()
 
     def _check_quiet(self) -> None:
-        if self._heard:
-            self._heard = False
+        if self._has_received:
+            self._has_received = False
             self._timer = self._loop.call_later(self._quiet_seconds, self._check_quiet)
             return
         self._http2.ping(b"inferd\0\0")
@@ -231,10 +237,10 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(PING_TIMEOUT, self._check_answered)
 
     def _check_answered(self) -> None:
-        if self._heard:
+        if self._has_received:
             self._check_quiet()
         else:
-            # Not close(): that waits until what is written was sent.
+            # Not close(), which waits until everything is sent.
             self.transport.abort()
 
 

@@ -1,18 +1,24 @@
-"""The most frequent of a connection's frames, one a token: DATA that carries nothing but data."""
+"""Reads the most frequent frames of a runtime, one a token: DATA without padding, not the last of its stream.
+
+Reads no other frames: `client_connection` does.
+"""
 
 from inferd.services.net.http2.client_call import ClientCall
 from inferd.services.net.http2.frames import FRAME_HEADER
 
-#: Bytes of a frame at most.
+#: The greatest payload of a frame, in bytes (RFC 9113, 6.5.2: SETTINGS_MAX_FRAME_SIZE).
 MAX_FRAME_BYTES = 16384
 
 
-def hand_out(data: bytes, start: int, calls: dict[int, ClientCall]) -> tuple[int, int]:
-    """Give the calls, by their streams' ids, what such frames bring, from `start` on. Returns where the first
-    frame begins that is another one, or has not come whole; and how many bytes of data there were."""
+def deliver_data_frames(data: bytes, start: int, calls: dict[int, ClientCall]) -> tuple[int, int]:
+    """Hand the payloads of the frames from `start` on to `calls`, by the id of the stream (RFC 9113, 4.1).
+
+    Stops at the first frame that is of another kind or incomplete. Returns where this frame begins, and the
+    number of payload bytes before it.
+    """
     end, received = len(data), 0
     while end - start >= FRAME_HEADER:
-        # Kind DATA (0) and no flags.
+        # Type DATA is 0.
         if data[start + 3] or data[start + 4]:
             break
         length = data[start] << 16 | data[start + 1] << 8 | data[start + 2]
@@ -26,5 +32,5 @@ def hand_out(data: bytes, start: int, calls: dict[int, ClientCall]) -> tuple[int
         received += length
         start = stop
         if call is not None:
-            call.data(data[begin:stop])
+            call.receive_data(data[begin:stop])
     return start, received

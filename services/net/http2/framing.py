@@ -1,6 +1,7 @@
-"""gRPC's messages within an HTTP/2 stream, and the words of its headers.
+"""gRPC's messages within an HTTP/2 stream, and the values of gRPC's headers.
 
-The protocol is https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+Knows nothing of HTTP/2's frames. The protocol is
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 import base64
@@ -11,7 +12,7 @@ from urllib.parse import quote, unquote
 
 Metadata = list[tuple[str, str | bytes]]
 
-#: Bytes before each message: whether it is compressed, and its length.
+#: Bytes before each message: a flag that says whether it is compressed (1), and its length (4).
 PREFIX = 5
 
 #: Seconds in each unit of `grpc-timeout`.
@@ -20,7 +21,7 @@ _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 
 
 class FramingError(ValueError):
-    """The bytes of a stream are no gRPC messages, or one is over the limit (`too_large`)."""
+    """The bytes of a stream are no gRPC messages, or a message is over the limit (`too_large`)."""
 
     def __init__(self, message: str, *, too_large: bool = False) -> None:
         super().__init__(message)
@@ -33,21 +34,22 @@ def frame(message: bytes, *, compressed: bool = False) -> bytes:
 
 
 class MessageSplitter:
-    """Makes messages of a stream's bytes, wherever they were cut. `limit` is the most bytes of one."""
+    """Splits the bytes of a stream into messages of at most `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
-        #: Bytes with which there is more to find out than with those in the buffer.
+        #: Bytes that the buffer must have before a prefix or a message is complete.
         self._needed = PREFIX
 
     @property
     def is_empty(self) -> bool:
-        """Whether all that was fed came out."""
+        """Whether no part of a message is held."""
         return not self._buffer
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
-        """The messages that `data` completes, each with whether it is compressed. Raises FramingError."""
+        """The messages that `data` completes, as pairs: is it compressed, the message. Raises
+        FramingError."""
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -75,13 +77,13 @@ class MessageSplitter:
 
 
 def encode_timeout(seconds: float) -> str:
-    """The value of `grpc-timeout`: milliseconds, while they fit into its eight digits."""
+    """The value of `grpc-timeout`: milliseconds, or seconds if those have more than eight digits."""
     milliseconds = max(1, round(seconds * 1000))
     return f"{milliseconds}m" if milliseconds < 10**8 else f"{min(round(seconds), 10**8 - 1)}S"
 
 
 def decode_timeout(value: str) -> float:
-    """Seconds. Raises ValueError."""
+    """The seconds of a `grpc-timeout`. Raises ValueError."""
     match = _TIMEOUT.fullmatch(value)
     if match is None:
         raise ValueError(f"grpc-timeout is no timeout: {value!r}")
@@ -94,12 +96,12 @@ def encode_message(text: str) -> str:
 
 
 def decode_message(value: str) -> str:
-    """The text; what is no percent-encoding stands as it is."""
+    """The text of a `grpc-message`. An invalid percent-encoding is left as it is."""
     return unquote(value)
 
 
 def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
-    """As headers: keys in lower case, values of keys that end with -bin in base64."""
+    """Metadata as headers: keys in lower case, and values in base64 if the key ends with -bin."""
     headers = []
     for key, value in metadata:
         name = key.lower().encode("ascii")
@@ -112,7 +114,7 @@ def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[b
 
 
 def decode_metadata(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """Headers as metadata, without those of HTTP/2 itself (":path"). Raises ValueError for bad base64."""
+    """Headers as metadata, without pseudo-headers such as ":path". Raises ValueError for bad base64."""
     metadata: Metadata = []
     for name, value in headers:
         if name.startswith(b":"):
@@ -121,7 +123,7 @@ def decode_metadata(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
         if not name.endswith(b"-bin"):
             metadata.append((key, value.decode("latin-1")))
             continue
-        # Several values of one key may come joined.
+        # A peer may join the values of one key by commas.
         for part in value.split(b","):
             part = part.strip()
             try:

@@ -1,4 +1,4 @@
-"""The gRPC server: listens, and serves handlers on the connections that clients make."""
+"""The gRPC server: listens, accepts connections, and stops. Knows nothing of frames or calls."""
 
 import asyncio
 import socket
@@ -10,13 +10,15 @@ from inferd.services.net.http2.listening import listen
 from inferd.services.net.http2.method import Method, method_of
 from inferd.services.net.http2.server_connection import ServerConnection
 
-#: Seconds that handlers have to end after they are cancelled, and clients to read what was sent to them.
-_LAST_SECONDS = 2.0
+#: Seconds that cancelled handlers have to end, and that clients have to read the rest of their responses.
+_CLOSE_SECONDS = 2.0
 
 
 class GrpcServer:
-    """Stands in for a server in the generated `add_…Servicer_to_server` functions. To be used on one event
-    loop. Requests are of `max_message_bytes` at most."""
+    """Takes the place of a grpc.aio server in the generated `add_…Servicer_to_server` functions.
+
+    To be used on one event loop. A request has at most `max_message_bytes`.
+    """
 
     def __init__(self, *, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
@@ -26,15 +28,14 @@ class GrpcServer:
         self._connections: set[ServerConnection] = set()
         self._is_stopping = False
         #: Set while no connection is open.
-        self._unused = asyncio.Event()
-        self._unused.set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
         self._stopped = asyncio.Event()
 
     def add_registered_method_handlers(
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]
     ) -> None:
-        """Serve these methods of a service. Raises TypeError for one that is neither a coroutine nor an async
-        generator."""
+        """Serve methods of a service. Raises TypeError for a handler that is a plain generator."""
         for name, handler in handlers.items():
             self._methods[f"/{service}/{name}"] = method_of(handler)
 
@@ -42,7 +43,7 @@ class GrpcServer:
         """Called by the generated code with the same handlers again."""
 
     def bind(self, address: str, *, shared_port: bool = False) -> int:
-        """Listen on HOST:PORT; the port. Clients wait until the start. Raises OSError."""
+        """Listen on HOST:PORT, and return the port. Clients wait until `start`. Raises OSError."""
         sockets = listen(address, shared_port=shared_port)
         self._sockets += sockets
         port = sockets[0].getsockname()[1]
@@ -50,13 +51,13 @@ class GrpcServer:
         return port
 
     async def start(self) -> None:
-        """Serve those who connect."""
+        """Begin to accept connections."""
         loop = asyncio.get_running_loop()
         for listener in self._sockets:
             self._servers.append(await loop.create_server(self._connect, sock=listener, backlog=2048))
 
     async def stop(self, grace: float | None = None) -> None:
-        """Take no more calls, give those that run `grace` seconds, and cancel the others."""
+        """Take no more calls, and cancel those that still run after `grace` seconds."""
         if self._is_stopping:
             await self._stopped.wait()
             return
@@ -65,40 +66,40 @@ class GrpcServer:
             server.close()
         for listener in self._sockets:
             listener.close()
-        self._each("drain")
-        await self._disused(grace or 0)
-        self._each("cancel_calls")
-        await self._disused(_LAST_SECONDS)
-        self._each("abort")
-        await self._disused(_LAST_SECONDS)
+        self._for_each("drain")
+        await self._wait_until_closed(grace or 0)
+        self._for_each("cancel_calls")
+        await self._wait_until_closed(_CLOSE_SECONDS)
+        self._for_each("abort")
+        await self._wait_until_closed(_CLOSE_SECONDS)
         self._stopped.set()
 
     async def wait_for_termination(self) -> None:
-        """Until it has stopped."""
+        """Wait until the server has stopped."""
         await self._stopped.wait()
 
     def _connect(self) -> ServerConnection:
-        return ServerConnection(self._methods, self._max_message_bytes, self._made, self._gone)
+        return ServerConnection(self._methods, self._max_message_bytes, self._on_open, self._on_closed)
 
-    def _made(self, connection: ServerConnection) -> None:
+    def _on_open(self, connection: ServerConnection) -> None:
         self._connections.add(connection)
-        self._unused.clear()
+        self._all_closed.clear()
         if self._is_stopping:
             connection.drain()
 
-    def _gone(self, connection: ServerConnection) -> None:
+    def _on_closed(self, connection: ServerConnection) -> None:
         self._connections.discard(connection)
         if not self._connections:
-            self._unused.set()
+            self._all_closed.set()
 
-    def _each(self, action: str) -> None:
+    def _for_each(self, action: str) -> None:
         for connection in list(self._connections):
             getattr(connection, action)()
 
-    async def _disused(self, seconds: float) -> None:
-        """Wait until no connection is left, or `seconds` have passed."""
+    async def _wait_until_closed(self, seconds: float) -> None:
+        """Wait until all connections are closed, or `seconds` have passed."""
         try:
             async with asyncio.timeout(seconds):
-                await self._unused.wait()
+                await self._all_closed.wait()
         except TimeoutError:
             pass

@@ -1,6 +1,7 @@
-"""Header blocks that need no state: HPACK literals without indexing (RFC 7541, 6.2.2).
+"""Encodes header blocks without state: HPACK literals without indexing (RFC 7541, 6.2.2).
 
-Most of ours are the same few bytes each time: these cost nothing to make, where an encoder takes 25 µs.
+Uses no dynamic table. Most blocks that inferd sends are constant and need no work, and an encoder takes 25
+µs.
 """
 
 import re
@@ -9,24 +10,24 @@ from collections.abc import Iterable
 from inferd.services.net.http2.frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, frame_bytes
 from inferd.services.net.http2.framing import encode_metadata
 
-#: Tells that our dynamic table is empty, as the other side may ask of it to be (RFC 7541, 6.3).
-NO_TABLE = b"\x20"
+#: Begins a block, and sets the size of the dynamic table to 0 (RFC 7541, 6.3). Needed if the peer reduces it.
+EMPTY_TABLE = b"\x20"
 
 _NAME = re.compile(rb"[0-9a-z_.-]+")
-#: The server's own to say.
+#: Headers that only the server sets.
 _RESERVED = frozenset((b"content-type", b"grpc-encoding", b"grpc-message", b"grpc-status"))
 _VALUE = re.compile(rb"[\x20-\x7e]*")
 
 
 def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The block of these headers, names in lower case."""
+    """The block of these headers. Names must be in lower case."""
     return b"".join(
         b"\0" + _length(len(name)) + name + _length(len(value)) + value for name, value in headers
     )
 
 
 def metadata_block(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
-    """The block of a handler's metadata. Raises ValueError for what cannot be a header."""
+    """The block of a handler's metadata. Raises ValueError if a key or a value cannot be in a header."""
     headers = encode_metadata(metadata)
     for name, value in headers:
         if name in _RESERVED or not _NAME.fullmatch(name):
@@ -37,7 +38,7 @@ def metadata_block(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
 
 
 def header_frames(stream_id: int, block: bytes, *, end_stream: bool, max_frame: int) -> bytes:
-    """The frames that carry the block, none with more than `max_frame` bytes of it."""
+    """The HEADERS and CONTINUATION frames of a block, each with at most `max_frame` bytes of it."""
     end = END_STREAM if end_stream else 0
     if len(block) <= max_frame:
         return frame_bytes(HEADERS, END_HEADERS | end, stream_id, block)

@@ -1,4 +1,4 @@
-"""Sockets that listen, for addresses as gRPC writes them."""
+"""Opens listening sockets for addresses as gRPC writes them. Accepts no connections."""
 
 import errno
 import socket
@@ -8,10 +8,10 @@ _BACKLOG = 2048
 
 
 def listen(address: str, *, shared_port: bool) -> list[socket.socket]:
-    """Sockets that listen on HOST:PORT, one for each address that the host has; an IPv6 host is in brackets.
+    """Listen on HOST:PORT, by one socket for each address of the host. An IPv6 host is in brackets.
 
-    Port 0 is any free one, the same for all. `shared_port` lets other processes listen on it too. Raises
-    OSError.
+    Port 0 is any free port, the same for all sockets. `shared_port` lets other processes listen on the port
+    too. Raises OSError.
     """
     host, _, port = address.rpartition(":")
     found: list[Any] = socket.getaddrinfo(
@@ -21,12 +21,12 @@ def listen(address: str, *, shared_port: bool) -> list[socket.socket]:
     try:
         for family, where in dict.fromkeys((family, where) for family, *_, where in found):
             if sockets:
-                # The port that was found free, if any would do.
+                # The first socket has found the port, if it was 0.
                 where = (where[0], sockets[0].getsockname()[1], *where[2:])
             try:
                 sockets.append(_listen(family, where, shared_port))
             except OSError as error:
-                # A host may have an address of a family that the machine has not.
+                # The machine may lack an address family of the host.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
                 missing = error
@@ -40,7 +40,7 @@ def listen(address: str, *, shared_port: bool) -> list[socket.socket]:
 
 
 def _listen(family: int, where: Any, shared_port: bool) -> socket.socket:
-    # asyncio switches Nagle's delay off only where the protocol is named.
+    # asyncio switches Nagle's algorithm off only if the protocol is given.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setblocking(False)

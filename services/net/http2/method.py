@@ -1,4 +1,4 @@
-"""One method as the server calls it: a grpc.RpcMethodHandler, examined once."""
+"""A method as the server calls it, made from a grpc.RpcMethodHandler. Knows nothing of connections."""
 
 import asyncio
 import inspect
@@ -15,14 +15,14 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 class Method:
     """`behaviour` takes the request, or an async iterator of requests, and the context of the call.
 
-    It returns the response. If `gives_stream`, it writes its responses to the context.
+    It returns the response. If `streams_responses` is set, it writes its responses to the context instead.
     """
 
     behaviour: Behaviour
     deserialize: Callable[[bytes], Any]
     serialize: Callable[[Any], bytes]
-    takes_stream: bool
-    gives_stream: bool
+    streams_requests: bool
+    streams_responses: bool
 
 
 def method_of(handler: grpc.RpcMethodHandler) -> Method:
@@ -31,13 +31,13 @@ def method_of(handler: grpc.RpcMethodHandler) -> Method:
         coroutine_of(handler),
         handler.request_deserializer or _unchanged,
         handler.response_serializer or _unchanged,
-        takes_stream=handler.request_streaming,
-        gives_stream=handler.response_streaming,
+        streams_requests=handler.request_streaming,
+        streams_responses=handler.response_streaming,
     )
 
 
 def coroutine_of(handler: grpc.RpcMethodHandler) -> Behaviour:
-    """The handler's behaviour as a coroutine function, whichever of gRPC's forms it has.
+    """The handler's behaviour as a coroutine function, whichever form it has.
 
     Raises TypeError for a generator that would block the event loop.
     """
@@ -64,7 +64,7 @@ def _write_all(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]]) -> Be
 
 
 def _in_thread(behaviour: Callable[[Any, Any], Any]) -> Behaviour:
-    """For plain functions, such as those that the generated code has for methods that a servicer lacks."""
+    """For plain functions. The generated code has one for each method that a servicer lacks."""
 
     async def call(request: Any, context: Any) -> Any:
         return await asyncio.to_thread(behaviour, request, context)

@@ -1,4 +1,4 @@
-"""What a request's headers say: the method that is called, until when, how its messages are encoded."""
+"""Reads a request's headers: method, timeout, encoding of messages, metadata. Knows no methods."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import grpc
 from inferd.services.net.http2.compression import ENCODINGS
 from inferd.services.net.http2.framing import Metadata, decode_metadata, decode_timeout
 
-#: Not for handlers: the transport's own.
-_OURS = frozenset(
+#: Headers of the transport, which are no metadata.
+_TRANSPORT_HEADERS = frozenset(
     (
         b"te",
         b"content-type",
@@ -22,12 +22,12 @@ _OURS = frozenset(
     )
 )
 
-#: Seconds: a deadline after that is none.
-_LONGEST_TIMEOUT = 10_000_000.0
+#: Seconds. A longer timeout counts as none.
+_MAX_TIMEOUT = 10_000_000.0
 
 
 class NotGrpc(Exception):
-    """The request is none of gRPC's; `http_status` says why."""
+    """The request is no gRPC call. `http_status` is the status of its response."""
 
     def __init__(self, http_status: int) -> None:
         super().__init__(f"HTTP status {http_status}")
@@ -35,7 +35,7 @@ class NotGrpc(Exception):
 
 
 class BadRequest(Exception):
-    """A call that cannot be made so."""
+    """The call fails with this status, because of its headers. `trailers` goes with the status."""
 
     def __init__(self, code: grpc.StatusCode, details: str, headers: Metadata | None = None) -> None:
         super().__init__(details)
@@ -46,7 +46,8 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """`timeout` is in seconds, inf without one; `encoding` is that of messages marked as compressed."""
+    """`timeout` is in seconds; infinite if there is none. `encoding` is the encoding of compressed
+    messages."""
 
     path: str
     timeout: float
@@ -55,7 +56,7 @@ class RequestHead:
 
 
 def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
-    """The head of a call. Raises NotGrpc and BadRequest."""
+    """Parse the headers of a call. Raises NotGrpc and BadRequest."""
     fields = dict(headers)
     if fields.get(b":method") != b"POST":
         raise NotGrpc(405)
@@ -73,12 +74,12 @@ def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
     try:
         if b"grpc-timeout" in fields:
             timeout = decode_timeout(fields[b"grpc-timeout"].decode("latin-1"))
-        metadata = decode_metadata([header for header in headers if header[0] not in _OURS])
+        metadata = decode_metadata([header for header in headers if header[0] not in _TRANSPORT_HEADERS])
     except ValueError as error:
         raise BadRequest(grpc.StatusCode.INTERNAL, str(error)) from error
     return RequestHead(
         path=fields.get(b":path", b"").decode("latin-1"),
-        timeout=timeout if timeout <= _LONGEST_TIMEOUT else math.inf,
+        timeout=timeout if timeout <= _MAX_TIMEOUT else math.inf,
         encoding=encoding,
         metadata=metadata,
     )

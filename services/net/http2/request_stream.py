@@ -1,4 +1,4 @@
-"""The requests of a call that streams them, handed to its handler as it asks for them."""
+"""The requests of a call that streams them, as an iterator for the handler. Splits no messages."""
 
 import asyncio
 from collections import deque
@@ -7,18 +7,18 @@ from typing import Any
 
 from inferd.services.net.http2.framing import FramingError
 
-#: Requests that wait to be read. The flow-control window bounds their bytes, but not how small they are.
-_MOST_UNREAD = 4096
+#: Requests that may wait to be read. The flow-control window bounds their bytes, and not their number.
+_MAX_UNREAD = 4096
 
 
 class RequestStream:
-    """An async iterator. `acknowledge` is told of bytes that were read: as many more may come."""
+    """An async iterator. It calls `acknowledge` with the number of bytes that the client may send more."""
 
     def __init__(self, deserialize: Callable[[bytes], Any], acknowledge: Callable[[int], None]) -> None:
         self._deserialize = deserialize
         self._acknowledge = acknowledge
         self._messages: deque[bytes] = deque()
-        #: Bytes that came and were not acknowledged.
+        #: Bytes that were received and not acknowledged.
         self._size = 0
         self._is_ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -36,23 +36,23 @@ class RequestStream:
         return self._deserialize(self._messages.popleft())
 
     def received(self, size: int) -> None:
-        """That many bytes came, of which requests may be made."""
+        """Count bytes that arrived."""
         self._size += size
 
     def put(self, message: bytes) -> None:
-        """Raises FramingError where too many wait."""
-        if len(self._messages) >= _MOST_UNREAD:
-            raise FramingError(f"{_MOST_UNREAD} requests were sent before they were read", too_large=True)
+        """Add a request. Raises FramingError if too many wait."""
+        if len(self._messages) >= _MAX_UNREAD:
+            raise FramingError(f"{_MAX_UNREAD} requests were sent before they were read", too_large=True)
         self._messages.append(message)
         self._wake()
 
     def end(self) -> None:
-        """No more will come."""
+        """End the iteration after the requests that wait."""
         self._is_ended = True
         self._wake()
 
     def acknowledge(self) -> None:
-        """Let the client send as much as has come."""
+        """Acknowledge all bytes that arrived, so that the client may send as many more."""
         if self._size:
             self._acknowledge(self._size)
             self._size = 0

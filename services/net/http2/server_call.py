@@ -1,4 +1,8 @@
-"""One call that we serve: its request read, its handler run in a task, its responses and status sent."""
+"""One call that is served: reads its requests, runs its handler in a task, sends its responses and its
+status.
+
+Knows nothing of frames: the connection sends and receives them.
+"""
 
 import asyncio
 import logging
@@ -18,20 +22,20 @@ from inferd.services.net.http2.server_context import Aborted, ServerContext
 
 log = logging.getLogger("inferd.rpc")
 
-#: Of every response, before its metadata.
-HEAD = header_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
+#: The headers of every response, before its initial metadata.
+RESPONSE_HEADERS = header_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
 _OK = header_block([(b"grpc-status", b"0")])
 
 
 def status_block(code: grpc.StatusCode, details: str) -> bytes:
-    """The trailers that say how a call ended."""
+    """The trailers with the status of a call."""
     if code is grpc.StatusCode.OK and not details:
         return _OK
     status = str(code.value[0]).encode()
     return header_block([(b"grpc-status", status), (b"grpc-message", encode_message(details).encode())])
 
 
-class Streams(Protocol):
+class CallConnection(Protocol):
     """The connection, as its calls use it."""
 
     peer: str
@@ -40,21 +44,21 @@ class Streams(Protocol):
     def send_now(self, stream_id: int, data: bytes) -> bool: ...
     async def send(self, stream_id: int, data: bytes) -> None: ...
     def acknowledge(self, stream_id: int, size: int) -> None: ...
-    def hold(self, size: int) -> bool: ...
-    def forget(self, stream_id: int) -> None: ...
+    def count_buffered(self, size: int) -> bool: ...
+    def remove_call(self, stream_id: int) -> None: ...
 
 
 class ServerCall:
-    """Lives until its handler is done, which may be after its end is told to the client.
+    """Exists until its handler is done. That may be after the status is sent.
 
-    The handler starts when a request has come whole, or at once where requests are streamed. It is cancelled
-    at the deadline, when the client cancels, and when the connection is lost.
+    The handler starts when the request is complete, or at once if requests are streamed. It is cancelled at
+    the deadline, when the client resets the stream, and when the connection is lost.
     """
 
     __slots__ = (
+        "_buffered",
         "_connection",
         "_head",
-        "_held",
         "_limit",
         "_loop",
         "_method",
@@ -65,14 +69,14 @@ class ServerCall:
         "_task",
         "_timer",
         "deadline",
-        "has_answered",
+        "has_sent_headers",
         "is_over",
     )
 
     def __init__(
-        self, connection: Streams, stream_id: int, method: Method, head: RequestHead, limit: int
+        self, connection: CallConnection, stream_id: int, method: Method, head: RequestHead, limit: int
     ) -> None:
-        """`limit` is the most bytes of one request."""
+        """A request has at most `limit` bytes."""
         self._connection = connection
         self._stream_id = stream_id
         self._method = method
@@ -80,22 +84,22 @@ class ServerCall:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._splitter = MessageSplitter(limit)
-        #: Bytes of a request that has not come whole.
-        self._held = 0
+        #: Bytes of an incomplete request.
+        self._buffered = 0
         self._request: bytes | None = None
         self._requests: RequestStream | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Whether the response's headers were sent.
-        self.has_answered = False
-        #: Whether the status was sent, or nobody waits for it.
+        self.has_sent_headers = False
+        #: Whether the status was sent, or the client has left.
         self.is_over = False
-        #: On the loop's clock.
+        #: On the event loop's clock; infinite without a timeout.
         self.deadline = math.inf
         if head.timeout != math.inf:
             self.deadline = self._loop.time() + head.timeout
-            self._timer = self._loop.call_later(head.timeout, self._expire)
-        if method.takes_stream:
+            self._timer = self._loop.call_later(head.timeout, self._on_deadline)
+        if method.streams_requests:
             self._requests = RequestStream(method.deserialize, self._acknowledge)
             self._start(self._requests)
 
@@ -106,32 +110,32 @@ class ServerCall:
     def now(self) -> float:
         return self._loop.time()
 
-    # What the connection tells.
+    # Called by the connection.
 
-    def data(self, data: bytes, size: int) -> None:
-        """Bytes of requests; `size` is what they took of the window."""
+    def receive_data(self, data: bytes, size: int) -> None:
+        """Take the payload of a DATA frame. `size` is its size with padding, which the window counts."""
         if self._requests is None or self.is_over:
-            # A request is needed whole, so that there is nothing to wait for.
+            # Nothing waits for a reader: the whole request is needed, and data after the end is dropped.
             self._acknowledge(size)
         else:
             self._requests.received(size)
         if self.is_over:
             return
         if self._requests is None:
-            self._held += size
-            if not self._connection.hold(size):
+            self._buffered += size
+            if not self._connection.count_buffered(size):
                 self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much is sent at once on this connection")
                 return
         try:
             for compressed, message in self._splitter.feed(data):
                 if compressed:
                     message = decompress(message, self._head.encoding, self._limit)
-                self._take(message)
+                self._add_request(message)
         except FramingError as error:
             too_large = grpc.StatusCode.RESOURCE_EXHAUSTED
             self.fail(too_large if error.too_large else grpc.StatusCode.INTERNAL, str(error))
 
-    def _take(self, message: bytes) -> None:
+    def _add_request(self, message: bytes) -> None:
         if self._requests is not None:
             self._requests.put(message)
         elif self._request is None:
@@ -139,8 +143,8 @@ class ServerCall:
         else:
             self.fail(grpc.StatusCode.UNIMPLEMENTED, "the method takes one request, and several were sent")
 
-    def end(self) -> None:
-        """The client sends no more."""
+    def receive_end(self) -> None:
+        """The client has ended its side of the stream (END_STREAM)."""
         if self.is_over:
             return
         if not self._splitter.is_empty:
@@ -156,62 +160,62 @@ class ServerCall:
                 self.fail(grpc.StatusCode.INTERNAL, "the request is no valid message of this method's type")
                 return
             self._request = None
-            self._release()
+            self._free_buffer()
             self._start(request)
 
     def cancel(self) -> None:
-        """Nobody waits for its end."""
-        self._close()
-        self._stop()
+        """Cancel the handler, because the client has left."""
+        self._set_over()
+        self._cancel_handler()
 
     def fail(self, code: grpc.StatusCode, details: str) -> None:
-        """End it with this status, whatever its handler does."""
+        """Send this status, and cancel the handler."""
         self._finish(code, details)
-        self._stop()
+        self._cancel_handler()
 
-    # What the handler does.
+    # Called by the context, for the handler.
 
-    def send_head(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        if self.has_answered:
+    def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        if self.has_sent_headers:
             raise RuntimeError("the response's headers were already sent")
-        self._send_head(metadata_block(metadata))
+        self._send_headers(metadata_block(metadata))
 
-    def frame_of(self, message: Any) -> bytes:
-        """A response as it goes into a DATA frame. Sends the response's headers before the first one."""
+    def encode_response(self, message: Any) -> bytes:
+        """The bytes of a response, with gRPC's prefix. Sends the headers before the first response."""
         if self.is_over:
             raise ConnectionLost
         data = frame(self._method.serialize(message))
-        if not self.has_answered:
-            self._send_head()
+        if not self.has_sent_headers:
+            self._send_headers()
         return data
 
     def send_message(self, message: Any) -> bytes:
-        """Send a response, if there is room for all of it. Else its frame; empty if it was sent.
+        """Send a response if there is room for all of it. Returns the bytes that are unsent: all or none.
 
         Raises ConnectionLost.
         """
         if self.is_over:
             raise ConnectionLost
         data = frame(self._method.serialize(message))
-        if not self.has_answered:
-            self._send_head()
+        if not self.has_sent_headers:
+            self._send_headers()
         return b"" if self._connection.send_now(self._stream_id, data) else data
 
     async def send(self, data: bytes) -> None:
-        """Send a framed response as room for it comes. Raises ConnectionLost."""
+        """Send the bytes of a response, and wait while there is no room. Raises ConnectionLost."""
         await self._connection.send(self._stream_id, data)
 
-    # Its own.
+    # The handler's task, and the end.
 
     def _start(self, request: Any) -> None:
         context = ServerContext(self, self._head.metadata)
         self._task = self._loop.create_task(self._run(request, context))
-        self._task.add_done_callback(lambda _: self._done(context))
+        self._task.add_done_callback(lambda _: self._on_handler_done(context))
 
     async def _run(self, request: Any, context: ServerContext) -> None:
         try:
             response = await self._method.behaviour(request, context)
-            if self._method.gives_stream:
+            if self._method.streams_responses:
                 await context.finish()
             elif context.code() is grpc.StatusCode.OK:
                 unsent = self.send_message(response)
@@ -220,63 +224,63 @@ class ServerCall:
         except Aborted:
             await context.finish()
         except ConnectionLost:
-            # Whoever closed it has also cancelled this.
+            # The call is over already.
             return
         except asyncio.CancelledError:
             self._finish(grpc.StatusCode.CANCELLED, "the handler was cancelled")
             raise
         except Exception:
-            # The generated code says so what a servicer lacks.
+            # If a servicer lacks the method, the generated code has set the code before it raises.
             if context.code() is grpc.StatusCode.OK:
                 log.exception("unexpected error in %s", self._head.path)
                 context.set_code(grpc.StatusCode.UNKNOWN)
                 context.set_details("an unexpected error, which the server has logged")
         self._finish(context.code(), context.details(), context.trailing_metadata())
 
-    def _send_head(self, metadata: bytes = b"") -> None:
-        self.has_answered = True
-        self._connection.send_headers(self._stream_id, HEAD + metadata, end_stream=False)
+    def _send_headers(self, metadata: bytes = b"") -> None:
+        self.has_sent_headers = True
+        self._connection.send_headers(self._stream_id, RESPONSE_HEADERS + metadata, end_stream=False)
 
     def _finish(
         self, code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, str | bytes]] = ()
     ) -> None:
         if self.is_over:
             return
-        self._close()
+        self._set_over()
         try:
             block = status_block(code, details) + metadata_block(trailers)
         except ValueError:
             log.exception("unexpected trailers of %s", self._head.path)
             block = status_block(grpc.StatusCode.UNKNOWN, "an unexpected error, which the server has logged")
-        if not self.has_answered:
-            block = HEAD + block
+        if not self.has_sent_headers:
+            block = RESPONSE_HEADERS + block
         self._connection.send_headers(self._stream_id, block, end_stream=True)
 
-    def _close(self) -> None:
+    def _set_over(self) -> None:
         self.is_over = True
         if self._timer is not None:
             self._timer.cancel()
-        self._release()
+        self._free_buffer()
         if self._requests is not None:
             self._requests.acknowledge()
 
-    def _release(self) -> None:
-        self._connection.hold(-self._held)
-        self._held = 0
+    def _free_buffer(self) -> None:
+        self._connection.count_buffered(-self._buffered)
+        self._buffered = 0
 
-    def _stop(self) -> None:
+    def _cancel_handler(self) -> None:
         if self._task is None:
-            self._connection.forget(self._stream_id)
+            self._connection.remove_call(self._stream_id)
         else:
             self._task.cancel()
 
-    def _done(self, context: ServerContext) -> None:
-        self._close()
+    def _on_handler_done(self, context: ServerContext) -> None:
+        self._set_over()
         context.close()
-        self._connection.forget(self._stream_id)
+        self._connection.remove_call(self._stream_id)
         context.run_callbacks()
 
-    def _expire(self) -> None:
+    def _on_deadline(self) -> None:
         self.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline passed before it was complete")
 
     def _acknowledge(self, size: int) -> None:

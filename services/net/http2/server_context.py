@@ -1,4 +1,5 @@
-"""What a handler sees of the call that it serves: the part of grpc.aio.ServicerContext that handlers use."""
+"""The context that a handler is given: the part of grpc.aio.ServicerContext that handlers use. Sends nothing
+itself."""
 
 import contextlib
 import math
@@ -13,11 +14,11 @@ Pairs = Iterable[tuple[str, str | bytes]]
 
 
 class Aborted(Exception):
-    """Leaves the handler; the context has the status."""
+    """Ends the handler after `abort`. The context has the status."""
 
 
 class ServedCall(Protocol):
-    """The call, for its context."""
+    """The part of a call that its context uses."""
 
     is_over: bool
     deadline: float
@@ -25,8 +26,8 @@ class ServedCall(Protocol):
     @property
     def peer(self) -> str: ...
     def now(self) -> float: ...
-    def send_head(self, metadata: Pairs) -> None: ...
-    def frame_of(self, message: Any) -> bytes: ...
+    def send_initial_metadata(self, metadata: Pairs) -> None: ...
+    def encode_response(self, message: Any) -> bytes: ...
     def send_message(self, message: Any) -> bytes: ...
     async def send(self, data: bytes) -> None: ...
 
@@ -56,11 +57,11 @@ class ServerContext:
         self._writer: ServerWriter | None = None
 
     def invocation_metadata(self) -> Metadata:
-        """The client's metadata; values of keys that end with -bin are bytes."""
+        """The client's metadata. A value is bytes if its key ends with -bin."""
         return self._metadata
 
     def time_remaining(self) -> float | None:
-        """Seconds until the client's deadline; None without one."""
+        """Seconds until the client's deadline; None if it has none."""
         deadline = self._call.deadline
         return None if deadline == math.inf else max(0.0, deadline - self._call.now())
 
@@ -72,12 +73,13 @@ class ServerContext:
         return self._writer
 
     def peer(self) -> str:
-        """The client's address, as "ipv4:127.0.0.1:1234"."""
+        """The client's address, such as "ipv4:127.0.0.1:1234"."""
         return self._call.peer
 
     async def send_initial_metadata(self, metadata: Pairs) -> None:
-        """Once, and before the first response. Raises ValueError for what cannot be metadata."""
-        self._call.send_head(metadata)
+        """Send metadata ahead of the first response. To be called once at most. Raises ValueError if it is
+        invalid."""
+        self._call.send_initial_metadata(metadata)
 
     async def write(self, message: Any) -> None:
         """Send one of several responses, and wait while the client has no room for more."""
@@ -90,17 +92,18 @@ class ServerContext:
             await self._writer.finish()
 
     def close(self) -> None:
-        """The call is over: send no more."""
+        """Stop sending, because the call is over."""
         if self._writer is not None:
             self._writer.close()
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Pairs = ()
     ) -> NoReturn:
-        """End the call with this status. It is kept where the handler catches what is raised."""
+        """End the call with this status, by an exception. The status stays, even if the handler catches
+        that."""
         if not self._is_aborted:
             self._is_aborted = True
-            # A call that is given up has not succeeded.
+            # An aborted call has not succeeded, whatever the code.
             self._code = code if code is not grpc.StatusCode.OK else grpc.StatusCode.UNKNOWN
             self._details = details
             self._trailers += tuple(trailing_metadata)
@@ -117,7 +120,7 @@ class ServerContext:
         return self._trailers
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """The status of the call, when the handler returns."""
+        """Set the code that the call has when the handler returns."""
         if not self._is_aborted:
             self._code = code
 
@@ -132,7 +135,7 @@ class ServerContext:
         return self._details
 
     def done(self) -> bool:
-        """Whether nobody waits for responses any more."""
+        """Whether the client waits for no more responses."""
         return self._call.is_over
 
     cancelled = done

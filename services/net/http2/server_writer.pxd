@@ -7,7 +7,7 @@ cdef class ServerWriter:
 
     cpdef object push(self, object message)
 
-cdef class ServerTexts(TextSink):
+cdef class ServerTextSink(TextSink):
     cdef object _push, _message, _part
     cdef str _field
 

@@ -1,4 +1,4 @@
-"""Writes the responses of one call that streams them; see `message_writer`."""
+"""Writes the responses of one call that streams them; see `message_writer`. Knows nothing of connections."""
 
 import asyncio
 from collections import deque
@@ -12,30 +12,30 @@ from inferd.services.net.text_sink import TextSink
 
 
 class ResponseStream(Protocol):
-    """The call's stream, for its writer. All methods raise ConnectionLost if nobody reads the stream."""
+    """The part of a call that its writer uses. All methods raise ConnectionLost if the client has left."""
 
-    def frame_of(self, message: Message) -> bytes:
-        """The message as it goes into a DATA frame. Sends the response's headers before the first one."""
+    def encode_response(self, message: Message) -> bytes:
+        """The bytes of a message, with gRPC's prefix. Sends the response's headers before the first one."""
         ...
 
     def send_message(self, message: Message) -> bytes:
-        """Send a message, if there is room for all of it. Else its frame; empty if it was sent."""
+        """Send a message if there is room for all of it. Returns the bytes that are unsent: all or none."""
         ...
 
     async def send(self, data: bytes) -> None:
-        """Send a frame as room for it comes."""
+        """Send the bytes of a message, and wait while there is no room."""
         ...
 
 
 class ServerWriter:
-    """A `MessageWriter`. Messages to a client that has left are dropped: its handler is cancelled as well."""
+    """A `MessageWriter`. Drops messages if the client has left; the handler is cancelled then."""
 
     __slots__ = ("_buffer", "_sending", "_stream", "flow")
 
     def __init__(self, stream: ResponseStream) -> None:
         self.flow = Flow()
         self._stream = stream
-        #: Messages that there was no room for. Empty unless the flow is paused.
+        #: The bytes of messages that wait for room. Empty unless the flow is paused.
         self._buffer: deque[bytes] = deque()
         self._sending: asyncio.Task[None] | None = None
 
@@ -43,7 +43,7 @@ class ServerWriter:
         """Send a message, or keep it until there is room."""
         try:
             if self.flow.is_paused:
-                self._buffer.append(self._stream.frame_of(message))
+                self._buffer.append(self._stream.encode_response(message))
                 return
             unsent = self._stream.send_message(message)
         except ConnectionLost:
@@ -55,7 +55,7 @@ class ServerWriter:
 
     def text_sink(self, message: Message, part: Message, field: str) -> TextSink:
         """See `MessageWriter.text_sink`."""
-        return ServerTexts(self.push, message, part, field)
+        return ServerTextSink(self.push, message, part, field)
 
     async def finish(self) -> None:
         """Wait until everything is sent."""
@@ -63,7 +63,7 @@ class ServerWriter:
             await self._sending
 
     def close(self) -> None:
-        """Nobody reads the responses any more."""
+        """Stop sending, because the call is over."""
         if self._sending is not None:
             self._sending.cancel()
 
@@ -78,8 +78,8 @@ class ServerWriter:
             self.flow.resume()
 
 
-class ServerTexts(TextSink):
-    """Pushes messages that differ in the string `field` of `part`, a part of `message`."""
+class ServerTextSink(TextSink):
+    """Pushes `message` with each text in the string `field` of `part`, which is `message` or a part of it."""
 
     __slots__ = ("_field", "_message", "_part", "_push")
 

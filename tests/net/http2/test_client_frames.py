@@ -29,7 +29,7 @@ def test_headers_are_those_that_were_sent(common, steps, data):
         # Most are like earlier ones, as those of calls are.
         sent = data.draw(st.sampled_from(common)) if data.draw(st.booleans()) else step
         block = encoder.encode(sent)
-        found = ours.headers(HEADERS, END_HEADERS | END_STREAM, 1, block)
+        found = ours.receive_headers(HEADERS, END_HEADERS | END_STREAM, 1, block)
         assert found == (1, True, [(name, value) for name, value, _ in sent])
 
 
@@ -37,11 +37,11 @@ def test_the_same_bytes_mean_another_thing_once_the_table_has_changed():
     ours = frames()
     add_a, add_b = b"\x40\x01a\x011", b"\x40\x01b\x012"
     newest = b"\xbe"
-    assert ours.headers(HEADERS, END_HEADERS, 1, add_a) == (1, False, [(b"a", b"1")])
-    assert ours.headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"a", b"1")])
-    assert ours.headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"a", b"1")])
-    assert ours.headers(HEADERS, END_HEADERS, 1, add_b) == (1, False, [(b"b", b"2")])
-    assert ours.headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"b", b"2")])
+    assert ours.receive_headers(HEADERS, END_HEADERS, 1, add_a) == (1, False, [(b"a", b"1")])
+    assert ours.receive_headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"a", b"1")])
+    assert ours.receive_headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"a", b"1")])
+    assert ours.receive_headers(HEADERS, END_HEADERS, 1, add_b) == (1, False, [(b"b", b"2")])
+    assert ours.receive_headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"b", b"2")])
 
 
 def test_a_block_that_resizes_the_table_does_so_each_time():
@@ -50,7 +50,7 @@ def test_a_block_that_resizes_the_table_does_so_each_time():
     small, large = b"\x20" + status, b"\x3f\xe1\x1f" + status
     add, newest = b"\x40\x01a\x011", b"\xbe"
     for _ in range(2):
-        ours.headers(HEADERS, END_HEADERS, 1, small)
-        ours.headers(HEADERS, END_HEADERS, 1, large)
-        ours.headers(HEADERS, END_HEADERS, 1, add)
-        assert ours.headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"a", b"1")])
+        ours.receive_headers(HEADERS, END_HEADERS, 1, small)
+        ours.receive_headers(HEADERS, END_HEADERS, 1, large)
+        ours.receive_headers(HEADERS, END_HEADERS, 1, add)
+        assert ours.receive_headers(HEADERS, END_HEADERS, 1, newest) == (1, False, [(b"a", b"1")])

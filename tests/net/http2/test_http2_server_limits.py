@@ -26,7 +26,7 @@ async def test_a_message_over_the_limit_is_refused_before_it_comes(raw, service)
 
 
 async def test_requests_that_never_come_whole_fill_no_memory(raw, service, monkeypatch):
-    monkeypatch.setattr(server_connection, "HELD_BYTES", 0)
+    monkeypatch.setattr(server_connection, "BUFFERED_BYTES", 0)
     async with connected(raw.writer.get_extra_info("peername")[1]) as client:
         streams = []
         for _ in range(5):

@@ -1,10 +1,10 @@
-"""How often a client may do what costs it little and us something."""
+"""Bounds how often a client may do something that is cheap for it and dear for the server."""
 
 import time
 
 
-class Budget:
-    """`burst` units at once, and `per_second` of them back with time."""
+class RateLimit:
+    """Allows `burst` units at once, and `per_second` units each second after that."""
 
     __slots__ = ("_burst", "_left", "_per_second", "_when")
 
@@ -14,7 +14,7 @@ class Budget:
         self._when = time.monotonic()
 
     def spend(self, units: float = 1) -> bool:
-        """Whether there was as much left."""
+        """Count `units`. Returns False if the limit is exceeded."""
         self._left -= units
         if self._left >= 0:
             return True
