@@ -4,6 +4,7 @@ that all of them count the same tokens.
 Checks no context length, and generates nothing.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,13 @@ async def completion_tokens(
     if not prompts:
         prompt = await chat_prompt(text, tokenize_pb2.CountTokensRequest(messages=messages), NO_TOOLS)
         return [list(prompt.token_ids)]
-    return [await _tokens(text, prompt, index) for index, prompt in enumerate(prompts[:])]
+    tokens = []
+    for index, given in enumerate(prompts[:]):
+        tokens.append(await _tokens(text, given, index))
+        if len(prompts) > 1:
+            # Short prompts are encoded on the event loop. Other calls go on between them.
+            await asyncio.sleep(0)
+    return tokens
 
 
 async def _tokens(text: ModelText, prompt: prompt_pb2.Prompt, index: int) -> list[int]:

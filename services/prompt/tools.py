@@ -161,6 +161,7 @@ def _function(tool: message_pb2.FunctionTool, field: str) -> Function:
         description=tool.description if tool.HasField("description") else None,
         strict=tool.strict,
         field=field,
+        size=tool.ByteSize(),
     )
 
 

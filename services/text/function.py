@@ -4,7 +4,7 @@ Does not read requests: `prompt.tools` makes these from a request's fields.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ChoiceMode = Literal["none", "auto", "required"]
@@ -16,12 +16,14 @@ class Function:
 
     `strict`: calls must follow the schema even if the model decides itself whether to call. `field` is the
     path of the request field that gives the function, such as "tools[0].function"; errors name this path.
+    `size` is the length of its declaration in the request, in bytes.
     """
 
     name: str
     parameters: Mapping[str, Any] | None = None
     description: str | None = None
     strict: bool = False
+    size: int = field(default=0, compare=False)
     field: str = "tools"
 
 

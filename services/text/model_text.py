@@ -39,8 +39,6 @@ _MODALITY_KEYS = {
 _INLINE_CHARACTERS = 4096
 #: How many times faster the word encoder is than the tokenizers library.
 _WORD_ENCODER_SPEEDUP = 5
-#: Characters that a function usually adds to a prompt.
-_FUNCTION_CHARACTERS = 512
 _tokenizer_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
 
 _Encoded = TypeVar("_Encoded")
@@ -126,7 +124,7 @@ class ModelText:
             return rendered, self.tokenizer.encode(rendered.text, add_special_tokens=False)
 
         size = sum([message.ByteSize() for message in conversation.messages[:]])
-        size += len(conversation.functions) * _FUNCTION_CHARACTERS
+        size += sum([function.size for function in conversation.functions])
         texts = (part.text for message in conversation.messages for part in message.content)
         return encode() if self._is_encoded_inline(size, texts) else await _in_thread(encode)
 

@@ -71,7 +71,9 @@ def test_without_tools_there_is_no_choice(choice):
 def test_a_function_has_what_its_tool_says():
     given = tool("f", description="does f", parameters='{"b": 1, "a": {"c": []}}', strict=True)
     [function] = tools_of(pb.CreateChatCompletionRequest(tools=[given])).shown
-    assert function == Function("f", {"b": 1, "a": {"c": []}}, "does f", True, "tools[0].function")
+    parameters = {"b": 1, "a": {"c": []}}
+    assert function == Function("f", parameters, "does f", True, field="tools[0].function")
+    assert function.size == given.function.ByteSize()
     assert list(function.parameters) == ["b", "a"]
 
 
