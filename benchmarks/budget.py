@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inferd.rest_bridge.event_writer import TextEvents
+from inferd.rest_bridge.event_writer import TextEventSink
 from inferd.rest_bridge.exchange import Exchange
 from inferd.services.generation.delta_sink import DeltaSink
 from inferd.services.generation.text_deltas import TextDeltas
@@ -47,11 +47,11 @@ _PAUSE = 0.01
 #: A token's stages, in their order: what, whose function.
 _STAGES: list[tuple[str, Any, str]] = [
     ("HTTP/2 frames of the runtime", ClientConnection, "receive"),
-    ("gRPC's message in its frame", ClientCall, "data"),
+    ("gRPC's message in its frame", ClientCall, "receive_data"),
     ("the new token of a response", SchedulerResponses, "receive"),
     ("its text, counted for the usage", TextDeltas, "push_token"),
     ("its choice", DeltaSink, "push_text"),
-    ("JSON text in its event", TextEvents, "push"),
+    ("JSON text in its event", TextEventSink, "push"),
     ("HTTP chunk", Exchange, "write_parts"),
     ("text in its message", ServerTextSink, "push"),
     ("protobuf encode, gRPC's message out", ServerWriter, "push"),

@@ -23,7 +23,7 @@ from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.http_protocol import HttpProtocol
 from inferd.rest_bridge.http_server import HttpServer
 from inferd.rest_bridge.openapi import document
-from inferd.rest_bridge.transport import InProcess
+from inferd.rest_bridge.transport import InProcessTransport
 from inferd.services.app.grpc_services import create_methods
 from inferd.services.app.load_models import load_models
 from inferd.services.app.service_descriptors import JOB_MESSAGE, SERVICES
@@ -403,7 +403,7 @@ async def running() -> AsyncIterator[Front]:
         config.queue, catalog, run_seconds=10, encode=Encoder(JOB_MESSAGE).encode, on_available=lambda _: None
     )
     methods = create_methods(catalog, queue, config)
-    yield Front(loop, methods, Bridge(SERVICES, InProcess(methods)), config)
+    yield Front(loop, methods, Bridge(SERVICES, InProcessTransport(methods)), config)
 
 
 def run(main: Callable[[Front], Awaitable[None]]) -> None:

@@ -20,7 +20,7 @@ from inferd.rest_bridge.event_writer import EventWriter
 from inferd.rest_bridge.events import event_encoder
 from inferd.rest_bridge.exchange import EXCHANGE, Exchange
 from inferd.rest_bridge.json_body import flag, parse
-from inferd.rest_bridge.request_body import ClientGone, Departure, drop_body, read_body
+from inferd.rest_bridge.request_body import ClientDisconnected, DisconnectWatch, discard_body, read_body
 from inferd.rest_bridge.request_headers import RequestHeaders, read_headers
 from inferd.rest_bridge.response import Response, metadata_headers
 from inferd.rest_bridge.router import Match, Router
@@ -36,7 +36,7 @@ _Reply = TypeVar("_Reply")
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Rpc:
     """An RPC that answers a route, and how its messages become bytes: bodies or, of one that streams, events.
     `done` ends a complete stream."""
 
@@ -49,15 +49,15 @@ class _Answer:
 class _Endpoint:
     """A route, compiled: `decode` makes the request's message, or its body field, of a JSON document.
 
-    `own` is the route's method, `sibling` the streaming one that the request may select.
+    `own` is the route's method, `streaming_rpc` the streaming one that the request may select.
     """
 
     route: Route
     request_type: Descriptor
     new_request: Callable[[], Message]
     decode: Callable[[object], Message]
-    own: _Answer
-    sibling: _Answer | None
+    default_rpc: _Rpc
+    streaming_rpc: _Rpc | None
 
 
 class Bridge:
@@ -100,7 +100,7 @@ class Bridge:
         response = Response(exchange, send, head.request_id)
         try:
             await self._serve(scope, exchange, head, receive, response)
-        except ClientGone:
+        except ClientDisconnected:
             log.debug("the client has gone; request id %s", head.request_id)
         except asyncio.CancelledError:
             # The HTTP server stops, and its grace is over: it cancels what still runs, and ends itself.
@@ -109,7 +109,7 @@ class Bridge:
         except Exception as error:
             await response.fail(_error_response(error, head.request_id))
             if isinstance(error, HttpError) and error.status == 413:
-                await drop_body(receive)
+                await discard_body(receive)
             await response.close()
 
     async def _serve(
@@ -131,25 +131,25 @@ class Bridge:
             length = head.values.get(b"content-length")
             body = await read_body(exchange, receive, length, self._max_body_bytes)
         timeout = head.timeout
-        request, answer = _request(endpoint, match, body, scope["query_string"])
-        call = RpcCall(answer.method, request, head.metadata, timeout)
-        if answer.method.server_streaming:
-            await self._stream(call, answer, exchange, receive, response)
+        request, rpc = _decode_request(endpoint, match, body, scope["query_string"])
+        call = RpcCall(rpc.method, request, head.metadata, timeout)
+        if rpc.method.server_streaming:
+            await self._stream(call, rpc, exchange, receive, response)
         else:
             wait = match.route.preferred_wait
             applied = wait.apply(request, head.wait) if wait is not None else []
             reply = await _while_client_waits(self._transport.unary(call), exchange, receive)
-            status, headers = _outcome(match.route, reply.message)
+            status, headers = _status_and_headers(match.route, reply.message)
             headers += applied + metadata_headers(reply.metadata)
-            await response.send(status, answer.encode(reply.message), headers)
+            await response.send(status, rpc.encode(reply.message), headers)
 
     async def _stream(
-        self, call: RpcCall, answer: _Answer, exchange: Exchange | None, receive: Receive, response: Response
+        self, call: RpcCall, rpc: _Rpc, exchange: Exchange | None, receive: Receive, response: Response
     ) -> None:
-        with EventWriter(exchange, response, answer.encode, self._idle_timeout) as writer:
+        with EventWriter(exchange, response, rpc.encode, self._idle_timeout) as writer:
             try:
                 await _while_client_waits(self._transport.stream(call, writer), exchange, receive)
-            except ClientGone:
+            except ClientDisconnected:
                 raise
             except Exception:
                 # The error follows the events that came before.
@@ -160,21 +160,21 @@ class Bridge:
                 raise writer.failure
             # A stream without messages has headers, too.
             await response.start_events(lambda: metadata_headers(writer.metadata))
-        await response.end(answer.done)
+        await response.end(rpc.done)
 
 
 async def _while_client_waits(
     call: Coroutine[Any, Any, _Reply], exchange: Exchange | None, receive: Receive
 ) -> _Reply:
-    """The result of a call, which is cancelled if the client leaves. Raises ClientGone then."""
+    """The result of a call, which is cancelled if the client leaves. Raises ClientDisconnected then."""
     task = asyncio.current_task()
     assert task is not None
-    with Departure(exchange, receive, task.cancel) as departure:
+    with DisconnectWatch(exchange, receive, task.cancel) as watch:
         try:
             return await call
         except asyncio.CancelledError:
-            if departure.happened and task.uncancel() == 0:
-                raise ClientGone from None
+            if watch.has_disconnected and task.uncancel() == 0:
+                raise ClientDisconnected from None
             if not task.cancelling():
                 raise RuntimeError("the call was cancelled") from None
             raise
@@ -188,34 +188,36 @@ def _compile(route: Route) -> _Endpoint:
         assert field_type is not None
         body_type = field_type
     streaming = route.streaming
-    sibling = None
+    streaming_rpc = None
     if streaming is not None:
-        sibling = _answer(streaming.method, sse.event(streaming.done.encode()) if streaming.done else b"")
+        streaming_rpc = _rpc(streaming.method, sse.event(streaming.done.encode()) if streaming.done else b"")
     return _Endpoint(
         route=route,
         request_type=request_type,
         new_request=GetMessageClass(request_type),
         decode=Decoder(body_type).decode,
-        own=_answer(route.method),
-        sibling=sibling,
+        default_rpc=_rpc(route.method),
+        streaming_rpc=streaming_rpc,
     )
 
 
-def _answer(method: MethodDescriptor, done: bytes = b"") -> _Answer:
+def _rpc(method: MethodDescriptor, done: bytes = b"") -> _Rpc:
     if method.server_streaming:
-        return _Answer(method, event_encoder(method.output_type), done)
-    return _Answer(method, Encoder(method.output_type).encode)
+        return _Rpc(method, event_encoder(method.output_type), done)
+    return _Rpc(method, Encoder(method.output_type).encode)
 
 
-def _request(endpoint: _Endpoint, match: Match, body: bytes, query_string: bytes) -> tuple[Message, _Answer]:
+def _decode_request(
+    endpoint: _Endpoint, match: Match, body: bytes, query_string: bytes
+) -> tuple[Message, _Rpc]:
     """The request's message, and the RPC that it is for. What the path says wins over the body."""
-    route, answer = endpoint.route, endpoint.own
+    route, rpc = endpoint.route, endpoint.default_rpc
     document = parse(body) if body or route.needs_body else {}
     parameters = query.parse(query_string) if query_string and route.body != "*" else ()
-    if endpoint.sibling is not None and route.streaming is not None:
+    if endpoint.streaming_rpc is not None and route.streaming is not None:
         selector = route.streaming.selector
         is_streamed = flag(document, selector) if route.body else query.flag(parameters, selector)
-        answer = endpoint.sibling if is_streamed else answer
+        rpc = endpoint.streaming_rpc if is_streamed else rpc
     if route.body == "*":
         request = endpoint.decode(document)
     else:
@@ -226,10 +228,10 @@ def _request(endpoint: _Endpoint, match: Match, body: bytes, query_string: bytes
     for field, text in zip(route.path_fields, match.texts, strict=True):
         if text:
             field.set(request, [text])
-    return request, answer
+    return request, rpc
 
 
-def _outcome(route: Route, message: Message) -> tuple[int, Headers]:
+def _status_and_headers(route: Route, message: Message) -> tuple[int, Headers]:
     """Status and headers of a unary answer: where to find what it tells of, and when to ask again."""
     status, headers = route.success_status, list[tuple[bytes, bytes]]()
     if route.location is not None and (path := route.location.of(message)):

@@ -41,7 +41,7 @@ class EventWriter:
         self._encode = encode
         self._idle = idle
         self._was_used = False
-        self._texts: list[TextEvents] = []
+        self._text_sinks: list[TextEventSink] = []
         #: Events that there was no room for. Empty unless the flow is paused.
         self._buffer = bytearray()
         self._sending: asyncio.Task[None] | None = None
@@ -53,7 +53,7 @@ class EventWriter:
     def __exit__(self, *_: Any) -> None:
         self._idle.cancel(self._check_idle)
         # They know the writer: all would wait for the garbage collector together.
-        self._texts.clear()
+        self._text_sinks.clear()
         if self._sending is not None:
             self._sending.cancel()
 
@@ -71,11 +71,11 @@ class EventWriter:
     def text_sink(self, message: Message, part: Message, field: str) -> TextSink:
         """See `MessageWriter.text_sink`. The event is encoded once, and cut at the place of the text."""
         # No text of the message is the same, because nobody can guess it.
-        mark = random_id()
-        setattr(part, field, mark)
-        before, after = self._encode(message).split(orjson.dumps(mark))
-        texts = TextEvents(self, self._exchange, before, after)
-        self._texts.append(texts)
+        placeholder = random_id()
+        setattr(part, field, placeholder)
+        before, after = self._encode(message).split(orjson.dumps(placeholder))
+        texts = TextEventSink(self, self._exchange, before, after)
+        self._text_sinks.append(texts)
         return texts
 
     def write(self, event: bytes) -> None:
@@ -110,7 +110,7 @@ class EventWriter:
 
     def _check_idle(self) -> None:
         was_used, self._was_used = self._was_used, False
-        for texts in self._texts:
+        for texts in self._text_sinks:
             was_used, texts.was_used = was_used or texts.was_used, False
         # A client that does not read what it has been sent needs no sign of life.
         if not was_used and not self.flow.is_paused:
@@ -119,7 +119,7 @@ class EventWriter:
         self._idle.start(self._check_idle)
 
 
-class TextEvents(TextSink):
+class TextEventSink(TextSink):
     """Sends events that differ in one text: the bytes before its JSON, and those after it.
 
     `was_used` is set by each event.

@@ -11,13 +11,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 EXCHANGE = "inferd.exchange"
 
 #: What stands before a chunk of HTTP/1.1, by its bytes: those of most events.
-_HEADS = [b"%x\r\n" % size for size in range(1024)]
+_CHUNK_HEADS = [b"%x\r\n" % size for size in range(1024)]
 
 
 class Exchange:
-    """`on_gone` is called when the client leaves. `is_paused`: there is no room to write."""
+    """`on_disconnect` is called when the client leaves. `is_paused`: there is no room to write."""
 
-    __slots__ = ("_cycle", "_is_open", "_transport", "is_paused", "on_gone")
+    __slots__ = ("_cycle", "_is_open", "_transport", "is_paused", "on_disconnect")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
@@ -25,24 +25,24 @@ class Exchange:
         #: Whether parts of the body may be written: known here, so that a token need not ask the cycle.
         self._is_open = False
         self.is_paused = cycle.flow.write_paused
-        self.on_gone: Callable[[], object] | None = None
+        self.on_disconnect: Callable[[], object] | None = None
 
     @property
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Whether the client has left."""
         return self._cycle.disconnected
 
-    def watch(self, on_gone: Callable[[], object]) -> None:
-        """Have `on_gone` called when the client leaves, where it has not."""
-        self.on_gone = on_gone
+    def watch_disconnect(self, on_disconnect: Callable[[], object]) -> None:
+        """Have `on_disconnect` called when the client leaves, where it has not."""
+        self.on_disconnect = on_disconnect
         # A request in the queue behind this one stops it: nobody would learn then that the client left.
         self._cycle.flow.resume_reading()
 
-    def sends(self, send: object) -> bool:
+    def is_own_send(self, send: object) -> bool:
         """Whether ASGI's `send` is the server's own: no middleware has a say in the response."""
         return getattr(send, "__self__", None) is self._cycle
 
-    def take_body(self) -> bytes | None:
+    def take_whole_body(self) -> bytes | None:
         """The request's body, once, where it has come whole. None: it is to be received."""
         cycle = self._cycle
         # After a large one, the server reads on only once it is received.
@@ -76,10 +76,10 @@ class Exchange:
 
     def write_parts(self, before: bytes, data: bytes, after: bytes) -> bool:
         """`write` what these are together."""
-        if self.is_paused or not (self._is_open or self._look()):
+        if self.is_paused or not (self._is_open or self._check_chunked_body()):
             return False
         size = len(before) + len(data) + len(after)
-        head = _HEADS[size] if size < len(_HEADS) else b"%x\r\n" % size
+        head = _CHUNK_HEADS[size] if size < len(_CHUNK_HEADS) else b"%x\r\n" % size
         self._transport.write(b"".join((head, before, data, after, b"\r\n")))
         return True
 
@@ -116,7 +116,7 @@ class Exchange:
         cycle.waiting_for_100_continue = False
         return b"".join(parts)
 
-    def _look(self) -> bool:
+    def _check_chunked_body(self) -> bool:
         """Whether ASGI has opened it."""
         cycle = self._cycle
         self._is_open = bool(

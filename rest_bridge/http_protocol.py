@@ -153,8 +153,8 @@ class HttpProtocol(HttpToolsProtocol):
             running.message_event.set()
             if self._exchange is not None:
                 self._exchange.close()
-                if self._exchange.on_gone is not None:
-                    self._exchange.on_gone()
+                if self._exchange.on_disconnect is not None:
+                    self._exchange.on_disconnect()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -15,7 +15,7 @@ _LINGER_SECONDS = 2.0
 _BODY_SECONDS = 60.0
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client has closed the connection."""
 
 
@@ -23,10 +23,10 @@ async def read_body(
     exchange: Exchange | None, receive: Receive, content_length: bytes | None, limit: int
 ) -> bytes:
     """The whole body. Raises HttpError 413 as soon as it is known to be over `limit` bytes, HttpError 408
-    where it takes too long to come, or ClientGone."""
+    where it takes too long to come, or ClientDisconnected."""
     if content_length is not None and int(content_length) > limit:
         raise _too_large(limit)
-    if exchange is not None and (body := exchange.take_body()) is not None:
+    if exchange is not None and (body := exchange.take_whole_body()) is not None:
         if len(body) > limit:
             raise _too_large(limit)
         return body
@@ -44,7 +44,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
     while True:
         event = await receive()
         if event["type"] != "http.request":
-            raise ClientGone
+            raise ClientDisconnected
         part = event.get("body", b"")
         size += len(part)
         if size > limit:
@@ -54,7 +54,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def drop_body(receive: Receive) -> None:
+async def discard_body(receive: Receive) -> None:
     """Read what is left of a body for a short while."""
     try:
         async with asyncio.timeout(_LINGER_SECONDS):
@@ -64,40 +64,42 @@ async def drop_body(receive: Receive) -> None:
         pass
 
 
-class Departure:
-    """Calls `on_gone`, once, when the client closes the connection while the context lasts.
+class DisconnectWatch:
+    """Calls `on_disconnect`, once, when the client closes the connection while the context lasts.
 
     Nothing else may read from `receive` meanwhile, which is read where there is no exchange.
     """
 
-    def __init__(self, exchange: Exchange | None, receive: Receive, on_gone: Callable[[], object]) -> None:
+    def __init__(
+        self, exchange: Exchange | None, receive: Receive, on_disconnect: Callable[[], object]
+    ) -> None:
         self._exchange = exchange
         self._receive = receive
-        self._on_gone = on_gone
+        self._on_disconnect = on_disconnect
         self._task: asyncio.Task[None] | None = None
-        self.happened = False
+        self.has_disconnected = False
 
-    def __enter__(self) -> "Departure":
-        if self._exchange is None or self._exchange.is_gone:
+    def __enter__(self) -> "DisconnectWatch":
+        if self._exchange is None or self._exchange.is_disconnected:
             self._task = asyncio.get_running_loop().create_task(self._watch())
         else:
-            self._exchange.watch(self._gone)
+            self._exchange.watch_disconnect(self._set_disconnected)
         return self
 
     def __exit__(self, *_: Any) -> None:
         if self._exchange is not None:
-            self._exchange.on_gone = None
+            self._exchange.on_disconnect = None
         if self._task is not None:
             self._task.cancel()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone()
+        self._set_disconnected()
 
-    def _gone(self) -> None:
-        self.happened = True
-        self._on_gone()
+    def _set_disconnected(self) -> None:
+        self.has_disconnected = True
+        self._on_disconnect()
 
 
 def _too_large(limit: int) -> HttpError:

@@ -18,7 +18,7 @@ class Response:
     """The response to one request; every one carries the request's id."""
 
     def __init__(self, exchange: Exchange | None, send: Send, request_id: str) -> None:
-        self._exchange = exchange if exchange is not None and exchange.sends(send) else None
+        self._exchange = exchange if exchange is not None and exchange.is_own_send(send) else None
         self._send = send
         self._id: Headers = [(b"x-request-id", request_id.encode("ascii"))]
         self._is_started = False

@@ -11,7 +11,7 @@ from inferd.rest_bridge.docs_page import docs_routes
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.openapi import document
 from inferd.rest_bridge.remote_health import ChannelHealth
-from inferd.rest_bridge.transport import OverChannel
+from inferd.rest_bridge.transport import ChannelTransport
 
 _CHANNEL_OPTIONS = [
     # The server limits the size of requests. The size of its responses has no limit.
@@ -45,7 +45,7 @@ async def run_bridge(
     async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
         bridge = Bridge(
             services,
-            OverChannel(channel),
+            ChannelTransport(channel),
             max_body_bytes=max_body_bytes,
             keep_alive_seconds=keep_alive_seconds,
         )

@@ -64,7 +64,7 @@ class Transport(Protocol):
         ...
 
 
-class InProcess:
+class InProcessTransport:
     """Calls the servicers of this process, with no serialization and no wire."""
 
     def __init__(self, methods: Methods) -> None:
@@ -89,7 +89,7 @@ class InProcess:
         return handler
 
 
-class OverChannel:
+class ChannelTransport:
     """Calls a remote server. The channel is the caller's, who also closes it."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

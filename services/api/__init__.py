@@ -6,7 +6,7 @@ Knows nothing of HTTP, and computes no tokens.
 #: What other packages may import, by module.
 FACE = {
     "chat": ("ChatServicer",),
-    "chat_replay": ("replayed",),
+    "chat_replay": ("replay_chunks",),
     "chat_request": ("prepare_chat",),
     "completion": ("CompletionServicer",),
     "models": ("ModelServicer",),

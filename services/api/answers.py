@@ -1,4 +1,7 @@
-"""What the answers of chat and text completion share: the sink of a stream's chunks, ids, finish reasons."""
+"""The common parts of answers to chat and text completion: the sink of chunks, ids, finish reasons.
+
+Knows nothing of a chunk's contents.
+"""
 
 from collections.abc import Callable
 
@@ -17,15 +20,15 @@ FINISH_REASONS = {
     None: sampling_pb2.FINISH_REASON_UNSPECIFIED,
 }
 
-#: A chunk; the part of it that holds the text; and the name of the text's field.
+#: A chunk; the part of the chunk that has the text; and the name of the text's field.
 TextChunk = tuple[Message, Message, str]
 
 
 class ChunkSink(DeltaSink):
     """Pushes the chunks of one choice to `writer`.
 
-    `make_chunk` makes the chunk of a delta, or None if there is nothing to tell yet. `text_chunk` makes the
-    chunk of which all but the first and the last differ in their text only; None if they differ in more.
+    `make_chunk` makes the chunk of a delta, or None if the delta has nothing for the client. If all chunks
+    but the first and the last differ only in their text, `text_chunk` makes such a chunk; else it is None.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class ChunkSink(DeltaSink):
             self.texts = self._writer.text_sink(*self._text_chunk())
 
 
-async def announce(generation: Generation, context: CallContext) -> None:
+async def send_metadata(generation: Generation, context: CallContext) -> None:
     """Send the generation's metadata ahead of the answer, if there is any."""
     metadata = generation.metadata()
     if metadata:

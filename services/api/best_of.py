@@ -1,12 +1,12 @@
-"""Picks the best of several continuations: those with the greatest mean log probability of a token."""
+"""Picks the best of several continuations: those with the greatest mean log probability of their tokens."""
 
 from collections.abc import Sequence
 
 from inferd.services.generation.delta_sink import TextDelta
 
 
-def best(continuations: Sequence[list[TextDelta]], of: int, n: int) -> list[list[TextDelta]]:
-    """The `n` best of each prompt's `of` continuations, best first.
+def best_continuations(continuations: Sequence[list[TextDelta]], of: int, n: int) -> list[list[TextDelta]]:
+    """The `n` best of each prompt's `of` continuations, the best first.
 
     `continuations` are in the order of their prompts, and have log probabilities. Failed ones come last.
     """

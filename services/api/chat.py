@@ -1,6 +1,6 @@
 """ChatService: a conversation in, the model's answer out."""
 
-from inferd.services.api.answers import announce
+from inferd.services.api.answers import send_metadata
 from inferd.services.api.chat_request import prepare_chat
 from inferd.services.calls.context import CallContext
 from inferd.services.fleet.catalog import Catalog
@@ -18,12 +18,12 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: pb.CreateChatCompletionRequest, context: CallContext
     ) -> pb.ChatCompletion:
         answer = await prepare_chat(self._catalog, request, stream=False)
-        await announce(answer.generation, context)
+        await send_metadata(answer.generation, context)
         return await answer.whole()
 
     async def StreamChatCompletion(
         self, request: pb.CreateChatCompletionRequest, context: CallContext
     ) -> None:
         answer = await prepare_chat(self._catalog, request, stream=True)
-        await announce(answer.generation, context)
+        await send_metadata(answer.generation, context)
         await answer.stream(context.writer)

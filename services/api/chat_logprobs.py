@@ -1,4 +1,4 @@
-"""Log probabilities in chat completion's shape."""
+"""Log probabilities in the form of chat completion: a list with one entry a token."""
 
 from collections.abc import Iterable
 

@@ -1,14 +1,15 @@
-"""A chat completion that is complete, told as a stream."""
+"""Makes the chunks of a stream from a chat completion that is complete. Generates nothing."""
 
 from typing import Any
 
 from inferd.v1 import chat_pb2 as pb
 
 
-def replayed(
+def replay_chunks(
     completion: pb.ChatCompletion, request: pb.CreateChatCompletionRequest
 ) -> list[pb.ChatCompletionChunk]:
-    """The chunks of an answer that is complete: one for each choice."""
+    """The chunks of a complete answer: one for each choice, and one for the usage if `request` asks for
+    it."""
     chunks = [_chunk(completion, choices=[_choice(choice)]) for choice in completion.choices]
     if chunks:
         chunks[0].prompt_token_ids.extend(completion.prompt_token_ids)

@@ -1,6 +1,9 @@
-"""A chat request, checked and made ready: its prompt, its tools, the form of its answer, its sampling."""
+"""Checks and prepares a chat request: its prompt, its tools, the form of its answer, its sampling.
 
-from inferd.services.api.chat_answer import ChatAnswer, OutputReading
+Generates nothing.
+"""
+
+from inferd.services.api.chat_answer import ChatAnswer, ParserOptions
 from inferd.services.api.choice_reader import ChoiceOptions
 from inferd.services.constraints.output_constraint import output_constraint
 from inferd.services.errors import invalid
@@ -16,7 +19,8 @@ from inferd.v1 import chat_pb2 as pb
 async def prepare_chat(
     catalog: Catalog, request: pb.CreateChatCompletionRequest, *, stream: bool, background: bool = False
 ) -> ChatAnswer:
-    """The answer to a request, to be generated. Raises ServiceError if it cannot be as the request asks.
+    """The answer to a request, before it is generated. Raises ServiceError for a request that cannot be
+    served.
 
     Nobody waits for `background` work: see `Replicas.interactive`.
     """
@@ -33,9 +37,9 @@ async def prepare_chat(
     )
     separate = not request.HasField("separate_reasoning") or request.separate_reasoning
     format = OutputFormat(tool_format if tools.callable else None, model.output.reasoning)
-    reading = None
+    parser_options = None
     if format.tools or format.reasoning:
-        reading = OutputReading(format, tools.callable, prompt.end, keep_markers=not separate)
+        parser_options = ParserOptions(format, tools.callable, prompt.end, keep_markers=not separate)
     generation = Generation(
         model=model,
         prompts=[prompt.token_ids],
@@ -45,8 +49,8 @@ async def prepare_chat(
         background=background,
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs,
-        spans=format.reasoning is not None,
-        keep=_kept(model, format),
+        token_ends=format.reasoning is not None,
+        keep=_special_tokens_in_text(model, format),
         media=prompt.media,
     )
     options = ChoiceOptions(
@@ -56,7 +60,7 @@ async def prepare_chat(
         separate_reasoning=separate,
         stream_reasoning=not request.HasField("stream_reasoning") or request.stream_reasoning,
     )
-    return ChatAnswer(request, generation, reading, options)
+    return ChatAnswer(request, generation, parser_options, options)
 
 
 def _check(request: pb.CreateChatCompletionRequest) -> None:
@@ -68,7 +72,7 @@ def _check(request: pb.CreateChatCompletionRequest) -> None:
             raise invalid(field, f"{field}: only text is served, not {modality!r}", "UNSUPPORTED_PARAMETER")
 
 
-def _kept(model: ServedModel, format: OutputFormat) -> frozenset[int]:
+def _special_tokens_in_text(model: ServedModel, format: OutputFormat) -> frozenset[int]:
     """Special tokens that stay in the text, because the parser reads them."""
     return model.text.tokenizer.ids_of(format.markers)
 

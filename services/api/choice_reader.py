@@ -1,4 +1,4 @@
-"""One choice of a chat as it is generated: its text becomes content, reasoning and tool calls.
+"""Reads the text of one choice of a chat as content, reasoning and tool calls.
 
 Knows nothing of chunks, usage or log probabilities.
 """
@@ -18,11 +18,11 @@ from inferd.v1 import message_pb2, sampling_pb2
 
 @dataclass(slots=True)
 class ChoiceOptions:
-    """How a choice is told to the client.
+    """The form in which a client wants a choice.
 
-    `one_call`: calls after the first are left out. `legacy`: the call is a function_call.
-    `separate_reasoning` False: reasoning is content. `stream_reasoning` False: reasoning is told when it is
-    complete.
+    If `one_call` is set, calls after the first are left out. If `legacy` is set, the call is a
+    `function_call`. Without `separate_reasoning`, reasoning is content. Without `stream_reasoning`, reasoning
+    is sent when it is complete.
     """
 
     one_call: bool = False
@@ -37,10 +37,10 @@ class ChoiceReader:
     def __init__(self, parser: OutputParser | None, options: ChoiceOptions) -> None:
         self._parser = parser
         self._options = options
-        self._held: list[Reasoning] = []
-        self._ids: dict[int, str] = {}
-        self._complete = True
-        #: Where the text of each token ends, until the number of reasoning tokens is known.
+        self._held_reasoning: list[Reasoning] = []
+        self._call_ids: dict[int, str] = {}
+        self._calls_complete = True
+        #: The end of each token's text (`TextDelta.ends`), until the number of reasoning tokens is known.
         self._ends: list[int] = []
         self._reasoning_tokens: int | None = None if parser else 0
 
@@ -62,7 +62,7 @@ class ChoiceReader:
 
     def finish_reason(self, delta: TextDelta) -> sampling_pb2.FinishReason:
         """Why the choice ended with this delta, which was read before."""
-        if delta.finish == "stop" and self._ids and self._complete:
+        if delta.finish == "stop" and self._call_ids and self._calls_complete:
             if self._options.legacy:
                 return sampling_pb2.FINISH_REASON_FUNCTION_CALL
             return sampling_pb2.FINISH_REASON_TOOL_CALLS
@@ -80,14 +80,14 @@ class ChoiceReader:
                     if self._options.legacy:
                         delta.function_call.name = name
                         continue
-                    call = delta.tool_calls.add(index=index, id=self._ids[index], type="function")
+                    call = delta.tool_calls.add(index=index, id=self._call_ids[index], type="function")
                     call.function.name = name
                     call.function.arguments = ""
                 case CallArguments(index, text):
                     self._call_delta(delta, index).arguments += text
 
     def write_message(self, message: pb.AssistantMessage, events: Sequence[Event]) -> None:
-        """Fill in the whole message, of all its events."""
+        """Fill in the whole message from all events of the choice."""
         message.role = message_pb2.ROLE_ASSISTANT
         content = "".join([event.text for event in events if isinstance(event, Content)])
         if self._parser is None:
@@ -96,7 +96,7 @@ class ChoiceReader:
         reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
         calls = {
             event.index: message_pb2.ToolCall(
-                id=self._ids[event.index], function=message_pb2.FunctionCall(name=event.name)
+                id=self._call_ids[event.index], function=message_pb2.FunctionCall(name=event.name)
             )
             for event in events
             if isinstance(event, CallBegin)
@@ -117,7 +117,7 @@ class ChoiceReader:
             message.tool_calls.extend(calls.values())
 
     def _selected(self, events: Sequence[Event], *, last: bool) -> list[Event]:
-        """The events as the options want them: calls with an id, reasoning in its place and at its time."""
+        """The events that the options ask for. Calls are given ids."""
         options = self._options
         selected: list[Event] = []
         for event in events:
@@ -126,22 +126,22 @@ class ChoiceReader:
                     selected.append(Content(text))
                     continue
                 case Reasoning() if not options.stream_reasoning:
-                    self._held.append(event)
+                    self._held_reasoning.append(event)
                     continue
                 case CallBegin(index) | CallArguments(index) | CallEnd(index) if options.one_call and index:
                     continue
                 case CallBegin(index, _, call_id):
-                    # Models number their calls, and some begin anew with each call.
-                    given = call_id if call_id not in self._ids.values() else None
-                    self._ids[index] = given or f"call_{uuid.uuid4().hex[:24]}"
+                    # A model may number its calls, and some models give each call the same number.
+                    given = call_id if call_id not in self._call_ids.values() else None
+                    self._call_ids[index] = given or f"call_{uuid.uuid4().hex[:24]}"
                 case CallEnd(complete=False):
-                    self._complete = False
-            selected += self._held
-            self._held = []
+                    self._calls_complete = False
+            selected += self._held_reasoning
+            self._held_reasoning = []
             selected.append(event)
         if last:
-            selected += self._held
-            self._held = []
+            selected += self._held_reasoning
+            self._held_reasoning = []
         return selected
 
     def _call_delta(self, delta: pb.ChatDelta, index: int) -> pb.FunctionCallDelta:

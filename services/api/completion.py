@@ -1,6 +1,6 @@
 """CompletionService: prompts in, their continuations out."""
 
-from inferd.services.api.answers import announce
+from inferd.services.api.answers import send_metadata
 from inferd.services.api.completion_request import prepare_completion
 from inferd.services.calls.context import CallContext
 from inferd.services.fleet.catalog import Catalog
@@ -18,10 +18,10 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         self, request: pb.CreateCompletionRequest, context: CallContext
     ) -> pb.Completion:
         answer = await prepare_completion(self._catalog, request, stream=False)
-        await announce(answer.generation, context)
+        await send_metadata(answer.generation, context)
         return await answer.whole()
 
     async def StreamCompletion(self, request: pb.CreateCompletionRequest, context: CallContext) -> None:
         answer = await prepare_completion(self._catalog, request, stream=True)
-        await announce(answer.generation, context)
+        await send_metadata(answer.generation, context)
         await answer.stream(context.writer)

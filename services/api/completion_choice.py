@@ -1,4 +1,4 @@
-"""A text completion's choice, made of the text deltas of a continuation: whole, or delta by delta."""
+"""Writes the choice of a text completion from the text deltas of a continuation, whole or delta by delta."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,11 @@ from inferd.v1 import completion_pb2 as pb
 
 
 class ChoiceWriter:
-    """The choices of one continuation: what is told of its prompt goes before its first delta.
+    """Writes the choices of one continuation. Its first choice also has the prompt's text and tokens, if
+    asked for.
 
-    `echoed` is the prompt's text, where it is part of the answer's. `prompt` are the prompt's tokens, where
-    tokens are returned.
+    `echoed` is the text of the prompt if the answer begins with it, else empty. `prompt` are the tokens of
+    the prompt; None: no token ids are returned.
     """
 
     def __init__(self, echoed: str, logprobs: LogprobsWriter | None, prompt: Sequence[int] | None) -> None:
@@ -22,7 +23,7 @@ class ChoiceWriter:
         self._prompt = prompt
 
     def write(self, choice: pb.CompletionChoice, index: int, deltas: Sequence[TextDelta]) -> None:
-        """Fill in the choice of these deltas, which follow those of the calls before."""
+        """Fill in the choice of the next deltas."""
         last = deltas[-1]
         text = last.text if len(deltas) == 1 else "".join([delta.text for delta in deltas])
         choice.index = index

@@ -1,4 +1,5 @@
-"""Log probabilities in text completion's shape: parallel lists, and where each token begins."""
+"""Log probabilities in the form of text completion: parallel lists, and the offset of each token in the
+text."""
 
 import codecs
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ class LogprobsWriter:
         self._echoed = echoed
         self._skip = skip_special_tokens
         self._offset = 0
-        # A character of several tokens begins with the first of them, and counts with the last.
+        # The offset counts characters. A character of several tokens counts at the last of them.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, deltas: Iterable[TextDelta]) -> pb.CompletionLogprobs:

@@ -1,4 +1,4 @@
-"""A text completion request, checked and made ready: its prompts, its sampling, its form."""
+"""Checks and prepares a text completion request: its prompts, its sampling, its form. Generates nothing."""
 
 from inferd.services.api.completion_answer import CompletionAnswer
 from inferd.services.constraints.output_constraint import text_constraint
@@ -17,7 +17,8 @@ _MAX_CONTINUATIONS = 1024
 async def prepare_completion(
     catalog: Catalog, request: pb.CreateCompletionRequest, *, stream: bool
 ) -> CompletionAnswer:
-    """The answer to a request, to be generated. Raises ServiceError if it cannot be as the request asks."""
+    """The answer to a request, before it is generated. Raises ServiceError for a request that cannot be
+    served."""
     model = catalog.find(request.model, request.lora_path or None)
     if not request.prompt and not request.messages:
         raise missing("prompt", "messages")

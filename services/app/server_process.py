@@ -15,7 +15,7 @@ from inferd.rest_bridge.docs_page import docs_routes
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.openapi import document
-from inferd.rest_bridge.transport import InProcess
+from inferd.rest_bridge.transport import InProcessTransport
 from inferd.services.app.grpc_services import QUEUE_SERVICE, create_grpc_server, create_health, create_methods
 from inferd.services.app.health import Health
 from inferd.services.app.load_models import load_models
@@ -71,7 +71,7 @@ async def run_server_process(
 
     bridge = Bridge(
         SERVICES,
-        InProcess(methods),
+        InProcessTransport(methods),
         max_body_bytes=limits.max_body_bytes,
         keep_alive_seconds=limits.keep_alive,
     )

@@ -1,4 +1,4 @@
-"""One call on its way through the chain: what the links know about it."""
+"""One call on its way through the chain: all that the links know about it. Does nothing itself."""
 
 from typing import Any
 

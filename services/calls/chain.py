@@ -13,7 +13,7 @@ from inferd.services.calls.context import CallContext
 from inferd.services.calls.deadline import DeadlineLink
 from inferd.services.calls.errors import service_error, status_with_request_id
 from inferd.services.calls.field_limits import FieldLimits
-from inferd.services.calls.request_form import RequestForm, tolerant
+from inferd.services.calls.request_form import RequestForm, tolerant_deserializer
 from inferd.services.calls.request_id import RequestId
 from inferd.services.errors import ServiceError
 from inferd.services.net.http2.method import coroutine_of
@@ -37,8 +37,8 @@ class Link(Protocol):
 def call_links(max_concurrent: int, max_seconds: float) -> Sequence[Link]:
     """The links around every method of the contract, in the order in which a call meets them.
 
-    The places of links that are to come are named. `max_concurrent` calls run at once, each for at most
-    `max_seconds`.
+    Comments mark the places of links that do not exist yet. `max_concurrent` calls run at once, each for at
+    most `max_seconds`.
     """
     return (
         RequestId(),
@@ -81,7 +81,8 @@ class Chain:
         finally:
             for link in reversed(self._links[:entered]):
                 link.leave(call)
-        # Without its traceback, which knows this frame, which knows the error.
+        # Without its traceback: that refers to this frame, which refers to the error. Such a cycle lives
+        # long.
         raise call.error.with_traceback(None)
 
     def around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -98,7 +99,7 @@ class Chain:
 
         deserializer = handler.request_deserializer
         if not handler.request_streaming:
-            deserializer = tolerant(deserializer)
+            deserializer = tolerant_deserializer(deserializer)
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
         return kind(serve, deserializer, handler.response_serializer)
 

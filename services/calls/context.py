@@ -1,6 +1,6 @@
-"""What a handler sees of the call that it serves: the part of grpc.aio.ServicerContext that handlers use.
+"""The context that a handler is given: the part of grpc.aio.ServicerContext that handlers use.
 
-gRPC's server and calls in this process each have a class of this form.
+gRPC's server and calls in this process each have a class that implements it.
 """
 
 from typing import NoReturn, Protocol

@@ -85,7 +85,7 @@ def _is_inline(field: FieldDescriptor) -> bool:
 
 
 def _inline_check(field: FieldDescriptor) -> Check:
-    """The check of a message whose fields are named as if they were its holder's."""
+    """The check of a message whose fields are spelled as fields of the message that holds it."""
     # Compiled at first use, because messages may be recursive.
     return lambda value, path: _message_check(field.message_type)(value, path)
 
@@ -206,7 +206,7 @@ def _number_check(limits: options_pb2.Limits) -> Check | None:
 
 
 def _text(value: float) -> str:
-    """A number for people; whole numbers have all their digits."""
+    """A number in a message. A whole number has all its digits."""
     return str(int(value)) if isinstance(value, int) or value.is_integer() else f"{value:g}"
 
 

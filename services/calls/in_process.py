@@ -1,4 +1,4 @@
-"""A call made in this process: a context for handlers, with no wire.
+"""The context of a call that is made in this process, without a connection.
 
 A loopback gRPC hop would cost 80 to 190 µs of CPU for each streamed message.
 """
@@ -16,9 +16,9 @@ from inferd.services.net.message_writer import MessageWriter, Metadata
 class InProcessContext:
     """The context of one call. `timeout` is in seconds; None: no deadline.
 
-    A call that fails raises the error that `failure` makes of the status and the initial metadata that a gRPC
-    client would receive. `on_metadata` is told the initial metadata. `writer` takes the messages of a method
-    that streams its response.
+    A failed call raises the error that `failure` makes of its status and its initial metadata, which are
+    those that a gRPC client would receive. `on_metadata` is called with the initial metadata. `writer` takes
+    the messages of a method that streams its response.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class InProcessContext:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Tell the caller of metadata ahead of the first message."""
+        """Give metadata to the caller, ahead of the first message. To be called once at most."""
         self.initial_metadata = metadata
         self._on_metadata(metadata)
 

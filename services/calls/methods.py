@@ -12,7 +12,7 @@ from inferd.services.net.http2.grpc_server import GrpcServer
 
 
 class Methods:
-    """Stands in for a server in the generated `add_…Servicer_to_server` functions."""
+    """Takes the place of a server in the generated `add_…Servicer_to_server` functions."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
@@ -30,7 +30,7 @@ class Methods:
         """Called by the generated code with the same handlers again."""
 
     def include(self, others: "Methods") -> None:
-        """Serve these too, which have a chain of their own."""
+        """Serve the methods of `others` too. They keep their own chain."""
         self._services.update(others._services)
 
     def attach(self, server: GrpcServer) -> None:

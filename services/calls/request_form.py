@@ -1,4 +1,4 @@
-"""Refuses requests that are no message of their method's type."""
+"""Refuses requests that are no message of their method's type. Checks no fields."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,11 @@ class _Malformed:
     """Stands for a request that could not be parsed."""
 
 
-def tolerant(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """A deserializer that never raises: gRPC answers INTERNAL if it does, and the request is at fault.
+def tolerant_deserializer(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """A deserializer that never raises, because gRPC's server would answer INTERNAL, and the request is at
+    fault.
 
-    The link refuses what it returns for such a request.
+    For a request that cannot be parsed, it returns an object that `RequestForm` refuses.
     """
     if deserializer is None:
         return None
@@ -31,7 +32,7 @@ def tolerant(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], A
 
 
 class RequestForm:
-    """Refuses a request that `tolerant` could not parse, with INVALID_ARGUMENT."""
+    """Refuses a request that `tolerant_deserializer` could not parse, with INVALID_ARGUMENT."""
 
     def enter(self, call: Call) -> None:
         if isinstance(call.request, _Malformed):

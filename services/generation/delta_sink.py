@@ -16,8 +16,8 @@ class TextDelta:
 
     `token_ids` are the new tokens, the stop token included. `ends` has, for each of them, the length in
     characters of the continuation once the token was decoded; it is empty unless the generation was asked for
-    `spans`. `matched` is the id of the stop token, or the stop string, that ended the continuation. `error`
-    says why the continuation failed, if `finish` is "error".
+    `token_ends`. `matched` is the id of the stop token, or the stop string, that ended the continuation.
+    `error` says why the continuation failed, if `finish` is "error".
     """
 
     text: str

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import ServedModel
+from inferd.services.generation.continuation_failures import ContinuationFailures
 from inferd.services.generation.delta_sink import Collector, DeltaSink, TextDelta
-from inferd.services.generation.failures import Failures
 from inferd.services.generation.sampling import ignored_fields
 from inferd.services.generation.text_deltas import TextDeltas
 from inferd.services.generation.token_usage import TokenUsage
@@ -24,9 +24,9 @@ from inferd.v1 import sampling_pb2
 class Generation:
     """`n` continuations of each prompt, numbered prompt by prompt.
 
-    `spans` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are skipped.
-    `media` are the media of the prompt. In `background` work, which nobody waits for, no continuation fails
-    alone, because the work can be done again as a whole. `created` is in Unix seconds.
+    `token_ends` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are
+    skipped. `media` are the media of the prompt. In `background` work, which nobody waits for, no
+    continuation fails alone, because the work can be done again as a whole. `created` is in Unix seconds.
     """
 
     model: ServedModel
@@ -38,7 +38,7 @@ class Generation:
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
-    spans: bool = False
+    token_ends: bool = False
     keep: frozenset[int] = frozenset()
     media: tuple[Medium, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
@@ -60,12 +60,12 @@ class Generation:
         """Generate all continuations, and push each one's text deltas to the sink of its index.
 
         Returns when all are complete. Cancelling it aborts the work in the runtimes. If one of several fails,
-        the others go on: see `Failures`. Raises ServiceError as `Replicas.generate` does.
+        the others go on: see `ContinuationFailures`. Raises ServiceError as `Replicas.generate` does.
         """
         if self.size == 1:
             await self._generate(0, sinks[0], flow)
             return
-        failures = Failures(sinks, all_or_none=self.background)
+        failures = ContinuationFailures(sinks, all_or_none=self.background)
         tasks = [
             asyncio.create_task(self._generate_beside_others(index, sink, flow, failures))
             for index, sink in enumerate(sinks)
@@ -97,7 +97,7 @@ class Generation:
         usage.completion_tokens_details.reasoning_tokens = reasoning_tokens
 
     async def _generate_beside_others(
-        self, index: int, sink: DeltaSink, flow: Flow, failures: Failures
+        self, index: int, sink: DeltaSink, flow: Flow, failures: ContinuationFailures
     ) -> None:
         try:
             await self._generate(index, sink, flow, failures)
@@ -105,14 +105,21 @@ class Generation:
             failures.add(index, error)
 
     async def _generate(
-        self, index: int, sink: DeltaSink, flow: Flow, failures: Failures | None = None
+        self, index: int, sink: DeltaSink, flow: Flow, failures: ContinuationFailures | None = None
     ) -> None:
         request = self._request(self.prompts[index // self.n])
         tokens = TextDeltas(
-            self.model.text, request, sink, flow, self.usage, index, spans=self.spans, keep=self.keep
+            self.model.text,
+            request,
+            sink,
+            flow,
+            self.usage,
+            index,
+            token_ends=self.token_ends,
+            keep=self.keep,
         )
         if failures is not None:
-            tokens.on_begin = lambda: failures.begun(index)
+            tokens.on_begin = lambda: failures.set_begun(index)
         if request.sampling.stop_regex:
             # Only this process looks for the expressions. SGLang would do so in its scheduler, at every step:
             # one client's slow expression would stop all other clients.

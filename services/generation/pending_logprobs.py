@@ -11,16 +11,17 @@ class PendingLogprobs:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, float | None, Sequence[tuple[int, float]]]] = deque()
-        #: Where the text of each waiting token ends, in characters. A token that is not decoded has no entry.
+        #: The position in the text at which each waiting token ends. A token that was not decoded has no
+        #: entry.
         self._text_ends: deque[int] = deque()
         self._decoded = 0
-        self._out = 0
+        self._sent = 0
 
     def add(self, logprobs: Logprobs) -> None:
         """Add the log probabilities of the next tokens."""
         self._waiting.extend(zip(logprobs.token_ids, logprobs.values, logprobs.top, strict=True))
 
-    def decoded(self, characters: int) -> None:
+    def add_text(self, characters: int) -> None:
         """Count the characters that the next token completed when it was decoded."""
         self._decoded += characters
         self._text_ends.append(self._decoded)
@@ -31,9 +32,9 @@ class PendingLogprobs:
         The `last` call takes all that wait, unless the text was `cut`: then tokens that reach beyond the cut
         are left out.
         """
-        self._out += characters
+        self._sent += characters
         count = 0
-        while count < len(self._text_ends) and self._text_ends[count] <= self._out:
+        while count < len(self._text_ends) and self._text_ends[count] <= self._sent:
             count += 1
         if last and not cut:
             count = len(self._waiting)

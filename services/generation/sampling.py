@@ -1,5 +1,7 @@
-"""Sampling fields of a request to `SamplingParams`: the model's defaults filled in, and what only the
-model can tell (its context, its vocabulary) checked. The fields' own ranges were checked before.
+"""Reads the sampling fields of a request into `SamplingParams`, with the model's defaults.
+
+Checks only limits that depend on the model, such as its context and its vocabulary. Other limits were checked
+before.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from inferd.v1 import chat_pb2, completion_pb2
 
 CompletionRequest = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
 
-#: A runtime that cannot honour these is no fault: they are best effort by definition.
+#: Fields that a runtime may ignore, because the API defines them as best effort.
 _BEST_EFFORT = frozenset({"seed"})
 _DEFAULTS = {field.name: field.default for field in fields(SamplingParams)}
 
@@ -28,22 +30,22 @@ def sampling_params(
     limited_by: str = "max_tokens",
     constraint: Constraint | None = None,
 ) -> SamplingParams:
-    """The sampling of every continuation that `request` asks for.
+    """The sampling parameters of every continuation that `request` asks for.
 
-    `max_tokens` None: as many as the context has room for after the longest prompt; else `limited_by` is the
-    field that gave it. `constraint` is the form that the output must have. Raises ServiceError
-    INVALID_ARGUMENT naming the field.
+    `max_tokens` None: generate until the context is full after the longest prompt. Else `limited_by` is the
+    name of the field that set `max_tokens`. `constraint` is the form that the output must have. Raises
+    ServiceError INVALID_ARGUMENT, which names the field.
     """
     room = _room(model, prompts, max_tokens, limited_by)
     limit = room if max_tokens is None else max_tokens
     params = SamplingParams(limit, constraint=constraint, **model.text.sampling_defaults)
-    # What is not set costs nothing: there are many fields, of which most requests set a few.
+    # Only fields that are set are read, because most requests set a few of many.
     for field, value in request.ListFields():
         reader = _FIELDS.get(field.name)
         if reader is not None:
             name, read = reader
             setattr(params, name, read(value, model.text) if read is not None else value)
-    # 0 is all of them, which is -1 to SGLang.
+    # 0 means all tokens. SGLang has -1 for that.
     params.top_k = params.top_k or -1
     if params.min_new_tokens:
         _check_min_tokens(params, limited_by)
@@ -60,7 +62,8 @@ def _check_min_tokens(params: SamplingParams, limited_by: str) -> None:
     if least > most:
         raise invalid("min_tokens", f"min_tokens is {least}: greater than {limited_by}, which is {most}")
     if params.constraint is not None:
-        # Where the form ends before, no token may follow: engines fail of that, some with all their requests.
+        # If the form is complete before, no token is allowed, and engines fail. Some fail with all their
+        # requests.
         field = params.constraint.field
         raise invalid(
             "min_tokens",
@@ -70,7 +73,7 @@ def _check_min_tokens(params: SamplingParams, limited_by: str) -> None:
 
 
 def ignored_fields(params: SamplingParams, model: ServedModel) -> list[str]:
-    """Best-effort fields that the request sets and this model's runtimes ignore."""
+    """Names of best-effort fields that the request sets, and that this model's runtimes ignore."""
     names = model.replicas.unsupported & _BEST_EFFORT
     return [name for name in sorted(names) if getattr(params, name) is not None]
 
@@ -115,7 +118,7 @@ def _logit_bias(bias: Mapping[int, float], text: ModelText) -> tuple[tuple[int, 
     return tuple(bias.items())
 
 
-#: By the request's field: that of the parameters, and how it is read, where it is not taken as it is.
+#: By the request's field: the field of `SamplingParams`, and a function that reads it. None: taken as it is.
 _FIELDS: dict[str, tuple[str, Callable[[Any, ModelText], Any] | None]] = {
     "temperature": ("temperature", None),
     "top_p": ("top_p", None),

@@ -11,7 +11,7 @@ cdef class TextDeltas(TokenSink):
     cdef object _index
     cdef Detokenizer _detokenizer
     cdef object _stops, _end_ids, _held, _logprobs, _unsent, _ends, _decoded
-    cdef bint _trim, _plain
+    cdef bint _trim, _has_text_only
 
     cpdef bint push(self, object delta) except *
     @cython.locals(text=str)

@@ -20,7 +20,8 @@ class TextDeltas(TokenSink):
 
     Three things wait here until they are complete: half characters, text that may begin a stop string, and a
     token that may turn out to have ended the text. The log probabilities of a token wait with its text.
-    `spans` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are skipped.
+    `token_ends` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are
+    skipped.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class TextDeltas(TokenSink):
         usage: TokenUsage,
         index: int = 0,
         *,
-        spans: bool = False,
+        token_ends: bool = False,
         keep: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(flow)
@@ -51,10 +52,11 @@ class TextDeltas(TokenSink):
         self._logprobs = PendingLogprobs() if request.logprobs else None
         #: Tokens that were decoded and are in no delta yet.
         self._unsent: Sequence[int] = ()
-        #: Where the texts of these tokens end, and of those in deltas until they are taken.
-        self._ends: list[int] | None = [] if spans else None
+        #: The ends of the texts of tokens that are in no delta yet; see `TextDelta.ends`. None: not asked
+        #: for.
+        self._ends: list[int] | None = [] if token_ends else None
         self._decoded = 0
-        self._plain = not (self._stops or self._logprobs or spans)
+        self._has_text_only = not (self._stops or self._logprobs or token_ends)
 
     def push(self, delta: Delta) -> bool:
         if not self.has_begun:
@@ -76,12 +78,12 @@ class TextDeltas(TokenSink):
         return True
 
     def push_token(self, token_id: int) -> bool:
-        if not self._plain or self._held or self._unsent or token_id in self._end_ids:
+        if not self._has_text_only or self._held or self._unsent or token_id in self._end_ids:
             return self.push(Delta((token_id,)))
-        text = self._detokenizer.text_of(token_id)
+        text = self._detokenizer.plain_text(token_id)
         if text is None:
             return self.push(Delta((token_id,)))
-        self._detokenizer.passed()
+        self._detokenizer.forget_context()
         self._usage.completion_tokens += 1
         self._sink.push_text(token_id, text)
         return True
@@ -101,7 +103,7 @@ class TextDeltas(TokenSink):
         elif last is not None and last == finish.matched_token_id and self._trim:
             # The token that ended the text is no part of it.
             ids, ending = ids[:-1], ids[-1:]
-        text, used = (self._detokenizer.add_all(ids), len(ids)) if self._plain else self._text(ids)
+        text, used = (self._detokenizer.add_tokens(ids), len(ids)) if self._has_text_only else self._text(ids)
         stopped = self._stopped
         if finish and not stopped:
             text += self._rest()
@@ -153,7 +155,7 @@ class TextDeltas(TokenSink):
             if self._ends is not None:
                 self._ends.append(self._decoded)
             if self._logprobs:
-                self._logprobs.decoded(len(part))
+                self._logprobs.add_text(len(part))
             if stops is None:
                 parts.append(part)
                 continue

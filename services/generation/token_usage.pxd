@@ -1,4 +1,4 @@
 cdef class TokenUsage:
     cdef object _prompts, _n
-    cdef dict _cached, _told
+    cdef dict _cached, _reported
     cdef public long long completion_tokens

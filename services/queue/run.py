@@ -109,7 +109,7 @@ async def generate(catalog: Catalog, job_id: str, created: int, data: bytes, loc
     """Answer the serialized request `data`: the serialized completion. The chunks go to `local`."""
     request = chat_pb2.CreateChatCompletionRequest.FromString(data)
     answer = await prepare_chat(catalog, request, stream=True, background=True)
-    answer.id, answer.generation.created, answer.keep = job_id, created, True
+    answer.id, answer.generation.created, answer.keep_deltas = job_id, created, True
     await answer.stream(local)
     completion: bytes = answer.completion().SerializeToString()
     return completion

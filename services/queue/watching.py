@@ -7,7 +7,7 @@ import time
 
 import grpc
 from google.rpc import status_pb2
-from inferd.services.api.chat_replay import replayed
+from inferd.services.api.chat_replay import replay_chunks
 from inferd.services.errors import ServiceError
 from inferd.services.net.message_writer import MessageWriter
 from inferd.services.queue.database import Database
@@ -137,7 +137,9 @@ class JobWatcher:
             chunks = await self._stored(row["seq"], run, sent)
         else:
             request = await self._database.read(read_request, row["seq"])
-            chunks = replayed(completion, chat_pb2.CreateChatCompletionRequest.FromString(request or b""))
+            chunks = replay_chunks(
+                completion, chat_pb2.CreateChatCompletionRequest.FromString(request or b"")
+            )
         return [pb.JobEvent(chunk=chunk) for chunk in chunks]
 
 

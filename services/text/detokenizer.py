@@ -1,19 +1,24 @@
-"""Token ids to text as they come: what is appended is final, and never half a character."""
+"""Decodes the tokens of one continuation as they arrive. Its text is final, and has no half characters.
+
+Knows nothing of stop strings.
+"""
 
 from collections.abc import Sequence
 
 from inferd.services.text.tokenizer import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-#: Tokens of the prompt that the first new token is decoded after, so that a word boundary (the leading
-#: space of a SentencePiece piece) is kept. SGLang's own detokenizer takes as many.
+#: Tokens before a new token that are decoded together with it, so that a word boundary is kept (the leading
+#: space of a SentencePiece piece). SGLang's detokenizer has the same number.
 _CONTEXT = 5
 
 
 class Detokenizer:
-    """The text of one continuation. The pieces that `add` and `finish` return, joined, are all of it.
+    """The text of one continuation: the pieces that `add`, `add_tokens`, `plain_text` and `finish` return, in
+    order.
 
-    Where special tokens are skipped, those in `keep` are not: their text stands as it is in the vocabulary.
+    If `skip_special_tokens` is set, special tokens have no text, except for those in `keep`. The text of
+    those is their entry in the vocabulary.
     """
 
     def __init__(
@@ -25,31 +30,32 @@ class Detokenizer:
         keep: frozenset[int] = frozenset(),
     ) -> None:
         self._tokenizer = tokenizer
-        # The library skips all special tokens or none: to keep some, the others are left out before it.
+        # The library skips all special tokens or none. To keep some, the others are left out here.
         self._keep = keep if skip_special_tokens else frozenset()
         self._skip = skip_special_tokens and not keep
-        #: The last tokens whose text is out.
+        #: The last tokens whose text was returned.
         self._context: Sequence[int] = [
-            i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_dropped(i))
+            i for i in prompt[-_CONTEXT:] if not (self._keep and self._is_skipped(i))
         ]
-        self._plain = tokenizer.plain_texts
-        #: Tokens whose text is not out yet.
+        self._plain_texts = tokenizer.plain_texts
+        #: Tokens whose text was not returned yet.
         self._pending: list[int] = []
-        #: Decodes what is not plain. None: it has not seen the last tokens.
+        #: Decodes tokens that have no plain text. None: it has not decoded the last tokens, and has to be
+        #: made anew.
         self._stream: DecodeStream | None = None
 
     def add(self, token_id: int) -> str:
-        """The text that this token completes; empty while a character is incomplete."""
+        """The text that this token completes; empty if a character is incomplete."""
         if self._keep:
             if token_id in self._keep:
-                return self._marker(token_id)
-            if self._is_dropped(token_id):
+                return self._add_marker(token_id)
+            if self._is_skipped(token_id):
                 return ""
         pending = self._pending
         if not pending:
-            plain = self._plain[token_id]
+            plain = self._plain_texts[token_id]
             if plain is not None:
-                self.passed()
+                self.forget_context()
                 return plain
         pending.append(token_id)
         if self._stream is None:
@@ -57,8 +63,8 @@ class Detokenizer:
         try:
             text = self._stream.step(self._tokenizer.backend, token_id)
         except Exception:
-            # The stream refuses tokens whose text does not go on from what it had ("Invalid prefix"):
-            # decode what is pending by itself and go on from there.
+            # The stream refuses a token that changes the text before it ("Invalid prefix"). The pending
+            # tokens are then decoded without the stream.
             self._stream = None
             return self.finish()
         if text is None:
@@ -67,23 +73,26 @@ class Detokenizer:
         pending.clear()
         return text
 
-    def text_of(self, token_id: int) -> str | None:
-        """What `add` would return, where that is the token's own text; it counts as added once `passed` is
-        called. None: it is to be added."""
-        return None if self._pending else self._plain[token_id]
+    def plain_text(self, token_id: int) -> str | None:
+        """The text of a token, if it depends on no other token; else None, and the token must be added.
 
-    def passed(self) -> None:
-        """The text of a token went out by itself."""
-        # Only of tokenizers by which texts are bytes, joined: what comes next has no need of it.
+        If the text is used, `forget_context` must be called next.
+        """
+        return None if self._pending else self._plain_texts[token_id]
+
+    def forget_context(self) -> None:
+        """Count a token as added, because its `plain_text` was used."""
+        # Tokens have plain texts only if the tokenizer is byte-level. The next text does not depend on them
+        # then.
         self._context = ()
         self._stream = None
 
-    def add_all(self, ids: Sequence[int]) -> str:
+    def add_tokens(self, ids: Sequence[int]) -> str:
         """The text that these tokens complete."""
         return self.add(ids[0]) if len(ids) == 1 else "".join(map(self.add, ids))
 
     def finish(self) -> str:
-        """The text of tokens still held back: U+FFFD stands for bytes that never became a character."""
+        """The text of the pending tokens. U+FFFD stands for bytes that are no complete character."""
         if not self._pending:
             return ""
         before = self._tokenizer.decode([*self._context], skip_special_tokens=self._skip)
@@ -92,12 +101,13 @@ class Detokenizer:
         self._pending.clear()
         return whole[len(before) :] if whole.startswith(before) else whole
 
-    def _is_dropped(self, token_id: int) -> bool:
+    def _is_skipped(self, token_id: int) -> bool:
         return self._tokenizer.is_special(token_id) and token_id not in self._keep
 
-    def _marker(self, token_id: int) -> str:
-        """What was held back, and the marker; what comes next is decoded after it."""
-        # Not by the library: a decoder that turns U+2581 into a space would do so inside a marker too.
+    def _add_marker(self, token_id: int) -> str:
+        """The text of the pending tokens, and of a special token that is kept."""
+        # The library is not used, because its decoder may turn U+2581 into a space inside a special token
+        # too.
         text = self.finish() + self._tokenizer.token_bytes(token_id).decode()
         self._context = (token_id,)
         self._stream = None

@@ -138,14 +138,14 @@ async def test_each_token_is_told_once_up_to_the_one_that_ends_the_text(small_te
         assert joined(await read(small_text, deltas, stop=("STOP",)))[1] == ids[:needed]
 
 
-async def test_spans_tell_where_the_text_of_each_token_ends(small_text):
+async def test_token_ends_are_where_the_text_of_each_token_ends(small_text):
     ids = [1, *tokens(small_text, "Hello é 🙂 now"), END]
     decode = small_text.tokenizer.decode
     expected = [
         len(decode(ids[:n], skip_special_tokens=True).rstrip("\ufffd")) for n in range(1, len(ids) + 1)
     ]
     for cuts in all_cuts(len(ids)):
-        found = await read(small_text, deltas_of(ids, cuts, Finish("stop", END)), spans=True)
+        found = await read(small_text, deltas_of(ids, cuts, Finish("stop", END)), token_ends=True)
         assert all(len(delta.ends) == len(delta.token_ids) for delta in found)
         assert [end for delta in found for end in delta.ends] == expected
     [delta] = await read(small_text, deltas_of(ids, (), Finish("stop", END)))

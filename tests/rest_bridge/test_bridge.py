@@ -13,7 +13,7 @@ from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.http_server import listen
 from inferd.rest_bridge.remote_health import ChannelHealth
-from inferd.rest_bridge.transport import OverChannel
+from inferd.rest_bridge.transport import ChannelTransport
 
 from tests.support.rest_server import (
     SERVICES,
@@ -182,7 +182,7 @@ async def test_health_of_a_remote_server() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        bridge = Bridge(SERVICES, OverChannel(channel))
+        bridge = Bridge(SERVICES, ChannelTransport(channel))
         app = create_app(bridge, ChannelHealth(channel), home="/docs")
         async with (
             http_server(app) as http_port,

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from inferd.rest_bridge.bridge import Bridge
-from inferd.rest_bridge.transport import InProcess
+from inferd.rest_bridge.transport import InProcessTransport
 from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 from inferd.services.errors import ServiceError
@@ -265,7 +265,7 @@ async def test_a_stop_ends_running_streams() -> None:
     methods = Methods(Chain(call_links(10, 60)))
     servicer.add_to(methods)
     body = json.dumps({"name": servicer.on(watched.stream), "stream": True}).encode()
-    async with http_server(Bridge(SERVICES, InProcess(methods))) as port:
+    async with http_server(Bridge(SERVICES, InProcessTransport(methods))) as port:
         reader, writer = await connect(port)
         writer.write(http_request("/say", body))
         await within(reader.readuntil(b'"text":"x"'))

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.http_server import HttpServer, listen
-from inferd.rest_bridge.transport import InProcess, OverChannel, Transport
+from inferd.rest_bridge.transport import ChannelTransport, InProcessTransport, Transport
 from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 
@@ -180,7 +180,7 @@ TRANSPORTS = ("in process", "over a channel")
 @contextlib.asynccontextmanager
 async def transport_to(methods: Methods, kind: str) -> AsyncIterator[Transport]:
     if kind == "in process":
-        yield InProcess(methods)
+        yield InProcessTransport(methods)
         return
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     methods.attach(server)
@@ -188,7 +188,7 @@ async def transport_to(methods: Methods, kind: str) -> AsyncIterator[Transport]:
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield OverChannel(channel)
+            yield ChannelTransport(channel)
     finally:
         await server.stop(0)
 

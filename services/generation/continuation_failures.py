@@ -1,4 +1,4 @@
-"""Failures among several continuations of one request: which one fails alone, and when all fail."""
+"""Decides whether a continuation fails alone, or its whole request. Generates nothing itself."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from inferd.services.errors import ServiceError
 from inferd.services.generation.delta_sink import DeltaSink, TextDelta
 
 
-class Failures:
-    """Decides what the failure of one continuation means while others run.
+class ContinuationFailures:
+    """Decides the effect of a failed continuation while others run.
 
-    One that fails ends with a delta whose `finish` is "error". That delta is held back until another
-    continuation has begun, because the request as a whole fails if none does. If `all_or_none`, the request
-    fails with the first continuation that does.
+    A failed continuation ends with a delta whose `finish` is "error". That delta is held back until another
+    continuation has begun, because the request as a whole fails if none does. If `all_or_none` is set, the
+    request fails with the first failed continuation.
     """
 
     def __init__(self, sinks: Sequence[DeltaSink], *, all_or_none: bool) -> None:
@@ -21,14 +21,14 @@ class Failures:
         self._first: ServiceError | None = None
         self._count = 0
         self._held: list[tuple[int, ServiceError]] = []
-        #: Continuations that have begun, two at most: enough to know of one beside any other.
+        #: Continuations that have begun. Two are enough: one of them is another than the failed one.
         self._begun: set[int] = set()
 
-    def begun(self, index: int) -> None:
+    def set_begun(self, index: int) -> None:
         """The continuation at `index` has its first token."""
         if len(self._begun) < 2:
             self._begun.add(index)
-            self._tell()
+            self._push_errors()
 
     def add(self, index: int, error: ServiceError) -> None:
         """The continuation at `index` has failed.
@@ -43,10 +43,10 @@ class Failures:
         if self._all_or_none or self._count == len(self._sinks):
             raise self._first
         self._held.append((index, error))
-        self._tell()
+        self._push_errors()
 
-    def _tell(self) -> None:
-        """End the failed continuations beside which another one has begun."""
+    def _push_errors(self) -> None:
+        """End failed continuations, each if another continuation has begun."""
         held, self._held = self._held, []
         for index, error in held:
             if self._begun - {index}:
