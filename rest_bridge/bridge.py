@@ -1,6 +1,7 @@
-"""The bridge: an ASGI application that answers HTTP requests by RPCs, one request at a time, top to bottom.
+"""The bridge: an ASGI application that answers HTTP requests by RPCs. `Bridge._serve` is the way of a
+request.
 
-It is compiled from service descriptors; it names no method, field or path of its own.
+It is compiled from service descriptors, and names no method, field or path itself.
 """
 
 import asyncio
@@ -37,8 +38,10 @@ _Reply = TypeVar("_Reply")
 
 @dataclass(frozen=True)
 class _Rpc:
-    """An RPC that answers a route, and how its messages become bytes: bodies or, of one that streams, events.
-    `done` ends a complete stream."""
+    """An RPC that a route calls. `encode` makes the body of a response, or an event if the RPC streams.
+
+    `done` is the last event of a complete stream; empty if there is none.
+    """
 
     method: MethodDescriptor
     encode: Callable[[Message], bytes]
@@ -47,9 +50,10 @@ class _Rpc:
 
 @dataclass(frozen=True)
 class _Endpoint:
-    """A route, compiled: `decode` makes the request's message, or its body field, of a JSON document.
+    """A compiled route. `decode` makes the request's message, or its body field, from a JSON document.
 
-    `own` is the route's method, `streaming_rpc` the streaming one that the request may select.
+    `default_rpc` calls the route's method. `streaming_rpc` calls the method that the request may select for a
+    stream; None if the route has no such method.
     """
 
     route: Route
@@ -64,8 +68,8 @@ class Bridge:
     """Serves the HTTP rules of `services` over `transport`. Raises RouteError or SpellingError for protos
     that cannot be served.
 
-    A request body over `max_body_bytes` is refused. While a stream has nothing to send, a comment goes out
-    every `keep_alive_seconds`; until the first one is due, an error still gets its own HTTP status.
+    A request body over `max_body_bytes` is refused. If a stream sends nothing for `keep_alive_seconds`, a
+    comment is sent. An error before the first event or comment has its own HTTP status.
     """
 
     def __init__(
@@ -84,12 +88,12 @@ class Bridge:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """What is served, in the order of the protos."""
+        """The routes, in the order of the protos."""
         return self._router.routes
 
     @property
     def fixed_paths(self) -> frozenset[bytes]:
-        """The paths without variables that are served, as they are sent."""
+        """The paths of routes without variables, as they are on the wire."""
         return self._router.fixed_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +107,8 @@ class Bridge:
         except ClientDisconnected:
             log.debug("the client has gone; request id %s", head.request_id)
         except asyncio.CancelledError:
-            # The HTTP server stops, and its grace is over: it cancels what still runs, and ends itself.
+            # The HTTP server stops, and cancels the requests that still run. It ends by itself: nothing is
+            # raised.
             await response.fail(errors.from_http(HttpError(503, "shutting_down", "the server is stopping")))
             await response.close()
         except Exception as error:
@@ -120,7 +125,7 @@ class Bridge:
         receive: Receive,
         response: Response,
     ) -> None:
-        # HEAD is GET without the body (RFC 9110, 9.3.2), which the HTTP server leaves out.
+        # HEAD is GET without a response body (RFC 9110, 9.3.2). The HTTP server drops the body.
         verb = "GET" if scope["method"] == "HEAD" else scope["method"]
         match = self._router.match(verb, scope["raw_path"])
         endpoint = self._endpoints[match.route]
@@ -152,13 +157,13 @@ class Bridge:
             except ClientDisconnected:
                 raise
             except Exception:
-                # The error follows the events that came before.
+                # The events before the error must be sent before it.
                 await writer.finish()
                 raise
             await writer.finish()
             if writer.failure is not None:
                 raise writer.failure
-            # A stream without messages has headers, too.
+            # Without a message, the headers were not sent yet.
             await response.start_events(lambda: metadata_headers(writer.metadata))
         await response.end(rpc.done)
 
@@ -166,7 +171,7 @@ class Bridge:
 async def _while_client_waits(
     call: Coroutine[Any, Any, _Reply], exchange: Exchange | None, receive: Receive
 ) -> _Reply:
-    """The result of a call, which is cancelled if the client leaves. Raises ClientDisconnected then."""
+    """Await a call. If the client disconnects, cancel the call and raise ClientDisconnected."""
     task = asyncio.current_task()
     assert task is not None
     with DisconnectWatch(exchange, receive, task.cancel) as watch:
@@ -210,7 +215,7 @@ def _rpc(method: MethodDescriptor, done: bytes = b"") -> _Rpc:
 def _decode_request(
     endpoint: _Endpoint, match: Match, body: bytes, query_string: bytes
 ) -> tuple[Message, _Rpc]:
-    """The request's message, and the RPC that it is for. What the path says wins over the body."""
+    """The request's message, and the RPC to call. A value in the path replaces the same field of the body."""
     route, rpc = endpoint.route, endpoint.default_rpc
     document = parse(body) if body or route.needs_body else {}
     parameters = query.parse(query_string) if query_string and route.body != "*" else ()
@@ -232,7 +237,7 @@ def _decode_request(
 
 
 def _status_and_headers(route: Route, message: Message) -> tuple[int, Headers]:
-    """Status and headers of a unary answer: where to find what it tells of, and when to ask again."""
+    """The HTTP status of a unary answer, and its headers Location and Retry-After if the route has them."""
     status, headers = route.success_status, list[tuple[bytes, bytes]]()
     if route.location is not None and (path := route.location.of(message)):
         headers.append((b"location", path.encode("ascii")))

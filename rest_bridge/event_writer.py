@@ -1,4 +1,7 @@
-"""Writes the messages of one stream as server-sent events: the end of the chain that a token passes."""
+"""Writes the messages of one stream as server-sent events: the end of a token's way over REST.
+
+Encodes no messages: `events` does.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +24,7 @@ class EventWriter:
     """A `MessageWriter`. To be used as a context manager, while the call runs.
 
     `encode` makes the event of a message. Nothing is sent before the first message, so that an early error
-    has its own HTTP status; but each time that `idle` expires without a message, a comment is sent.
+    has its own HTTP status. But if `idle` expires without a message, a comment is sent.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class EventWriter:
         self.flow = Flow()
         #: The call's initial metadata. To be set before the first message.
         self.metadata: Metadata = ()
-        #: The error that the stream's last message tells, if it tells one.
+        #: The error in the stream's last message, if it has one.
         self.failure: RpcFailed | None = None
         self._exchange = exchange
         self._response = response
@@ -42,7 +45,7 @@ class EventWriter:
         self._idle = idle
         self._was_used = False
         self._text_sinks: list[TextEventSink] = []
-        #: Events that there was no room for. Empty unless the flow is paused.
+        #: Events that wait for room. Empty unless the flow is paused.
         self._buffer = bytearray()
         self._sending: asyncio.Task[None] | None = None
 
@@ -52,7 +55,7 @@ class EventWriter:
 
     def __exit__(self, *_: Any) -> None:
         self._idle.cancel(self._check_idle)
-        # They know the writer: all would wait for the garbage collector together.
+        # The sinks refer to the writer. Such a cycle would live until the garbage collector runs.
         self._text_sinks.clear()
         if self._sending is not None:
             self._sending.cancel()
@@ -69,8 +72,8 @@ class EventWriter:
         self.write(event)
 
     def text_sink(self, message: Message, part: Message, field: str) -> TextSink:
-        """See `MessageWriter.text_sink`. The event is encoded once, and cut at the place of the text."""
-        # No text of the message is the same, because nobody can guess it.
+        """See `MessageWriter.text_sink`. The event is encoded once, and split where the text is."""
+        # No other text of the message can be equal, because the placeholder is random.
         placeholder = random_id()
         setattr(part, field, placeholder)
         before, after = self._encode(message).split(orjson.dumps(placeholder))
@@ -120,9 +123,9 @@ class EventWriter:
 
 
 class TextEventSink(TextSink):
-    """Sends events that differ in one text: the bytes before its JSON, and those after it.
+    """Sends events that differ in one text. `before` and `after` are the bytes around the text's JSON.
 
-    `was_used` is set by each event.
+    Each event sets `was_used`.
     """
 
     __slots__ = ("_after", "_before", "_exchange", "_flow", "_writer", "was_used")

@@ -1,4 +1,5 @@
-"""The messages of a stream as server-sent events: data, comments, or the stream's error."""
+"""Encodes the messages of a stream as server-sent events: data, comments, or the stream's error. Sends
+nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,10 @@ from inferd.rest_bridge.transport import RpcFailed
 
 
 def event_encoder(message: Descriptor) -> Callable[[Message], bytes]:
-    """How a streamed message goes out. Raises SpellingError for a type that has no JSON form.
+    """The encoder of a streamed message type. Raises SpellingError for a type that has no JSON form.
 
-    A google.rpc.Status that is the value of a bare message is the stream's error: it raises RpcFailed, as
-    the RPC would if it ended so. What follows it is for nobody.
+    A google.rpc.Status that is the value of a bare message is the stream's error. For such a message the
+    encoder raises RpcFailed, as if the RPC had ended with this status.
     """
     encode = Encoder(message).encode
     comments = {field.name for field in comment_fields(message)}
@@ -35,7 +36,7 @@ def event_encoder(message: Descriptor) -> Callable[[Message], bytes]:
 
 
 def comment_fields(message: Descriptor) -> tuple[FieldSpelling, ...]:
-    """The fields of a streamed message that go out as comments."""
+    """The fields of a streamed message that are sent as comments."""
     return tuple(field for field in message_spelling(message).fields if field.comment)
 
 

@@ -1,5 +1,8 @@
-"""One request and its response as the HTTP server has them: what ASGI would take tasks, events and turns of
-the event loop for. Where there is none, or it says no, ASGI does it."""
+"""A direct way from the bridge to the HTTP server, for one request and its response.
+
+ASGI needs tasks, events and turns of the event loop for the same. It is used if there is no exchange, or if a
+method here returns False or None.
+"""
 
 from collections.abc import Callable
 
@@ -7,52 +10,56 @@ from inferd.rest_bridge.errors import Headers
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-#: The name of an `Exchange`, among ASGI's extensions.
+#: The key of the `Exchange` in ASGI's extensions.
 EXCHANGE = "inferd.exchange"
 
-#: What stands before a chunk of HTTP/1.1, by its bytes: those of most events.
+#: The line before a chunk (RFC 9112, 7.1), by the size of the chunk. Most events are shorter than these.
 _CHUNK_HEADS = [b"%x\r\n" % size for size in range(1024)]
 
 
 class Exchange:
-    """`on_disconnect` is called when the client leaves. `is_paused`: there is no room to write."""
+    """`on_disconnect` is called when the client disconnects. While `is_paused` is set, there is no room to
+    write."""
 
     __slots__ = ("_cycle", "_is_open", "_transport", "is_paused", "on_disconnect")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._transport = cycle.transport
-        #: Whether parts of the body may be written: known here, so that a token need not ask the cycle.
+        #: Whether a chunked body has begun. A copy, because asking the cycle takes longer for each token.
         self._is_open = False
         self.is_paused = cycle.flow.write_paused
         self.on_disconnect: Callable[[], object] | None = None
 
     @property
     def is_disconnected(self) -> bool:
-        """Whether the client has left."""
+        """Whether the client has disconnected."""
         return self._cycle.disconnected
 
     def watch_disconnect(self, on_disconnect: Callable[[], object]) -> None:
-        """Have `on_disconnect` called when the client leaves, where it has not."""
+        """Call `on_disconnect` when the client disconnects. To be called only if it has not."""
         self.on_disconnect = on_disconnect
-        # A request in the queue behind this one stops it: nobody would learn then that the client left.
+        # uvicorn stops reading if the next request has arrived. It would not notice then that the client
+        # disconnects.
         self._cycle.flow.resume_reading()
 
     def is_own_send(self, send: object) -> bool:
-        """Whether ASGI's `send` is the server's own: no middleware has a say in the response."""
+        """Whether `send` is the server's. If it is not, a middleware may change the response, and ASGI must
+        be used."""
         return getattr(send, "__self__", None) is self._cycle
 
     def take_whole_body(self) -> bytes | None:
-        """The request's body, once, where it has come whole. None: it is to be received."""
+        """Take the request's body if it has arrived whole. None: it must be received by ASGI. To be called
+        once."""
         cycle = self._cycle
-        # After a large one, the server reads on only once it is received.
+        # After a large body, the server reads on only when the body is received by ASGI.
         if cycle.more_body or cycle.disconnected or len(cycle.body) > HIGH_WATER_LIMIT:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         return body
 
     def respond(self, status: int, headers: Headers, body: bytes) -> bool:
-        """Send the whole response. False: it is to be sent by ASGI."""
+        """Send the whole response. Returns False if it must be sent by ASGI."""
         head = self._head(status, headers)
         if head is None:
             return False
@@ -61,7 +68,7 @@ class Exchange:
         return True
 
     def start(self, status: int, headers: Headers) -> bool:
-        """Send the head of a response whose length is open. False: it is to be sent by ASGI."""
+        """Send the status and headers of a chunked response. Returns False if they must be sent by ASGI."""
         head = self._head(status, headers)
         if head is None:
             return False
@@ -70,12 +77,11 @@ class Exchange:
         return True
 
     def write(self, data: bytes) -> bool:
-        """Write a part of the body, after headers that left its length open. False: there is no room, or no
-        such response."""
+        """Write a chunk of the body. Returns False if there is no room, or if the response is not chunked."""
         return self.write_parts(b"", data, b"")
 
     def write_parts(self, before: bytes, data: bytes, after: bytes) -> bool:
-        """`write` what these are together."""
+        """`write` the three as one chunk."""
         if self.is_paused or not (self._is_open or self._check_chunked_body()):
             return False
         size = len(before) + len(data) + len(after)
@@ -84,11 +90,11 @@ class Exchange:
         return True
 
     def close(self) -> None:
-        """The response has ended, or the client has left."""
+        """Write no more, because the response has ended or the client has disconnected."""
         self._is_open = False
 
     def end(self, data: bytes) -> bool:
-        """Write the last part of the body; as `write` does."""
+        """Write the last chunk of the body. Returns as `write` does."""
         if not self.write(data):
             return False
         self._cycle.transport.write(b"0\r\n\r\n")
@@ -96,7 +102,7 @@ class Exchange:
         return True
 
     def _head(self, status: int, headers: Headers) -> bytes | None:
-        """Status and headers, up to the last line; None where this is no case for it."""
+        """Status and headers, without the empty line after them. None: they must be sent by ASGI."""
         cycle = self._cycle
         if (
             cycle.response_started
@@ -117,7 +123,7 @@ class Exchange:
         return b"".join(parts)
 
     def _check_chunked_body(self) -> bool:
-        """Whether ASGI has opened it."""
+        """Whether a chunked body was begun by ASGI."""
         cycle = self._cycle
         self._is_open = bool(
             cycle.chunked_encoding and not cycle.disconnected and not cycle.response_complete

@@ -1,8 +1,11 @@
-"""uvicorn's HTTP/1.1 protocol, with what it leaves open: bounds of a request's head, in bytes and time; an
-upgrade that is ignored; requests in a pipeline that learn of the connection's loss.
+"""uvicorn's HTTP/1.1 protocol, with three changes.
 
-A request's start and end are done again here, without what is never asked for (web sockets, a limit of
-connections) and without a timer of their own. So it goes by uvicorn's attributes, and by one minor version.
+A request's line and headers are bounded in bytes and in time. A request to upgrade the connection is ignored.
+All requests of a pipeline learn that the connection is lost.
+
+Also, requests start and end here in less time: without web sockets, without a limit of connections, and
+without a timer for each request. This needs attributes of uvicorn that may change, so uvicorn is pinned to
+one minor version.
 """
 
 import asyncio
@@ -18,9 +21,9 @@ from inferd.services.net.batched_writes import batched_transport
 from inferd.services.net.timeouts import SharedTimeout
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-#: Bytes that a request's line and headers may have; what comes with them in one read is not counted.
+#: Bytes that a request's line and headers may have. More is allowed if everything arrives in one read.
 _HEAD_BYTES = 65536
-#: Seconds that a client may take to send them, a new connection's first ones included.
+#: Seconds that a client may take to send them, also after it has opened a connection.
 _HEAD_SECONDS = 30.0
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -36,7 +39,8 @@ class HttpProtocol(HttpToolsProtocol):
     _exchange: Exchange | None = None
 
     def __init__(self, *arguments: Any, idle: SharedTimeout, **settings: Any) -> None:
-        """`idle` closes connections on which no request comes after a response; the rest is uvicorn's."""
+        """`idle` closes connections on which no request follows a response. The other arguments are
+        uvicorn's."""
         super().__init__(*arguments, **settings)
         self._idle = idle
 
@@ -64,7 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._head_timer is None:
             self._time_head()
 
-    # What the parser tells.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -104,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
-            # Requests in a pipeline are answered one by one.
+            # Requests in a pipeline are answered one after the other (RFC 9112, 9.3.2).
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
@@ -128,7 +132,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._exchange is not None:
             self._exchange.close()
         if self._running is not None:
-            # The exchange among them knows the cycle: both would wait for the garbage collector.
+            # They have the exchange, which refers to the cycle. They would live until the garbage collector
+            # runs.
             self._running.scope.pop("extensions", None)
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -145,8 +150,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._unset_keepalive_if_required()
-        # uvicorn tells only the newest request of a connection: a client that pipelines a second one, and
-        # leaves, would have the first one run to its end for nobody.
+        # uvicorn tells only the newest request of a connection. If a client sends a second request and
+        # disconnects, the first one would run to its end.
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
@@ -195,8 +200,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """An upgrade, such as to HTTP/2 that Java's client offers, may be ignored (RFC 9110, 7.8). The parser
-    would take it, and drop the body."""
+    """Rename the header Upgrade, because the parser would obey it and drop the body.
+
+    An upgrade may be ignored (RFC 9110, 7.8). Java's client asks for one to HTTP/2.
+    """
     if not _UPGRADE.search(data):
         return data
     head, end, rest = data.partition(b"\r\n\r\n")

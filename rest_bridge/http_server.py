@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, told to be one task among others of a process that it does not own."""
+"""The HTTP server: uvicorn, as one task of a process. Handles no signals, and starts no processes."""
 
 import asyncio
 import socket
@@ -16,14 +16,14 @@ _BACKLOG = 2048
 
 
 class HttpServer(uvicorn.Server):
-    """Runs until it is stopped: `await server.serve(sockets=[…])`, `server.stop()`.
+    """Serves by `await server.serve(sockets=[…])` until `stop` is called.
 
-    Leaves signals to the process: who runs it stops it.
+    Handles no signals: the process calls `stop`.
     """
 
     def __init__(self, app: ASGIApp, *, grace_seconds: float = 10.0, keep_alive_seconds: int = 75) -> None:
-        """A connection is kept `keep_alive_seconds` for its next request. A stop gives requests that run
-        `grace_seconds`, and then cancels them."""
+        """A connection is kept `keep_alive_seconds` for its next request. After `stop`, requests may run for
+        `grace_seconds`, and are then cancelled."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -43,12 +43,13 @@ class HttpServer(uvicorn.Server):
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Take no more requests, and return from `serve` when those that run are done."""
+        """Take no more requests. `serve` returns when the running requests are done."""
         self.should_exit = True
         self._stopping.set()
 
     async def main_loop(self) -> None:
-        """Keep the time that headers tell; uvicorn's own wakes up ten times a second, to look for a stop."""
+        """Update the Date header each second. uvicorn's loop wakes up ten times a second, to see whether to
+        stop."""
         while not await self.on_tick(0):
             await wait_for_event(self._stopping, 1.0)
 
@@ -58,12 +59,12 @@ class HttpServer(uvicorn.Server):
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A listening socket; port 0 is any free one. Raises OSError, naming it, where the address cannot be had.
+    """A listening socket. Port 0 is any free port. Raises OSError, which names the address.
 
-    `reuse_port`: other processes may listen on the same port, and connections are spread over them.
+    If `reuse_port` is set, other processes may listen on the same port, and share its connections.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's delay off only where the protocol is named.
+    # asyncio switches Nagle's algorithm off only if the protocol is given.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

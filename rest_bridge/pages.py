@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def put_behind_chain(routes: list[BaseRoute]) -> None:
-    """Let all requests of `routes` pass the links around pages. Their responses carry the request's id."""
+    """Let all requests of `routes` pass the links around pages. Their responses have the request's id."""
     chain = Chain(standard_links())
     for route in routes:
         if isinstance(route, Route):
@@ -24,7 +24,7 @@ def put_behind_chain(routes: list[BaseRoute]) -> None:
 
 
 class _Page:
-    """An ASGI application that runs another one as the work of a call."""
+    """An ASGI application that calls another one behind the chain."""
 
     def __init__(self, app: ASGIApp, chain: Chain) -> None:
         self._app = app

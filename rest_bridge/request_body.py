@@ -1,4 +1,4 @@
-"""Reads a request's body, up to a limit; and notices when the client goes away."""
+"""Reads a request's body, up to a limit, and notices when the client disconnects. Parses nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from inferd.rest_bridge.errors import HttpError
 from inferd.rest_bridge.exchange import Exchange
 from starlette.types import Receive
 
-# How long what is left of a refused body is read, and dropped, so that a client that sends it all before it
-# reads anything comes to read the answer. Closing at once would reset the connection under the answer.
+#: Seconds in which the rest of a refused body is read and dropped. Some clients read the response only after
+#: they have sent the whole body, and closing at once would reset the connection before.
 _LINGER_SECONDS = 2.0
-# How long a client may take to send a body.
+#: Seconds that a client may take to send a body.
 _BODY_SECONDS = 60.0
 
 
@@ -22,8 +22,11 @@ class ClientDisconnected(Exception):
 async def read_body(
     exchange: Exchange | None, receive: Receive, content_length: bytes | None, limit: int
 ) -> bytes:
-    """The whole body. Raises HttpError 413 as soon as it is known to be over `limit` bytes, HttpError 408
-    where it takes too long to come, or ClientDisconnected."""
+    """Read the whole body.
+
+    Raises HttpError 413 as soon as the body is known to be over `limit` bytes, HttpError 408 if it does not
+    arrive in time, and ClientDisconnected.
+    """
     if content_length is not None and int(content_length) > limit:
         raise _too_large(limit)
     if exchange is not None and (body := exchange.take_whole_body()) is not None:
@@ -55,7 +58,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
 
 
 async def discard_body(receive: Receive) -> None:
-    """Read what is left of a body for a short while."""
+    """Read and drop the rest of a body, for `_LINGER_SECONDS` at most."""
     try:
         async with asyncio.timeout(_LINGER_SECONDS):
             while (await receive()).get("more_body", False):
@@ -65,9 +68,9 @@ async def discard_body(receive: Receive) -> None:
 
 
 class DisconnectWatch:
-    """Calls `on_disconnect`, once, when the client closes the connection while the context lasts.
+    """A context in which `on_disconnect` is called, once, if the client closes the connection.
 
-    Nothing else may read from `receive` meanwhile, which is read where there is no exchange.
+    Without an exchange, `receive` is read. Nothing else may read it at the same time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Writes an HTTP response: whole, or as server-sent events, or either with an error at its end."""
+"""Writes an HTTP response: whole, as server-sent events, or as an error. Encodes no messages."""
 
 import re
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from inferd.services.net.message_writer import Metadata
 from starlette.types import Send
 
 _PASSED_ON = "x-inferd-"
-# What is safe as an HTTP header's value.
+# Other characters are not passed on as the value of an HTTP header.
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 
 class Response:
-    """The response to one request; every one carries the request's id."""
+    """The response to one request. Its headers have the request's id."""
 
     def __init__(self, exchange: Exchange | None, send: Send, request_id: str) -> None:
         self._exchange = exchange if exchange is not None and exchange.is_own_send(send) else None
@@ -25,7 +25,7 @@ class Response:
         self._is_ended = False
 
     async def send(self, status: int, body: bytes, headers: Headers) -> None:
-        """The whole response: a JSON document."""
+        """Send a whole response with a JSON document."""
         headers = [*_json_headers(body), *headers]
         if self._exchange is not None and self._exchange.respond(status, self._id + headers, body):
             self._is_started = self._is_ended = True
@@ -59,14 +59,15 @@ class Response:
             await self._send({"type": "http.response.body", "body": frames, "more_body": True})
 
     async def end(self, frames: bytes) -> None:
-        """The last part of the body."""
+        """Write the last part of the body."""
         self._is_ended = True
         if self._exchange is not None and frames and self._exchange.end(frames):
             return
         await self._send({"type": "http.response.body", "body": frames, "more_body": False})
 
     async def fail(self, error: ErrorResponse) -> None:
-        """The error as the response or, where events were sent before, as the last one; `close` ends it."""
+        """Send the error as the response, or as an event if events were sent before. `close` must be called
+        next."""
         if self._is_ended:
             return
         if self._is_started:
@@ -76,7 +77,7 @@ class Response:
             await self.write(error.body)
 
     async def close(self) -> None:
-        """End the body, where it has not ended."""
+        """End the body, if it has not ended."""
         if not self._is_ended:
             await self.end(b"")
 
@@ -88,13 +89,14 @@ class Response:
 _EVENT_HEADERS: Headers = [
     (b"content-type", sse.CONTENT_TYPE),
     (b"cache-control", b"no-cache"),
-    # nginx holds a response back until it has a buffer full, unless it is told not to.
+    # Without this header, nginx holds a response back until its buffer is full.
     (b"x-accel-buffering", b"no"),
 ]
 
 
 def metadata_headers(metadata: Metadata) -> Headers:
-    """The headers that a client gets of an RPC's initial metadata: those of inferd's own."""
+    """The response headers for an RPC's initial metadata. Only keys that begin with x-inferd- are passed
+    on."""
     return [
         (key.encode("ascii"), value.encode("ascii"))
         for key, value in metadata

@@ -1,6 +1,6 @@
-"""How the bridge calls RPCs: in this process, or over a gRPC channel. Both look the same to the bridge.
+"""Calls RPCs for the bridge: in this process, or over a gRPC channel. Both have the same interface.
 
-Nothing is checked, retried or logged here.
+Checks, repeats and logs nothing.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Transport(Protocol):
 
 
 class InProcessTransport:
-    """Calls the servicers of this process, with no serialization and no wire."""
+    """Calls the servicers of this process, without serialization."""
 
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
@@ -90,7 +90,7 @@ class InProcessTransport:
 
 
 class ChannelTransport:
-    """Calls a remote server. The channel is the caller's, who also closes it."""
+    """Calls a remote server. The channel stays open: the caller closes it."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -140,7 +140,7 @@ class ChannelTransport:
 def _failed(error: grpc.aio.AioRpcError) -> RpcFailed:
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # the details contradict the call's code or message
+    except ValueError:  # The details contradict the call's code or message.
         status = None
     if status is None:
         status = _status(error.code(), error.details() or "")
@@ -148,7 +148,7 @@ def _failed(error: grpc.aio.AioRpcError) -> RpcFailed:
 
 
 def _raise_if_closed() -> None:
-    """Raises RpcFailed where it is the channel that cancelled, by being closed, and not the caller."""
+    """Raise RpcFailed if the call was cancelled because the channel was closed, and not by the caller."""
     task = asyncio.current_task()
     if task is not None and not task.cancelling():
         raise RpcFailed(_status(grpc.StatusCode.UNAVAILABLE, "the channel was closed")) from None
