@@ -1,5 +1,4 @@
-"""The bridge: an ASGI application that answers HTTP requests by RPCs. `Bridge._serve` is the way of a
-request.
+"""The bridge: an ASGI application that answers HTTP requests by RPCs, in `Bridge._serve`.
 
 It is compiled from service descriptors, and names no method, field or path itself.
 """
@@ -107,8 +106,7 @@ class Bridge:
         except ClientDisconnected:
             log.debug("the client has gone; request id %s", head.request_id)
         except asyncio.CancelledError:
-            # The HTTP server stops, and cancels the requests that still run. It ends by itself: nothing is
-            # raised.
+            # The HTTP server stops, and cancels the requests that still run. Nothing is raised.
             await response.fail(errors.from_http(HttpError(503, "shutting_down", "the server is stopping")))
             await response.close()
         except Exception as error:

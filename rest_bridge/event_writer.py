@@ -115,7 +115,7 @@ class EventWriter:
         was_used, self._was_used = self._was_used, False
         for texts in self._text_sinks:
             was_used, texts.was_used = was_used or texts.was_used, False
-        # A client that does not read what it has been sent needs no sign of life.
+        # A client that has not read all events needs no comment to keep the connection.
         if not was_used and not self.flow.is_paused:
             self.write(sse.KEEP_ALIVE)
             self._was_used = False

@@ -1,5 +1,4 @@
-"""Encodes the messages of a stream as server-sent events: data, comments, or the stream's error. Sends
-nothing."""
+"""Encodes the messages of a stream as server-sent events: data, comments, or an error. Sends nothing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -18,8 +18,7 @@ _CHUNK_HEADS = [b"%x\r\n" % size for size in range(1024)]
 
 
 class Exchange:
-    """`on_disconnect` is called when the client disconnects. While `is_paused` is set, there is no room to
-    write."""
+    """`on_disconnect` is called when the client disconnects. `is_paused`: there is no room to write."""
 
     __slots__ = ("_cycle", "_is_open", "_transport", "is_paused", "on_disconnect")
 
@@ -39,18 +38,15 @@ class Exchange:
     def watch_disconnect(self, on_disconnect: Callable[[], object]) -> None:
         """Call `on_disconnect` when the client disconnects. To be called only if it has not."""
         self.on_disconnect = on_disconnect
-        # uvicorn stops reading if the next request has arrived. It would not notice then that the client
-        # disconnects.
+        # uvicorn stops reading if the next request has arrived. Then it would not notice a disconnect.
         self._cycle.flow.resume_reading()
 
     def is_own_send(self, send: object) -> bool:
-        """Whether `send` is the server's. If it is not, a middleware may change the response, and ASGI must
-        be used."""
+        """Whether `send` is the server's. Otherwise a middleware may change the response."""
         return getattr(send, "__self__", None) is self._cycle
 
     def take_whole_body(self) -> bytes | None:
-        """Take the request's body if it has arrived whole. None: it must be received by ASGI. To be called
-        once."""
+        """Take the request's body if it has arrived whole. To be called once. None: ASGI must receive it."""
         cycle = self._cycle
         # After a large body, the server reads on only when the body is received by ASGI.
         if cycle.more_body or cycle.disconnected or len(cycle.body) > HIGH_WATER_LIMIT:

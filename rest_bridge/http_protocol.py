@@ -132,8 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._exchange is not None:
             self._exchange.close()
         if self._running is not None:
-            # They have the exchange, which refers to the cycle. They would live until the garbage collector
-            # runs.
+            # They have the exchange, which refers to the cycle. Such a cycle would live long.
             self._running.scope.pop("extensions", None)
         self.server_state.total_requests += 1
         if self.transport.is_closing():

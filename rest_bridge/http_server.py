@@ -48,8 +48,7 @@ class HttpServer(uvicorn.Server):
         self._stopping.set()
 
     async def main_loop(self) -> None:
-        """Update the Date header each second. uvicorn's loop wakes up ten times a second, to see whether to
-        stop."""
+        """Update the Date header each second. uvicorn's own loop wakes up ten times a second."""
         while not await self.on_tick(0):
             await wait_for_event(self._stopping, 1.0)
 

@@ -66,8 +66,7 @@ class Response:
         await self._send({"type": "http.response.body", "body": frames, "more_body": False})
 
     async def fail(self, error: ErrorResponse) -> None:
-        """Send the error as the response, or as an event if events were sent before. `close` must be called
-        next."""
+        """Send the error as the response, or as an event after other events. Call `close` next."""
         if self._is_ended:
             return
         if self._is_started:
@@ -95,8 +94,7 @@ _EVENT_HEADERS: Headers = [
 
 
 def metadata_headers(metadata: Metadata) -> Headers:
-    """The response headers for an RPC's initial metadata. Only keys that begin with x-inferd- are passed
-    on."""
+    """The response headers for an RPC's initial metadata. Only x-inferd-* is passed on."""
     return [
         (key.encode("ascii"), value.encode("ascii"))
         for key, value in metadata

@@ -1,4 +1,4 @@
-"""The RPCs of the contract: one servicer a service, and what an answer looks like, whole and as a stream.
+"""The RPCs of the contract: one servicer for each service, and the form of answers, whole and as a stream.
 
 Knows nothing of HTTP, and computes no tokens.
 """

@@ -1,4 +1,4 @@
-"""The answer to one chat request, as chunks or whole. Knows nothing of how the text is generated."""
+"""The answer to one chat request, as chunks or whole. Knows no runtimes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,8 +74,7 @@ class ChatAnswer:
         return self.completion()
 
     async def stream(self, writer: MessageWriter) -> None:
-        """Generate the answer, and push its chunks to `writer`. Raises ServiceError as `Generation.run`
-        does."""
+        """Generate the answer, and push its chunks to `writer`. Raises as `Generation.run` does."""
         await self.generation.run(
             [self._sink(index, writer) for index in range(self.generation.n)], writer.flow
         )

@@ -8,8 +8,7 @@ from inferd.v1 import chat_pb2 as pb
 def replay_chunks(
     completion: pb.ChatCompletion, request: pb.CreateChatCompletionRequest
 ) -> list[pb.ChatCompletionChunk]:
-    """The chunks of a complete answer: one for each choice, and one for the usage if `request` asks for
-    it."""
+    """The chunks of a complete answer: one a choice, and one for the usage if it was asked for."""
     chunks = [_chunk(completion, choices=[_choice(choice)]) for choice in completion.choices]
     if chunks:
         chunks[0].prompt_token_ids.extend(completion.prompt_token_ids)

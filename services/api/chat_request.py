@@ -19,8 +19,7 @@ from inferd.v1 import chat_pb2 as pb
 async def prepare_chat(
     catalog: Catalog, request: pb.CreateChatCompletionRequest, *, stream: bool, background: bool = False
 ) -> ChatAnswer:
-    """The answer to a request, before it is generated. Raises ServiceError for a request that cannot be
-    served.
+    """The answer to a request, before it is generated. Raises ServiceError for an invalid request.
 
     Nobody waits for `background` work: see `Replicas.interactive`.
     """

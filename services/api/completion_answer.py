@@ -1,5 +1,4 @@
-"""The answer to one text completion request, as chunks or whole. Knows nothing of how the text is
-generated."""
+"""The answer to one text completion request, as chunks or whole. Knows no runtimes."""
 
 from dataclasses import dataclass, field
 
@@ -36,8 +35,7 @@ class CompletionAnswer:
         return completion
 
     async def stream(self, writer: MessageWriter) -> None:
-        """Generate the answer, and push its chunks to `writer`. Raises ServiceError as `Generation.run`
-        does."""
+        """Generate the answer, and push its chunks to `writer`. Raises as `Generation.run` does."""
         sinks = [self._sink(index, choice, writer) for index, choice in enumerate(self._writers())]
         await self.generation.run(sinks, writer.flow)
         if self.request.stream_options.include_usage:

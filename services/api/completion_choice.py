@@ -9,8 +9,7 @@ from inferd.v1 import completion_pb2 as pb
 
 
 class ChoiceWriter:
-    """Writes the choices of one continuation. Its first choice also has the prompt's text and tokens, if
-    asked for.
+    """Writes the choices of one continuation. The first one also has the prompt, if asked for.
 
     `echoed` is the text of the prompt if the answer begins with it, else empty. `prompt` are the tokens of
     the prompt; None: no token ids are returned.

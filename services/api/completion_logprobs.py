@@ -1,5 +1,4 @@
-"""Log probabilities in the form of text completion: parallel lists, and the offset of each token in the
-text."""
+"""Log probabilities in the form of text completion: parallel lists, and the offsets of tokens."""
 
 import codecs
 from collections.abc import Iterable

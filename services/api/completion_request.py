@@ -17,8 +17,7 @@ _MAX_CONTINUATIONS = 1024
 async def prepare_completion(
     catalog: Catalog, request: pb.CreateCompletionRequest, *, stream: bool
 ) -> CompletionAnswer:
-    """The answer to a request, before it is generated. Raises ServiceError for a request that cannot be
-    served."""
+    """The answer to a request, before it is generated. Raises ServiceError for an invalid request."""
     model = catalog.find(request.model, request.lora_path or None)
     if not request.prompt and not request.messages:
         raise missing("prompt", "messages")

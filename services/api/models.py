@@ -1,4 +1,4 @@
-"""ModelService: what is served."""
+"""ModelService: lists the models and adapters that are served."""
 
 from typing import Any
 

@@ -81,8 +81,7 @@ class Chain:
         finally:
             for link in reversed(self._links[:entered]):
                 link.leave(call)
-        # Without its traceback: that refers to this frame, which refers to the error. Such a cycle lives
-        # long.
+        # Without its traceback: that refers to this frame, which refers to the error. That is a cycle.
         raise call.error.with_traceback(None)
 
     def around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:

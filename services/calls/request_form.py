@@ -14,8 +14,7 @@ class _Malformed:
 
 
 def tolerant_deserializer(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """A deserializer that never raises, because gRPC's server would answer INTERNAL, and the request is at
-    fault.
+    """A deserializer that never raises, because gRPC's server would answer INTERNAL then.
 
     For a request that cannot be parsed, it returns an object that `RequestForm` refuses.
     """

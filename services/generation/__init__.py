@@ -1,4 +1,4 @@
-"""From a prepared prompt to text deltas: sampling, a runtime's tokens, where the text ends.
+"""From a prepared prompt to text deltas: sampling, a runtime's tokens, and the end of the text.
 
 Knows nothing of messages, chunks or protocols.
 """

@@ -1,4 +1,4 @@
-"""Text deltas: what is new of one continuation, and where it is pushed."""
+"""Text deltas, and the sinks that they are pushed to. Makes no deltas itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from inferd.services.runtimes.base import Logprobs
 # Not frozen, because a frozen dataclass takes a microsecond more, and one is made for nearly every token.
 @dataclass(slots=True)
 class TextDelta:
-    """What is new of one continuation. The last delta has `finish`.
+    """The new text and tokens of one continuation. The last delta has `finish`.
 
     `token_ids` are the new tokens, the stop token included. `ends` has, for each of them, the length in
     characters of the continuation once the token was decoded; it is empty unless the generation was asked for

@@ -11,8 +11,7 @@ class PendingLogprobs:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, float | None, Sequence[tuple[int, float]]]] = deque()
-        #: The position in the text at which each waiting token ends. A token that was not decoded has no
-        #: entry.
+        #: The position in the text at which each waiting token ends. An undecoded token has none.
         self._text_ends: deque[int] = deque()
         self._decoded = 0
         self._sent = 0

@@ -1,7 +1,6 @@
 """Reads the sampling fields of a request into `SamplingParams`, with the model's defaults.
 
-Checks only limits that depend on the model, such as its context and its vocabulary. Other limits were checked
-before.
+Checks only limits that depend on the model, such as its context and its vocabulary.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -62,8 +61,7 @@ def _check_min_tokens(params: SamplingParams, limited_by: str) -> None:
     if least > most:
         raise invalid("min_tokens", f"min_tokens is {least}: greater than {limited_by}, which is {most}")
     if params.constraint is not None:
-        # If the form is complete before, no token is allowed, and engines fail. Some fail with all their
-        # requests.
+        # If the form is complete before, no token is allowed, and engines fail. Some fail entirely.
         field = params.constraint.field
         raise invalid(
             "min_tokens",

@@ -20,8 +20,7 @@ class TextDeltas(TokenSink):
 
     Three things wait here until they are complete: half characters, text that may begin a stop string, and a
     token that may turn out to have ended the text. The log probabilities of a token wait with its text.
-    `token_ends` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are
-    skipped.
+    `token_ends` asks for `TextDelta.ends`. `keep` are special tokens that are never skipped.
     """
 
     def __init__(
@@ -52,8 +51,7 @@ class TextDeltas(TokenSink):
         self._logprobs = PendingLogprobs() if request.logprobs else None
         #: Tokens that were decoded and are in no delta yet.
         self._unsent: Sequence[int] = ()
-        #: The ends of the texts of tokens that are in no delta yet; see `TextDelta.ends`. None: not asked
-        #: for.
+        #: The ends of the texts of tokens that are in no delta yet. None: not asked for.
         self._ends: list[int] | None = [] if token_ends else None
         self._decoded = 0
         self._has_text_only = not (self._stops or self._logprobs or token_ends)
@@ -103,10 +101,12 @@ class TextDeltas(TokenSink):
         elif last is not None and last == finish.matched_token_id and self._trim:
             # The token that ended the text is no part of it.
             ids, ending = ids[:-1], ids[-1:]
-        text, used = (self._detokenizer.add_tokens(ids), len(ids)) if self._has_text_only else self._text(ids)
+        text, used = (
+            (self._detokenizer.add_tokens(ids), len(ids)) if self._has_text_only else self._decode(ids)
+        )
         stopped = self._stopped
         if finish and not stopped:
-            text += self._rest()
+            text += self._decode_rest()
             stopped = self._stopped
         reason = "stop" if stopped else finish.reason if finish else None
         logprobs = None
@@ -145,7 +145,7 @@ class TextDeltas(TokenSink):
             return None
         return finish.matched_text if finish.matched_text is not None else finish.matched_token_id
 
-    def _text(self, ids: Sequence[int]) -> tuple[str, int]:
+    def _decode(self, ids: Sequence[int]) -> tuple[str, int]:
         """The text of these tokens that may be sent, and the number of tokens up to its end."""
         add, stops = self._detokenizer.add, self._stops
         parts = []
@@ -164,7 +164,7 @@ class TextDeltas(TokenSink):
                 return "".join(parts), used
         return "".join(parts), len(ids)
 
-    def _rest(self) -> str:
+    def _decode_rest(self) -> str:
         rest = self._detokenizer.finish()
         if self._stops is None:
             return rest

@@ -46,8 +46,7 @@ class RuntimeAdapter(ABC):
 
     @abstractmethod
     def _new_generation(self, request: GenerateRequest, sink: TokenSink) -> RunningGeneration:
-        """A generation that is ready to run. Raises ServiceError for a request that the engine cannot
-        take."""
+        """A generation that is ready to run. Raises ServiceError if the engine cannot take the request."""
 
     @abstractmethod
     async def _check_health(self) -> bool:
@@ -76,8 +75,7 @@ class RuntimeAdapter(ABC):
         self._health.start()
 
     async def close(self) -> None:
-        """Stop watching, and close the connections. Generations under way end with UNAVAILABLE.
-        Idempotent."""
+        """Stop watching, and close the connections. Generations under way end with UNAVAILABLE."""
         if self._is_closed:
             return
         self._is_closed = True

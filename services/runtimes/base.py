@@ -157,7 +157,7 @@ def _join_logprobs(parts: Sequence[Logprobs]) -> Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What a runtime tells about itself. None: it does not tell.
+    """Facts that a runtime reports about itself. None: it does not report this one.
 
     `max_total_tokens` is the number of tokens that its KV cache holds, for all requests together. `started`
     is the time of its start, in Unix seconds.

@@ -1,7 +1,6 @@
 """Errors of SGLang as `ServiceError`s, the same for each of its interfaces. Each is named by its reason.
 
-SGLang's own text is passed on only if it is about the request, because other texts name hosts or source
-lines.
+SGLang's text is passed on only if it is about the request. Other texts name hosts or source lines.
 """
 
 import re

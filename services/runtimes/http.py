@@ -38,8 +38,7 @@ T = TypeVar("T")
 
 #: Seconds that a connection may take to be made.
 CONNECT_TIMEOUT = 2.0
-#: Seconds that the end of an answer may take after its last token. If it comes in time, the connection is
-#: kept.
+#: Seconds that the end of an answer may take after its last token. Then the connection is kept.
 END_TIMEOUT = 0.5
 #: Generations at once, each on a connection of its own. Further generations wait for a connection.
 MAX_GENERATIONS = 1024
@@ -130,8 +129,7 @@ class HttpRuntime(RuntimeAdapter):
             log.debug("%s: abort: %s", self.name, error)
 
     async def _check_health(self) -> bool:
-        # /ready is answered from memory. An older SGLang has only /health, which takes a second and generates
-        # a token.
+        # /ready is answered from memory. An older SGLang has only /health, which generates a token.
         try:
             status, _ = await self._send(b"GET", self._health_path, seconds=CHECK_TIMEOUT)
             if status == 404 and self._health_path == b"/ready":
@@ -140,8 +138,7 @@ class HttpRuntime(RuntimeAdapter):
         except ServiceError as error:
             self._health.set_serving(False)
             self._knows_capabilities = False
-            # An engine that answers too late is not gone. If its host is, TCP's keepalive ends its
-            # connections.
+            # An engine that answers too late is not gone. If its host is, TCP's keepalive notices.
             return error.code is not grpc.StatusCode.UNAVAILABLE
         if status == 200 and not self._knows_capabilities:
             await self._read_capabilities()

@@ -182,8 +182,7 @@ def _finish(reason: dict[str, Any], request: GenerateRequest) -> Finish:
 
 
 def _logprobs(meta: dict[str, Any], side: str, start: int, end: int | None) -> Logprobs:
-    """The log probabilities of the tokens from `start` to `end`. If the prompt is scored, SGLang sends one
-    more."""
+    """The log probabilities of tokens `start` to `end`, without the one more that SGLang may send."""
     tokens = meta[f"{side}_token_logprobs"][start:end]
     top = meta.get(f"{side}_top_logprobs", [])[start:end]
     return Logprobs(

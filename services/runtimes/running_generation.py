@@ -19,8 +19,7 @@ class RunningGeneration(ABC):
     @property
     @abstractmethod
     def last_message_at(self) -> float:
-        """When the engine sent its last message, in monotonic seconds; at first, when the generation
-        began."""
+        """When the engine sent its last message, or else when the generation began, in monotonic seconds."""
 
     @property
     @abstractmethod

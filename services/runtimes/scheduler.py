@@ -145,8 +145,7 @@ class SchedulerRuntime(RuntimeAdapter):
         return SchedulerGeneration(self._channel, request, sink)
 
     async def _send_abort(self, request_id: str) -> None:
-        # The servicer aborts a request by itself if its call is cancelled, unless it is just writing a
-        # message.
+        # The servicer aborts a request by itself if its call is cancelled, unless it is writing.
         request = pb.AbortRequest(request_id=request_id, reason="the call was cancelled")
         try:
             await self._query("Abort", request, pb.AbortResponse)

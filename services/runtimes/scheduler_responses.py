@@ -21,8 +21,7 @@ class SchedulerResponses(MessageReceiver):
 
     The `complete` message of a stream repeats the last chunk (SGLang), or repeats all tokens, or has tokens
     that no chunk had. Its `completion_tokens`, the number of tokens generated so far, tells which. `receive`
-    and `receive_all` raise ServiceError: UNAVAILABLE if the engine has aborted, INTERNAL if tokens are
-    missing.
+    and `receive_all` raise ServiceError: UNAVAILABLE if the engine aborts, INTERNAL if tokens are missing.
     """
 
     def __init__(self, request: GenerateRequest, sink: TokenSink) -> None:
@@ -128,8 +127,7 @@ def _finish(complete: pb.GenerateComplete) -> Finish:
 
 
 def _output_logprobs(logprobs: pb.OutputLogProbs, start: int, end: int) -> Logprobs:
-    """The log probabilities of the message's tokens from `start` to `end`. SGLang adds one if the prompt is
-    scored."""
+    """The log probabilities of tokens `start` to `end`, without the one more that SGLang may send."""
     return Logprobs(
         tuple(logprobs.token_ids[start:end]),
         tuple(map(logprob_value, logprobs.token_logprobs[start:end])),

@@ -20,8 +20,7 @@ class TokenSink:
         self.on_begin: Callable[[], None] | None = None
 
     def push(self, delta: Delta) -> bool:
-        """Take a delta. Returns False if the generation is over: the delta was the last, or no more are
-        wanted."""
+        """Take a delta. Returns False if the delta was the last, or if no more are wanted."""
         raise NotImplementedError
 
     def push_token(self, token_id: int) -> bool:

@@ -14,8 +14,7 @@ _CONTEXT = 5
 
 
 class Detokenizer:
-    """The text of one continuation: the pieces that `add`, `add_tokens`, `plain_text` and `finish` return, in
-    order.
+    """The text of one continuation. `add`, `add_tokens`, `plain_text` and `finish` return its pieces.
 
     If `skip_special_tokens` is set, special tokens have no text, except for those in `keep`. The text of
     those is their entry in the vocabulary.
@@ -40,8 +39,7 @@ class Detokenizer:
         self._plain_texts = tokenizer.plain_texts
         #: Tokens whose text was not returned yet.
         self._pending: list[int] = []
-        #: Decodes tokens that have no plain text. None: it has not decoded the last tokens, and has to be
-        #: made anew.
+        #: Decodes tokens that have no plain text. None: a new one is needed.
         self._stream: DecodeStream | None = None
 
     def add(self, token_id: int) -> str:
@@ -82,8 +80,7 @@ class Detokenizer:
 
     def forget_context(self) -> None:
         """Count a token as added, because its `plain_text` was used."""
-        # Tokens have plain texts only if the tokenizer is byte-level. The next text does not depend on them
-        # then.
+        # Tokens have plain texts only if the tokenizer is byte-level. No text depends on them then.
         self._context = ()
         self._stream = None
 
@@ -106,8 +103,7 @@ class Detokenizer:
 
     def _add_marker(self, token_id: int) -> str:
         """The text of the pending tokens, and of a special token that is kept."""
-        # The library is not used, because its decoder may turn U+2581 into a space inside a special token
-        # too.
+        # The library is not used, because its decoder may turn U+2581 in a special token into a space.
         text = self.finish() + self._tokenizer.token_bytes(token_id).decode()
         self._context = (token_id,)
         self._stream = None

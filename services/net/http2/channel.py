@@ -106,8 +106,7 @@ class Channel:
         )
 
     def _with_room(self) -> ClientConnection | None:
-        """The first connection that takes another call. So later ones become idle if there are fewer
-        calls."""
+        """The first connection that takes another call. Later ones become idle first."""
         for connection in self._connections:
             if connection.calls < CALLS_PER_CONNECTION and connection.takes_calls:
                 return connection

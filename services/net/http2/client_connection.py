@@ -104,7 +104,7 @@ class ClientConnection(Connection):
         try:
             await self.send(stream_id, body, end_stream=True)
         except ConnectionLost:
-            # `on_lost` has told the call.
+            # The call was ended by `on_lost`, or by a reset.
             pass
         except BaseException:
             call.cancel()

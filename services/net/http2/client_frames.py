@@ -1,4 +1,4 @@
-"""The client's side of HTTP/2 (RFC 9113), as far as gRPC's calls need it: encodes and decodes frames.
+"""The client's side of HTTP/2 (RFC 9113), as much of it as gRPC needs: encodes and decodes frames.
 
 Does no I/O. h2 is not used here: its state machine takes 90 µs of a call to check a peer that is one of
 inferd's own runtimes. A peer that breaks the protocol loses its connection.
@@ -61,8 +61,7 @@ class ClientFrames:
         self._initial_window = 65535
         self._must_empty_table = False
         self._decoder = Decoder(max_header_list_size=max_header_bytes)
-        #: Short blocks that were decoded since the dynamic table last changed. Most calls have the same
-        #: blocks.
+        #: Short blocks decoded since the dynamic table last changed. Most calls have the same.
         self._decoded: dict[bytes, list[tuple[bytes, bytes]]] = {}
         #: A header block that is incomplete: its stream, the flags of its HEADERS frame, its parts.
         self._block: tuple[int, int, list[bytes]] | None = None
@@ -150,8 +149,7 @@ class ClientFrames:
         self._out.append(frame_bytes(SETTINGS, ACK, 0, b""))
 
     def receive_ping(self, flags: int, payload: bytes) -> None:
-        """PING (RFC 9113, 6.7): answer it. An answer needs nothing: `Connection` has noticed that bytes
-        came."""
+        """PING (RFC 9113, 6.7): answer it. An answer to a ping needs nothing."""
         if not flags & ACK:
             self._out.append(frame_bytes(PING, ACK, 0, payload))
 
@@ -170,7 +168,7 @@ class ClientFrames:
     ) -> tuple[int, bool, list[tuple[bytes, bytes]]] | None:
         """HEADERS or CONTINUATION (RFC 9113, 6.2 and 6.10).
 
-        If the frame completes a header block, returns its stream's id, whether the stream has ended, and the
+        If the frame completes a header block, returns the stream's id, whether the stream has ended, the
         headers.
         """
         if kind == HEADERS:

@@ -55,8 +55,7 @@ class Connection(asyncio.Protocol):
         self.is_lost = False
         self._loop = asyncio.get_running_loop()
         self._is_paused = False
-        #: Senders that wait for room in the connection, in order. Each wakes the next one while there is
-        #: room.
+        #: Senders that wait for room in the connection, in order. Each wakes the next one.
         self._connection_waiters: deque[asyncio.Future[None]] = deque()
         #: The sender that was woken and has not run yet.
         self._woken: asyncio.Future[None] | None = None
@@ -106,8 +105,7 @@ class Connection(asyncio.Protocol):
     # For subclasses and for senders.
 
     def close_soon(self) -> None:
-        """Close the connection once the rest is sent, or after `PING_TIMEOUT` if the peer does not read
-        it."""
+        """Close the connection once the rest is sent, but after `PING_TIMEOUT` at the latest."""
         self.flush()
         self.transport.close()
         self._loop.call_later(PING_TIMEOUT, self.transport.abort)

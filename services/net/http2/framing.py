@@ -48,8 +48,7 @@ class MessageSplitter:
         return not self._buffer
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
-        """The messages that `data` completes, as pairs: is it compressed, the message. Raises
-        FramingError."""
+        """The messages that `data` completes, each with whether it is compressed. Raises FramingError."""
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:

@@ -1,4 +1,4 @@
-"""Bounds how often a client may do something that is cheap for it and dear for the server."""
+"""Bounds how often a client may do something that is cheap for it and costly for the server."""
 
 import time
 

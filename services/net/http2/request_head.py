@@ -46,8 +46,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """`timeout` is in seconds; infinite if there is none. `encoding` is the encoding of compressed
-    messages."""
+    """`timeout` is in seconds; infinite if there is none. `encoding` is that of compressed messages."""
 
     path: str
     timeout: float

@@ -1,5 +1,4 @@
-"""One call that is served: reads its requests, runs its handler in a task, sends its responses and its
-status.
+"""One call that is served: reads requests, runs the handler in a task, sends responses and the status.
 
 Knows nothing of frames: the connection sends and receives them.
 """
@@ -36,7 +35,7 @@ def status_block(code: grpc.StatusCode, details: str) -> bytes:
 
 
 class CallConnection(Protocol):
-    """The connection, as its calls use it."""
+    """The part of a connection that its calls use."""
 
     peer: str
 

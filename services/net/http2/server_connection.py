@@ -45,8 +45,7 @@ MAX_STREAMS = 2048
 #: Flow-control windows (RFC 9113, 5.2), in bytes: of one stream, and of all streams of a connection together.
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 16 << 20
-#: Bytes of incomplete requests on all streams of a connection. If two requests may be larger, their size
-#: counts.
+#: Bytes of incomplete requests on all streams of a connection. At least two requests fit.
 BUFFERED_BYTES = 64 << 20
 #: The greatest payload of a frame, in bytes (RFC 9113, 4.2).
 MAX_FRAME_BYTES = 16 << 10
@@ -69,8 +68,7 @@ _MAX_SETTINGS = 64
 class ServerConnection(Connection):
     """Serves `methods`, by their paths. A request has at most `limit` bytes.
 
-    `on_open` is called when the connection is open, and `on_closed` when it is closed and all handlers are
-    done.
+    `on_open` is called when the connection is open, and `on_closed` when all handlers are done, too.
     """
 
     def __init__(
@@ -346,8 +344,7 @@ class _H2Connection(H2Connection):
     """h2 without its count of the open streams.
 
     h2 walks through all streams whenever one is opened: it counts the open ones, and removes the closed ones.
-    The calls are counted by `ServerConnection`. So here h2 walks only if about half of the streams may be
-    closed.
+    The calls are counted by `ServerConnection`. Here h2 walks only if half of them may be closed.
     """
 
     #: Ids of closed streams that h2 remembers. Each takes some hundred bytes until the connection is closed.

@@ -1,5 +1,4 @@
-"""The context that a handler is given: the part of grpc.aio.ServicerContext that handlers use. Sends nothing
-itself."""
+"""The context that a handler is given: the part of grpc.aio.ServicerContext that handlers use."""
 
 import contextlib
 import math
@@ -77,8 +76,7 @@ class ServerContext:
         return self._call.peer
 
     async def send_initial_metadata(self, metadata: Pairs) -> None:
-        """Send metadata ahead of the first response. To be called once at most. Raises ValueError if it is
-        invalid."""
+        """Send metadata, once, ahead of the first response. Raises ValueError for invalid metadata."""
         self._call.send_initial_metadata(metadata)
 
     async def write(self, message: Any) -> None:
@@ -99,8 +97,7 @@ class ServerContext:
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Pairs = ()
     ) -> NoReturn:
-        """End the call with this status, by an exception. The status stays, even if the handler catches
-        that."""
+        """End the call with this status. It stays, even if the handler catches the exception."""
         if not self._is_aborted:
             self._is_aborted = True
             # An aborted call has not succeeded, whatever the code.
