@@ -8,9 +8,9 @@ import grpc
 import h2.events
 import pytest
 from inferd.services.net.http2 import server_connection
-from inferd.services.net.http2.frame_budget import Budget
 from inferd.services.net.http2.framing import frame
 from inferd.services.net.http2.grpc_server import GrpcServer
+from inferd.services.net.http2.rate_limit import RateLimit
 
 from tests.net.http2.service import LIMIT
 from tests.support.raw_http2 import PATIENCE, RawClient, connected
@@ -210,8 +210,8 @@ CALM = 11
 
 @pytest.fixture
 def no_refill(monkeypatch) -> None:
-    """Budgets of clients do not refill, because on a slow machine the budgets would never be used up."""
-    monkeypatch.setattr(server_connection, "Budget", lambda burst, per_second: Budget(burst, 0))
+    """Rate limits do not refill, because on a slow machine they would never be used up."""
+    monkeypatch.setattr(server_connection, "RateLimit", lambda burst, per_second: RateLimit(burst, 0))
 
 
 async def test_calls_that_are_cancelled_at_once_cannot_go_on_for_ever(no_refill, raw, service):
