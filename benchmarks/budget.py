@@ -25,6 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import paths
+from benchmarks.paths import Calls, Front, Turn
 from inferd.rest_bridge.event_writer import TextEventSink
 from inferd.rest_bridge.exchange import Exchange
 from inferd.services.generation.delta_sink import DeltaSink
@@ -34,9 +36,6 @@ from inferd.services.net.http2.client_connection import ClientConnection
 from inferd.services.net.http2.connection import Connection
 from inferd.services.net.http2.server_writer import ServerTextSink, ServerWriter
 from inferd.services.runtimes.scheduler_responses import SchedulerResponses
-
-from benchmarks import paths
-from benchmarks.paths import Calls, Front, Turn
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 _BEGIN, _END = "<!-- budget:begin -->\n", "<!-- budget:end -->"

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
+
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.json_body import parse

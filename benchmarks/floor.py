@@ -14,10 +14,10 @@ import re
 from typing import Any
 
 import uvloop
-from inferd.services.net.http2.header_block import header_block
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 from benchmarks.suite import frames
+from inferd.services.net.http2.header_block import header_block
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 #: An event that is as long as one of inferd's.

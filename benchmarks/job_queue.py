@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvloop
+
 from inferd.services.api.chat_request import prepare_chat
 from inferd.services.config import MediaConfig, ModelConfig, QueueConfig, RuntimeConfig
 from inferd.services.fleet.catalog import Catalog, ServedModel

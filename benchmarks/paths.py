@@ -16,6 +16,14 @@ from typing import Any, Protocol
 import hpack
 import uvloop
 from google.protobuf.message import Message
+from tokenizers import Tokenizer
+from uvicorn.server import ServerState
+
+from benchmarks.suite import frames
+from benchmarks.suite.answer import Answer
+from benchmarks.suite.model import tokenizer_folder
+from benchmarks.suite.runtime import Connection as EngineConnection
+from benchmarks.suite.runtime import Runtime as Engine
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.docs_page import docs_routes
@@ -33,14 +41,6 @@ from inferd.services.net.http2.method import Method, method_of
 from inferd.services.net.http2.server_connection import ServerConnection
 from inferd.services.queue.job_queue import JobQueue
 from inferd.v1 import completion_pb2, prompt_pb2
-from tokenizers import Tokenizer
-from uvicorn.server import ServerState
-
-from benchmarks.suite import frames
-from benchmarks.suite.answer import Answer
-from benchmarks.suite.model import tokenizer_folder
-from benchmarks.suite.runtime import Connection as EngineConnection
-from benchmarks.suite.runtime import Runtime as Engine
 
 _FOLDER = Path(__file__).parents[1] / ".cache" / "bench" / "model"
 PROMPT = "The quick brown fox jumps over the lazy dog, and then it does so again."

@@ -4,6 +4,7 @@ Needs only grpcio and the generated modules `inferd.v1`.
 """
 
 import grpc
+
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 
 request = chat_pb2.CreateChatCompletionRequest(

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from inferd.rest_bridge.bridge import Bridge
-from inferd.rest_bridge.errors import HttpError, from_http
-from inferd.rest_bridge.pages import put_behind_chain
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from inferd.rest_bridge.bridge import Bridge
+from inferd.rest_bridge.errors import HttpError, from_http
+from inferd.rest_bridge.pages import put_behind_chain
 
 
 def create_app(

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from starlette.types import Receive, Scope, Send
+
 from inferd.rest_bridge import errors, query, sse
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
@@ -28,7 +30,6 @@ from inferd.rest_bridge.routes import Route
 from inferd.rest_bridge.transport import RpcCall, RpcFailed, Transport
 from inferd.services.errors import ServiceError
 from inferd.services.net.timeouts import SharedTimeout
-from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("inferd.rest")
 

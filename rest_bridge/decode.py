@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
 from inferd.rest_bridge import well_known_types
 from inferd.rest_bridge.json_body import bad_body
 from inferd.rest_bridge.json_errors import Mismatch, expected, kind_names, not_one_of, quoted, required

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
 from inferd.rest_bridge.errors import error_object
 from inferd.rest_bridge.json_spelling import FieldSpelling, MessageSpelling, enum_spelling, message_spelling
 

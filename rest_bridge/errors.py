@@ -15,6 +15,7 @@ import grpc
 import orjson
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from inferd.services.errors import DOMAIN
 
 Headers = list[tuple[bytes, bytes]]

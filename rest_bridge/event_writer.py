@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import orjson
 from google.protobuf.message import Message
+
 from inferd.rest_bridge import sse
 from inferd.rest_bridge.exchange import Exchange
 from inferd.rest_bridge.response import Response, metadata_headers

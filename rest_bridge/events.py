@@ -5,6 +5,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
+
 from inferd.rest_bridge import sse
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.json_spelling import FieldSpelling, message_spelling

@@ -6,9 +6,10 @@ method here returns False or None.
 
 from collections.abc import Callable
 
-from inferd.rest_bridge.errors import Headers
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from inferd.rest_bridge.errors import Headers
 
 #: The key of the `Exchange` in ASGI's extensions.
 EXCHANGE = "inferd.exchange"

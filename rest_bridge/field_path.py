@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
 from inferd.rest_bridge import well_known_types
 from inferd.rest_bridge.json_spelling import FieldSpelling, enum_spelling, message_spelling
 from inferd.services.errors import invalid

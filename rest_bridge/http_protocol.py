@@ -15,11 +15,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from httptools import parse_url
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
 from inferd.rest_bridge.errors import HttpError, from_http
 from inferd.rest_bridge.exchange import EXCHANGE, Exchange
 from inferd.services.net.batched_writes import batched_transport
 from inferd.services.net.timeouts import SharedTimeout
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 #: Bytes that a request's line and headers may have. More is allowed if everything arrives in one read.
 _HEAD_BYTES = 65536

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
+from starlette.types import ASGIApp
+
 from inferd.rest_bridge.http_protocol import HttpProtocol
 from inferd.services.net.timeouts import SharedTimeout
 from inferd.services.net.wait import wait_for_event
-from starlette.types import ASGIApp
 
 _BACKLOG = 2048
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import orjson
+
 from inferd.rest_bridge.json_errors import Mismatch, kind_name
 from inferd.rest_bridge.json_scalars import boolean
 from inferd.services.errors import ServiceError

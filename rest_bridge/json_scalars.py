@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
+
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge.json_errors import Mismatch, expected, not_one_of, quoted
 

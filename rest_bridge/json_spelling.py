@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
+
 from inferd.options.v1 import options_pb2
 
 #: Kinds of JSON values, as the Python types that orjson reads them to. null is no kind: it means "unset"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
+
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import path_template
 from inferd.rest_bridge.errors import Headers

@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import proto_comments
 from inferd.rest_bridge.json_spelling import FieldSpelling, json_fields, message_spelling

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
+
 from inferd.rest_bridge.events import comment_fields, error_fields
 from inferd.rest_bridge.json_spelling import message_spelling
 from inferd.rest_bridge.openapi_schema import ERROR_OBJECT, Json, Schemas

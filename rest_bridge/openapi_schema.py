@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge.json_spelling import (
     FieldSpelling,

@@ -5,14 +5,15 @@ Requests that become RPCs pass the chain of their method, and not this one.
 
 from collections.abc import Awaitable
 
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from inferd.rest_bridge.errors import from_status
 from inferd.rest_bridge.request_headers import read_headers
 from inferd.services.calls.call import Call
 from inferd.services.calls.chain import Chain, standard_links
 from inferd.services.errors import ServiceError
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def put_behind_chain(routes: list[BaseRoute]) -> None:

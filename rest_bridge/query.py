@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
+
 from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve
 from inferd.services.errors import ServiceError, invalid
 

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from starlette.types import Receive
+
 from inferd.rest_bridge.errors import HttpError
 from inferd.rest_bridge.exchange import Exchange
-from starlette.types import Receive
 
 #: Seconds in which the rest of a refused body is read and dropped. Some clients read the response only after
 #: they have sent the whole body, and closing at once would reset the connection before.

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable
 
+from starlette.types import Send
+
 from inferd.rest_bridge import sse
 from inferd.rest_bridge.errors import ErrorResponse, Headers
 from inferd.rest_bridge.exchange import Exchange
 from inferd.services.net.message_writer import Metadata
-from starlette.types import Send
 
 _PASSED_ON = "x-inferd-"
 # Other characters are not passed on as the value of an HTTP header.

@@ -11,6 +11,7 @@ from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.descriptor import ServiceDescriptor
+
 from inferd.rest_bridge.errors import HttpError
 from inferd.rest_bridge.path_template import Wildcard
 from inferd.rest_bridge.routes import Route, RouteError, compile_routes

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import path_template
 from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.docs_page import docs_routes

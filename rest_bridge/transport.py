@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
+
 from inferd.services.calls.in_process import InProcessContext
 from inferd.services.calls.methods import Methods
 from inferd.services.net.message_writer import MessageWriter, Metadata

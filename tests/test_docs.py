@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from pydantic import BaseModel
+
 from inferd.services.app.cli import app
 from inferd.services.config import (
     AdapterConfig,
@@ -20,7 +22,6 @@ from inferd.services.config import (
     load_config,
     parse_config,
 )
-from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

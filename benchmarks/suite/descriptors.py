@@ -4,6 +4,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 from inferd.v1 import completion_pb2
 
 

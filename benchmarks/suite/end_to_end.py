@@ -8,14 +8,14 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from inferd.services.launch.model_store import resolve
-from inferd.services.launch.sglang_command import sglang_command
 
 from benchmarks.suite.front import Asked, direct_job
 from benchmarks.suite.fronts.inferd import serve
 from benchmarks.suite.measure import Bench
 from benchmarks.suite.processes import Process, free_port
 from benchmarks.suite.tiny_model import tiny_model
+from inferd.services.launch.model_store import resolve
+from inferd.services.launch.sglang_command import sglang_command
 
 _SERVICE = "sglang.grpc.scheduler.SglangScheduler"
 

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inferd.v1 import completion_pb2, prompt_pb2
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from tokenizers import Tokenizer
 
 from benchmarks.suite.job import NUMBER, Job
 from benchmarks.suite.processes import Controlled, Process
+from inferd.v1 import completion_pb2, prompt_pb2
 
 #: The beginning of each prompt. NUMBER becomes six digits, so that no two prompts begin with the same text.
 _BEGIN = f"Letter {NUMBER}. "

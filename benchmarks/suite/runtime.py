@@ -19,7 +19,6 @@ from typing import Any
 import hpack
 import uvloop
 from grpc_health.v1 import health_pb2
-from inferd.services.runtimes.tokenizer_bundle import pack
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto.generated import common_pb2
 
@@ -27,6 +26,7 @@ from benchmarks.suite import frames
 from benchmarks.suite.answer import Answer
 from benchmarks.suite.control import say, serve_control
 from benchmarks.suite.pace import Pace
+from inferd.services.runtimes.tokenizer_bundle import pack
 
 _SCHEDULER = "/sglang.grpc.scheduler.SglangScheduler/"
 _CONTEXT = 32768

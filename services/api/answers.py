@@ -6,6 +6,7 @@ Knows nothing of a chunk's contents.
 from collections.abc import Callable
 
 from google.protobuf.message import Message
+
 from inferd.services.calls.context import CallContext
 from inferd.services.generation.delta_sink import DeltaSink, TextDelta
 from inferd.services.generation.generation import Generation

@@ -12,10 +12,11 @@ from typing import Annotated, Any, NoReturn
 import grpc
 import typer
 import uvloop
-from inferd.services.app import queue_commands
-from inferd.services.config import Config, ConfigError, default_models, load_config, parse_config
 from rich.console import Console
 from rich.table import Table
+
+from inferd.services.app import queue_commands
+from inferd.services.config import Config, ConfigError, default_models, load_config, parse_config
 
 app = typer.Typer(
     help="Typed gRPC, and OpenAI-compatible REST, in front of SGLang runtimes.",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
 from inferd.services.api.chat import ChatServicer
 from inferd.services.api.completion import CompletionServicer
 from inferd.services.api.models import ModelServicer

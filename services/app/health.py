@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
+
 from inferd.services.fleet.catalog import Catalog
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -434,6 +434,7 @@ def _read(path: Path, option: str) -> str:
 
 def _read_request(path: Path) -> Any:
     from google.protobuf import json_format
+
     from inferd.v1 import queue_pb2
 
     text = _read(path, "--file")

@@ -11,6 +11,10 @@ from typing import NoReturn
 
 import typer
 from google.protobuf import json_format
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from inferd.services.app.queue_text import (
     clean,
     duration,
@@ -24,9 +28,6 @@ from inferd.services.app.queue_text import (
     webhook_text,
 )
 from inferd.v1 import chat_pb2, queue_pb2
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 _COLOURS = {
     queue_pb2.JOB_STATE_QUEUED: "yellow",

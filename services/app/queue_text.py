@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from inferd.v1 import queue_pb2, sampling_pb2
 
 _UNENDED = (queue_pb2.JOB_STATE_QUEUED, queue_pb2.JOB_STATE_RUNNING)

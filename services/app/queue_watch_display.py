@@ -8,6 +8,9 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from google.rpc import status_pb2
+from rich.status import Status
+from rich.text import Text
+
 from inferd.services.app.queue_display import fail, new_console, note, print_answers, print_tool_calls
 from inferd.services.app.queue_text import (
     clean,
@@ -19,8 +22,6 @@ from inferd.services.app.queue_text import (
     usage_text,
 )
 from inferd.v1 import queue_pb2
-from rich.status import Status
-from rich.text import Text
 
 #: What is printed about a job that ended without an answer.
 _FAILURES: dict[int, str] = {

@@ -11,6 +11,7 @@ import signal
 import sys
 
 import uvloop
+
 from inferd.services.app.server_process import run_server_process
 from inferd.services.config import Config
 from inferd.services.text.tokenizer import TokenizerError

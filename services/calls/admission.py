@@ -1,6 +1,7 @@
 """Bounds the number of calls that run at once."""
 
 import grpc
+
 from inferd.services.calls.call import Call
 from inferd.services.errors import ServiceError
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grpc
+
 from inferd.services.calls.admission import Admission
 from inferd.services.calls.call import Call
 from inferd.services.calls.context import CallContext

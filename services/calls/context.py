@@ -7,6 +7,7 @@ from typing import NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import Message
+
 from inferd.services.net.message_writer import MessageWriter, Metadata
 
 

@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
 from inferd.services.errors import ServiceError
 
 log = logging.getLogger("inferd.rpc")

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
 from inferd.options.v1 import options_pb2
 from inferd.services.calls.call import Call
 from inferd.services.errors import ServiceError, invalid

@@ -10,6 +10,7 @@ from typing import NoReturn
 import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
+
 from inferd.services.net.message_writer import MessageWriter, Metadata
 
 

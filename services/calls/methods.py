@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
+
 from inferd.services.calls.chain import Chain
 from inferd.services.net.http2.grpc_server import GrpcServer
 

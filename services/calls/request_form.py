@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+
 from inferd.services.calls.call import Call
 from inferd.services.errors import ServiceError
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+
 from inferd.services.constraints.ebnf import check_grammar
 from inferd.services.constraints.engine_schema import engine_schema
 from inferd.services.constraints.json_schema import (

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+
 from inferd.services.constraints.json_schema import Path, Schema, place
 from inferd.services.constraints.regex import json_pattern
 from inferd.services.constraints.schema_resolver import (

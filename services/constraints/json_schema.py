@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 import orjson
+
 from inferd.services.errors import ServiceError, invalid
 
 #: How deep lists and objects may be nested in a JSON document.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
+
 from inferd.services.constraints import answer_structure
 from inferd.services.constraints.answer_structure import Structure
 from inferd.services.constraints.client_structural_tag import parse_format, triggered_tags

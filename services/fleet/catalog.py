@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import grpc
+
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.fleet.replicas import Replicas
 from inferd.services.prompt.media import MediaReader

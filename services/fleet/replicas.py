@@ -6,6 +6,7 @@ It uses only the interface `Runtime`, and neither starts nor checks runtimes.
 from collections.abc import Callable, Sequence, Set
 
 import grpc
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import GenerateRequest, Runtime
 from inferd.services.runtimes.token_sink import TokenSink

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import grpc
+
 from inferd.services.errors import ServiceError
 from inferd.services.generation.delta_sink import DeltaSink, TextDelta
 

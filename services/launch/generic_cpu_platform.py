@@ -8,11 +8,12 @@ processes, by `generic_cpu.activate`.
 import os
 
 import torch
-from inferd.services.launch.generic_cpu import PIN_NOTHING
-from inferd.services.launch.generic_cpu_memory import pin_nothing
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import SRTPlatform
+
+from inferd.services.launch.generic_cpu import PIN_NOTHING
+from inferd.services.launch.generic_cpu_memory import pin_nothing
 
 if os.environ.get(PIN_NOTHING):
     pin_nothing()

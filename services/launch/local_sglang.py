@@ -22,6 +22,7 @@ import grpc
 import httpx
 import platformdirs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from inferd.services.launch.sglang_command import Command, sglang_command
 from inferd.services.launch.sglang_log import SGLangLog
 from inferd.services.launch.supervisor import supervised

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
 from inferd.services.launch.child_environment import child_environment
 from inferd.services.launch.model_packages import MODEL_PACKAGES, ModelPackage
 from inferd.services.launch.supervisor import supervised

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpcore
+
 from inferd.services.net.public_address import Address, AddressNotAllowed, parse_url, resolve
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from google.protobuf.message import Message
+
 from inferd.services.net.flow import Flow
 from inferd.services.net.text_sink import TextSink
 

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import httpcore
 import httpx
+
 from inferd.services.config import MediaConfig
 from inferd.services.net.checked_request import checked_request, describe_failure
 from inferd.services.net.public_address import AddressNotAllowed, parse_url

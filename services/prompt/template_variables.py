@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+
 from inferd.services.errors import invalid
 from inferd.v1 import chat_pb2, tokenize_pb2
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+
 from inferd.services.errors import invalid
 from inferd.services.text.function import ChoiceMode, Function, FunctionChoice
 from inferd.v1 import chat_pb2, message_pb2, tokenize_pb2

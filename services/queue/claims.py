@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_end import end_jobs
 from inferd.services.queue.tables import IS_DELAYED, IS_QUEUED, IS_RUNNING, J, JobState, jobs, requests

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 import sqlalchemy as sa
+
 from inferd.services.errors import ServiceError
 
 T = TypeVar("T")

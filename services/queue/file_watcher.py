@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from inferd.services.net.wait import wait_for_event
 from inotify_simple import INotify, flags
+
+from inferd.services.net.wait import wait_for_event
 
 log = logging.getLogger("inferd.queue")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import sqlalchemy as sa
+
 from inferd.services.errors import ServiceError
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_id import Run

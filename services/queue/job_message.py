@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
+
 from inferd.services.errors import ServiceError
 from inferd.services.queue.queries import StoredJob
 from inferd.services.queue.tables import DeliveryState, JobState

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
 from inferd.services.net.wait import wait_for_event
 from inferd.services.queue.database import Transaction, unavailable
 from inferd.services.queue.migrate import migrate
-from sqlalchemy.ext.asyncio import create_async_engine
 
 T = TypeVar("T")
 

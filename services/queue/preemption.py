@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import grpc
+
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog, ServedModel
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.tables import (
     IS_DELAYED,

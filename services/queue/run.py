@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
+
 from inferd.services.api.chat_request import prepare_chat
 from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog

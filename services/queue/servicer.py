@@ -8,6 +8,7 @@ import hashlib
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from inferd.services.api.chat_request import prepare_chat
 from inferd.services.calls.context import CallContext
 from inferd.services.config import QueueConfig

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
 from inferd.services.queue.database import Transaction, unavailable
 from inferd.services.queue.file_watcher import FileWatcher
 from inferd.services.queue.migrate import migrate
-from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
 

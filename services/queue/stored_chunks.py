@@ -6,6 +6,7 @@ They are stored only after a watcher has requested them. `sweep` removes them on
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_id import Run
 from inferd.services.queue.tables import IS_RUNNING, J, chunks, jobs

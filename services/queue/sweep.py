@@ -6,6 +6,7 @@ These are the transactions; `job_queue` runs them.
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+
 from inferd.services.queue.claims import requeue_lost
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_end import delete_rows, end_jobs

@@ -7,6 +7,7 @@ import time
 
 import grpc
 from google.rpc import status_pb2
+
 from inferd.services.api.chat_replay import replay_chunks
 from inferd.services.errors import ServiceError
 from inferd.services.net.message_writer import MessageWriter

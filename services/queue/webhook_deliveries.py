@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from inferd.services.config import WebhookConfig
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.net.public_address import AddressNotAllowed, check_url

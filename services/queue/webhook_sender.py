@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 
 import httpcore
 import httpx
+
 from inferd.services.net.checked_request import checked_request, describe_failure
 from inferd.services.net.webhook_signature import signature_headers
 

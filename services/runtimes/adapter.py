@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import GenerateRequest, RuntimeInfo
 from inferd.services.runtimes.engine_errors import runtime_unavailable

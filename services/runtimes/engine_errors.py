@@ -6,6 +6,7 @@ SGLang's text is passed on only if it is about the request. Other texts name hos
 import re
 
 import grpc
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint
 

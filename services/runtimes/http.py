@@ -18,6 +18,7 @@ import grpc
 import httpcore
 import httpx
 import orjson
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.adapter import QUERY_TIMEOUT, RuntimeAdapter
 from inferd.services.runtimes.base import GenerateRequest, RuntimeInfo

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
+
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Logprobs
 from inferd.services.runtimes.engine_errors import (

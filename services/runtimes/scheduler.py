@@ -13,6 +13,9 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+from smg_grpc_proto.generated import common_pb2
+
 from inferd.services.errors import ServiceError
 from inferd.services.net.http2.channel import Channel
 from inferd.services.net.http2.client_call import CallFailed, ClientCall
@@ -31,8 +34,6 @@ from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 from inferd.services.runtimes.scheduler_wire import to_message, to_service_error
 from inferd.services.runtimes.token_sink import TokenSink
 from inferd.services.runtimes.tokenizer_bundle import BundleError, unpack
-from smg_grpc_proto import sglang_scheduler_pb2 as pb
-from smg_grpc_proto.generated import common_pb2
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from operator import itemgetter
 from time import monotonic
 
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+
 from inferd.services.net.http2.client_call import MessageReceiver
 from inferd.services.runtimes.base import Delta, Finish, GenerateRequest, Logprobs, join_deltas
 from inferd.services.runtimes.chunk_wire import next_token
 from inferd.services.runtimes.engine_errors import runtime_aborted, runtime_error
 from inferd.services.runtimes.logprob_value import logprob_value
 from inferd.services.runtimes.token_sink import TokenSink
-from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 #: The fastest way to a list of a repeated field's elements.
 _elements = itemgetter(slice(None))

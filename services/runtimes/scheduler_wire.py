@@ -6,6 +6,8 @@ No I/O. The protocol is `sglang.grpc.scheduler.SglangScheduler` (package smg-grp
 import logging
 
 import grpc
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+
 from inferd.services.errors import ServiceError
 from inferd.services.net.http2.client_call import CallFailed
 from inferd.services.net.http2.framing import Metadata
@@ -20,7 +22,6 @@ from inferd.services.runtimes.engine_errors import (
     runtime_refused,
     runtime_unavailable,
 )
-from smg_grpc_proto import sglang_scheduler_pb2 as pb
 
 log = logging.getLogger(__name__)
 

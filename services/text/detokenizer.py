@@ -5,8 +5,9 @@ Knows nothing of stop strings.
 
 from collections.abc import Sequence
 
-from inferd.services.text.tokenizer import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+from inferd.services.text.tokenizer import Tokenizer
 
 #: Tokens before a new token that are decoded together with it, so that a word boundary is kept (the leading
 #: space of a SentencePiece piece). SGLang's detokenizer has the same number.

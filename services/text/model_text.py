@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+
 from inferd.services.errors import invalid
 from inferd.services.text.template import ChatTemplate, Conversation, RenderedPrompt
 from inferd.services.text.tokenizer import Tokenizer, TokenizerError

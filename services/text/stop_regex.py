@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 import regex
+
 from inferd.services.errors import invalid
 
 #: Seconds that one search for one expression may take. The search runs on the event loop.

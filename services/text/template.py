@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 import jinja2
+
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.text.function import Function
 from inferd.services.text.template_form import MessageForm, template_tree

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import orjson
+
 from inferd.services.errors import invalid
 from inferd.services.text.template_form import MessageForm
 from inferd.v1 import message_pb2 as pb

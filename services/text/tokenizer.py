@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from inferd.services.text.byte_alphabet import BYTE_OF_CHARACTER
-from inferd.services.text.word_encoder import make_word_encoder
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel
+
+from inferd.services.text.byte_alphabet import BYTE_OF_CHARACTER
+from inferd.services.text.word_encoder import make_word_encoder
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 #: The word boundary mark of SentencePiece pieces.

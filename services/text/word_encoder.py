@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, product
 from typing import Protocol
 
+from tokenizers import Tokenizer as Backend
+
 from inferd.services.text import word_pattern
 from inferd.services.text.byte_alphabet import CHARACTER_OF_BYTE
 from inferd.services.text.word_pattern import UnsupportedTokenizer, normalizers
-from tokenizers import Tokenizer as Backend
 
 #: How many words are cached, and the most characters of a cached word: about 10 MB.
 _MAX_WORDS = 32_768

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 from google.protobuf import json_format
+
 from inferd.rest_bridge.decode import Decoder
 from inferd.v1 import chat_pb2, chat_pb2_grpc
-
 from tests.doubles.simulated_scheduler import fixed
 from tests.support.small_model import write_small_model
 

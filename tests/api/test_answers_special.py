@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from inferd.services.text.model_text import ModelText
 from tokenizers import AddedToken, Tokenizer
 
+from inferd.services.text.model_text import ModelText
 from tests.api.test_answers import ASK, Said, every_way
 from tests.doubles.simulated_scheduler import fixed
 from tests.support.small_model import write_small_model

@@ -9,9 +9,9 @@ import grpc
 import openai
 import pytest
 from google.rpc import code_pb2
+
 from inferd.v1 import completion_pb2 as pb
 from inferd.v1 import completion_pb2_grpc, prompt_pb2, sampling_pb2
-
 from tests.doubles.simulated_scheduler import Fault, Reply, echo, fixed, logprob_of, spoken
 
 

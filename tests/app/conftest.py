@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from inferd.services.app import queue_commands
 
+from inferd.services.app import queue_commands
 from tests.doubles.fake_queue import RunningQueue
 
 

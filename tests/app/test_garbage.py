@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import grpc
 import pytest
-from inferd.v1 import completion_pb2, completion_pb2_grpc, prompt_pb2
 
+from inferd.v1 import completion_pb2, completion_pb2_grpc, prompt_pb2
 from tests.doubles.simulated_scheduler import echo
 from tests.support.running import Inferd
 

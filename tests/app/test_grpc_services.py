@@ -12,6 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+
 from inferd.v1 import (
     chat_pb2,
     chat_pb2_grpc,
@@ -22,7 +23,6 @@ from inferd.v1 import (
     tokenize_pb2,
     tokenize_pb2_grpc,
 )
-
 from tests.doubles.simulated_scheduler import Fault, SimulatedRuntime, echo
 from tests.support.running import running_front
 

@@ -5,11 +5,11 @@ import io
 import zipfile
 
 import pytest
+
 from inferd.services.app.load_models import load_models
 from inferd.services.config import parse_config
 from inferd.services.runtimes.tokenizer_bundle import BundleError, pack, unpack
 from inferd.services.text.tokenizer import TokenizerError
-
 from tests.doubles.simulated_scheduler import SimulatedRuntime
 
 

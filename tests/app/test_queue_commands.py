@@ -11,6 +11,8 @@ import grpc
 import pytest
 import typer
 from google.rpc import error_details_pb2, status_pb2
+from typer.testing import CliRunner
+
 from inferd.services.app import queue_commands
 from inferd.services.app.cli import app
 from inferd.services.errors import ServiceError, invalid
@@ -19,8 +21,6 @@ from inferd.v1 import (
     message_pb2,
     queue_pb2,
 )
-from typer.testing import CliRunner
-
 from tests.doubles.fake_queue import (
     ID,
     job_event,

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from google.rpc import status_pb2
+
 from inferd.v1 import (
     chat_pb2,
     queue_pb2,
     queue_pb2_grpc,
 )
-
 from tests.doubles.fake_queue import (
     ID,
     LOST,

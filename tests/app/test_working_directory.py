@@ -16,13 +16,13 @@ import psutil
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from inferd.services.launch.child_environment import child_environment
 from inferd.services.launch.model_packages import MODEL_PACKAGES
 from inferd.services.launch.model_store import ModelUnavailable, download
 from inferd.services.launch.sglang_command import sglang_command
 from inferd.services.launch.supervisor import supervised
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-
 from tests.doubles.simulated_scheduler import SimulatedRuntime
 
 PLANTED = (

@@ -5,11 +5,11 @@ import json
 import random
 
 import pytest
+
 from inferd.services.constraints.client_structural_tag import parse_format
 from inferd.services.constraints.ebnf import check_grammar
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint
-
 from tests.support.grammar import Grammar
 
 JSON = r"""

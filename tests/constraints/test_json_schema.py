@@ -6,11 +6,11 @@ import json
 import grpc
 import jsonschema
 import pytest
+
 from inferd.services.constraints.engine_schema import MAX_DEPTH, engine_schema
 from inferd.services.constraints.json_schema import MAX_JSON_DEPTH, parse_schema
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint
-
 from tests.support.grammar import Grammar, documents
 
 FIELD = "response_format.json_schema.schema"

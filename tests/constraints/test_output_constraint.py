@@ -6,6 +6,7 @@ import grpc
 import jsonschema
 import pytest
 from google.protobuf.json_format import ParseDict
+
 from inferd.services.constraints.answer_structure import can_constrain
 from inferd.services.constraints.output_constraint import output_constraint, text_constraint
 from inferd.services.errors import ServiceError
@@ -16,7 +17,6 @@ from inferd.services.text.output.parser import OutputParser
 from inferd.services.text.output.reasoning_families import REASONING_FORMATS
 from inferd.services.text.output.tool_families import JSON_ARRAY, TOOL_FORMATS
 from inferd.v1 import chat_pb2, completion_pb2
-
 from tests.support.grammar import Grammar, documents
 
 PLAIN = OutputFormat()

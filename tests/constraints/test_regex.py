@@ -1,10 +1,10 @@
 """Regular expressions: those that the engine enforces exactly pass, others are refused with the place."""
 
 import pytest
+
 from inferd.services.constraints.regex import check_pattern, json_pattern
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint
-
 from tests.support.grammar import Grammar
 
 

@@ -12,6 +12,8 @@ from threading import Event
 
 import grpc
 from grpc_status import rpc_status
+from typer.testing import CliRunner, Result
+
 from inferd.services.app.cli import app
 from inferd.services.errors import ServiceError
 from inferd.v1 import (
@@ -23,7 +25,6 @@ from inferd.v1 import (
     queue_pb2_grpc,
     sampling_pb2,
 )
-from typer.testing import CliRunner, Result
 
 INFERD = Path(sys.executable).with_name("inferd")
 ID = "chatcmpl-" + "0123456789abcdef" * 2

@@ -22,10 +22,11 @@ from typing import Any, Literal, NoReturn, Protocol, Self
 import grpc
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from inferd.services.runtimes.tokenizer_bundle import pack
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 from smg_grpc_proto.generated import common_pb2
+
+from inferd.services.runtimes.tokenizer_bundle import pack
 
 HEALTH_SERVICES = ("", "sglang.grpc.scheduler.SglangScheduler")
 

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import openai
 import pytest
+
 from inferd.services.config import ConfigError, parse_config
 from inferd.services.launch.sglang_command import sglang_command
 from inferd.v1 import models_pb2, models_pb2_grpc
-
 from tests.doubles.simulated_http import SimulatedHttpServer
 from tests.support.running import Inferd, running_front
 

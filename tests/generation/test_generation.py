@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.generation.delta_sink import DeltaSink, TextDelta
 from inferd.services.generation.generation import Generation

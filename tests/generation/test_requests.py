@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+
 from inferd.services.errors import ServiceError
 from inferd.services.generation.generation import Generation
 from inferd.services.generation.sampling import sampling_params

@@ -11,12 +11,12 @@ from typing import Any
 import grpc
 import h2.events
 import pytest
+from tokenizers import AddedToken, Tokenizer
+
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
 from inferd.services.net.http2.framing import MessageSplitter
 from inferd.v1 import chat_pb2, chat_pb2_grpc, completion_pb2, completion_pb2_grpc
-from tokenizers import AddedToken, Tokenizer
-
 from tests.doubles.simulated_scheduler import Fault, SimulatedRuntime, echo, fixed, logprob_of
 from tests.support.raw_http2 import PATIENCE, RawClient, connected
 from tests.support.small_model import write_small_model

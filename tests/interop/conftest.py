@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inferd.services.config import Config, parse_config
-from inferd.services.text.model_text import ModelText
 from smg_grpc_proto import sglang_scheduler_pb2 as scheduler_pb2
 
+from inferd.services.config import Config, parse_config
+from inferd.services.text.model_text import ModelText
 from tests.doubles.simulated_scheduler import SimulatedRuntime
 from tests.interop.scripted_model import END, scripted_model
 from tests.support.clients import run_program

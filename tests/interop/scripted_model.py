@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 
 import grpc
-from inferd.services.text.tokenizer import Tokenizer
 
+from inferd.services.text.tokenizer import Tokenizer
 from tests.doubles.simulated_scheduler import Fault, Reply, Script
 
 PARIS = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 2}}\n</tool_call>'

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from inferd.services.launch.accelerator import find_accelerator
 from inferd.services.launch.local_sglang import LaunchError, LaunchState, LocalSGLang, RestartPolicy
 from inferd.services.launch.sglang_command import Command, sglang_command

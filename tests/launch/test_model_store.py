@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from inferd.services.launch import model_store
 from inferd.services.launch.model_packages import MODEL_PACKAGES, ModelPackage
 from inferd.services.launch.model_store import ModelStore, ModelUnavailable, resolve

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from inferd.services.launch.supervisor import descendants, supervised
 
 # Writes a line with its process id and those of its own child and grandchild. None of them heeds SIGTERM.

@@ -3,6 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
+
 from inferd.services.net.public_address import AddressNotAllowed, check_url, is_public
 
 

@@ -5,6 +5,7 @@ import os
 import re
 
 import pytest
+
 from inferd.services.net.random_id import random_id
 
 

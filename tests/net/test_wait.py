@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from inferd.services.net.wait import wait_for_event
 
 

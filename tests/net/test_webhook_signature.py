@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+
 from inferd.services.net.webhook_signature import parse_secret, signature_headers
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
+
 from inferd.services.config import ConfigError, MediaConfig, parse_config
 from inferd.services.errors import ServiceError
 from inferd.services.prompt.media import MediaReader, image_type
@@ -15,7 +16,6 @@ from inferd.services.prompt.media_fetch import MediaFetcher
 from inferd.services.runtimes.base import Medium
 from inferd.services.text.model_text import ModelText
 from inferd.v1 import message_pb2 as pb
-
 from tests.doubles.fake_network import Connections, Names
 from tests.support.small_model import write_small_model
 

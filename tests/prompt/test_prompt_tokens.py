@@ -1,6 +1,7 @@
 """From requests to prompts: one function serves chat, its usage and the token counter."""
 
 import pytest
+
 from inferd.services.errors import ServiceError
 from inferd.services.prompt.prompt_tokens import Prompt, chat_prompt, completion_tokens
 from inferd.services.prompt.tools import Tools, tools_of

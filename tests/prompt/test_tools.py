@@ -1,6 +1,7 @@
 """The tools of a request, and the choice among them, in both of OpenAI's forms."""
 
 import pytest
+
 from inferd.services.errors import ServiceError
 from inferd.services.prompt.tools import Tools, tools_of
 from inferd.services.text.function import Function, FunctionChoice

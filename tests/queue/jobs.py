@@ -13,10 +13,10 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from inferd.services.config import Config, parse_config
 from inferd.services.text.model_text import ModelText
 from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2, queue_pb2, queue_pb2_grpc
-
 from tests.doubles.simulated_scheduler import Fault, Reply, Script, SimulatedRuntime, echo
 from tests.support.running import Inferd, running_front
 

@@ -18,11 +18,11 @@ from typing import Any, Self
 import asyncpg
 import grpc
 import yaml
+
 from inferd.services.config import Config
 from inferd.services.launch.supervisor import descendants, supervised
 from inferd.services.text.model_text import ModelText
 from inferd.v1 import queue_pb2, queue_pb2_grpc
-
 from tests.doubles.simulated_scheduler import Reply
 from tests.queue.jobs import PATIENCE, SUCCEEDED, HeldRuntime, enqueue, eventually
 from tests.support.ports import free_ports

@@ -3,8 +3,8 @@
 import asyncio
 
 import grpc
-from inferd.v1 import models_pb2, models_pb2_grpc, queue_pb2
 
+from inferd.v1 import models_pb2, models_pb2_grpc, queue_pb2
 from tests.queue.jobs import Fronts, failure
 
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from inferd.services.queue import job_queue
 from inferd.v1 import queue_pb2
-
 from tests.queue.jobs import (
     CANCELLED,
     QUEUED,

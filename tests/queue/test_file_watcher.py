@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from inferd.services.queue import file_watcher
 from inferd.services.queue.file_watcher import FileWatcher
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from inferd.v1 import queue_pb2
 
+from inferd.v1 import queue_pb2
 from tests.doubles.simulated_scheduler import fixed
 from tests.queue.jobs import (
     CANCELLED,

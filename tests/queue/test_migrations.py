@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+
 from inferd.services.queue.database import Database, Transaction
 from inferd.services.queue.migrate import migrate
 from inferd.services.queue.postgres import PostgresDatabase

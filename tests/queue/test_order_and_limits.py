@@ -10,12 +10,12 @@ import grpc
 import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from inferd.services.queue import claims, queries, submission, sweep
 from inferd.services.queue.database import Database, Transaction
 from inferd.services.queue.postgres import PostgresDatabase
 from inferd.services.queue.sqlite import SqliteDatabase
 from inferd.v1 import queue_pb2
-
 from tests.doubles.simulated_scheduler import Fault, Reply, echo
 from tests.queue.jobs import (
     CANCELLED,

@@ -12,8 +12,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from inferd.v1 import queue_pb2
 
+from inferd.v1 import queue_pb2
 from tests.doubles.simulated_scheduler import Fault, Reply
 from tests.queue.jobs import FAILED, RUNNING, SUCCEEDED, Front, Fronts, eventually, failure, failure_of
 from tests.queue.processes import (

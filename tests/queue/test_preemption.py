@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2, queue_pb2, queue_pb2_grpc
 
+from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2, queue_pb2, queue_pb2_grpc
 from tests.doubles.simulated_scheduler import Reply, SimulatedRuntime
 from tests.support.running import Inferd, running_front
 

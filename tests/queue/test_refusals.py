@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from inferd.v1 import queue_pb2
 
+from inferd.v1 import queue_pb2
 from tests.queue.jobs import (
     PATIENCE,
     QUEUED,

@@ -4,8 +4,8 @@ import asyncio
 import time
 
 import grpc
-from inferd.v1 import queue_pb2
 
+from inferd.v1 import queue_pb2
 from tests.queue.jobs import (
     CANCELLED,
     SUCCEEDED,

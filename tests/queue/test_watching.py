@@ -9,8 +9,8 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from inferd.v1 import queue_pb2
 
+from inferd.v1 import queue_pb2
 from tests.doubles.simulated_scheduler import echo
 from tests.queue.jobs import (
     CANCELLED,

@@ -6,9 +6,9 @@ import datetime
 import ssl
 
 import pytest
+
 from inferd.services.net.public_address import AddressNotAllowed, check_url
 from inferd.services.queue.webhook_sender import DeliveryResult
-
 from tests.doubles.fake_network import Connections, Names
 from tests.queue.webhook_receiver import (
     BODY,

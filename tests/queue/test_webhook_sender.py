@@ -9,8 +9,8 @@ import socket
 from email.utils import format_datetime
 
 import pytest
-from inferd.services.queue.webhook_sender import MAX_ATTEMPTS, DeliveryResult, retry_delay
 
+from inferd.services.queue.webhook_sender import MAX_ATTEMPTS, DeliveryResult, retry_delay
 from tests.queue.webhook_receiver import (
     BODY,
     KEY,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inferd.services.launch.model_store import resolve
 
+from inferd.services.launch.model_store import resolve
 from tests.real.engine_process import running_engine
 from tests.real.http_engine import running_http_engine
 from tests.real.tiny_model import write_tiny_model

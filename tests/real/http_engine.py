@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
 from inferd.services.launch.sglang_command import sglang_command
 from inferd.services.launch.supervisor import supervised
-
 from tests.support.ports import free_ports
 
 

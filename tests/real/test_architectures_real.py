@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from inferd.services.config import parse_config
 
+from inferd.services.config import parse_config
 from tests.real.engine_process import running_engine
 from tests.real.tiny_model import CONTEXT, HEADS, HIDDEN, LAYERS, MLP, VOCABULARY
 from tests.support.running import Inferd, running_front

@@ -5,8 +5,8 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from inferd.services.config import parse_config
 
+from inferd.services.config import parse_config
 from tests.support.clients import run_program
 from tests.support.evaluation import CAPITALS, PROMPT, evaluate
 from tests.support.running import running_front

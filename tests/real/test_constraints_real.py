@@ -11,6 +11,8 @@ import grpc
 import jsonschema
 import pytest
 from google.protobuf.json_format import ParseDict
+from tokenizers import Tokenizer
+
 from inferd.services.constraints.output_constraint import output_constraint
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import GenerateRequest, SamplingParams
@@ -22,8 +24,6 @@ from inferd.services.text.output.parser import OutputParser
 from inferd.services.text.output.reasoning_families import REASONING_FORMATS
 from inferd.services.text.output.tool_families import TOOL_FORMATS
 from inferd.v1 import chat_pb2
-from tokenizers import Tokenizer
-
 from tests.support.sinks import collect
 
 # "The capital of France is"

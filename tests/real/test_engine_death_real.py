@@ -7,9 +7,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from inferd.services.errors import ServiceError
 from inferd.services.launch.supervisor import descendants
-
 from tests.real.http_engine import running_http_engine
 from tests.real.test_http_runtime_real import serving
 from tests.real.test_runtimes_real import PROMPT, generate

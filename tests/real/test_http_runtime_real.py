@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.http import HttpRuntime
-
 from tests.real.test_runtimes_real import generate, tokens
 
 

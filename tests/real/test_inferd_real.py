@@ -9,11 +9,11 @@ from pathlib import Path
 import grpc
 import openai
 import pytest
-from inferd.services.config import Config, parse_config
-from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from smg_grpc_proto import sglang_scheduler_pb2 as scheduler_pb2
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as scheduler_pb2_grpc
 
+from inferd.services.config import Config, parse_config
+from inferd.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.support.running import Inferd, running_bridge, running_front
 
 FRANCE = {

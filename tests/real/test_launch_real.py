@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from inferd.services.launch.supervisor import descendants
 
+from inferd.services.launch.supervisor import descendants
 from tests.real.engine_process import Engine, running_engine
 
 MARK = "INFERD_TEST_MARK"

@@ -9,9 +9,9 @@ from typing import Any
 
 import openai
 import pytest
-from inferd.services.config import parse_config
 from PIL import Image
 
+from inferd.services.config import parse_config
 from tests.real.http_engine import running_http_engine
 from tests.real.seeing_model import write_seeing_model
 from tests.support.running import running_front

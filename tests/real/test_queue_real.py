@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import grpc
 import openai
 import pytest
-from inferd.services.config import Config, parse_config
 from smg_grpc_proto import sglang_scheduler_pb2 as scheduler_pb2
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as scheduler_pb2_grpc
 
+from inferd.services.config import Config, parse_config
 from tests.support.running import Inferd, running_front
 
 FRANCE = {

@@ -13,14 +13,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from inferd.services.errors import ServiceError
-from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Runtime, SamplingParams
-from inferd.services.runtimes.http import HttpRuntime
-from inferd.services.runtimes.scheduler import SchedulerRuntime
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
 from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
 from tokenizers import Tokenizer
 
+from inferd.services.errors import ServiceError
+from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Runtime, SamplingParams
+from inferd.services.runtimes.http import HttpRuntime
+from inferd.services.runtimes.scheduler import SchedulerRuntime
 from tests.support.sinks import collect, generating
 
 # "The capital of France is"

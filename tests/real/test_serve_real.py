@@ -13,8 +13,8 @@ import httpx
 import openai
 import pytest
 import yaml
-from inferd.services.launch.supervisor import descendants
 
+from inferd.services.launch.supervisor import descendants
 from tests.support.ports import free_ports
 
 INFERD = Path(sys.executable).with_name("inferd")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import openai
 import pytest
-from inferd.services.config import parse_config
 
+from inferd.services.config import parse_config
 from tests.support.running import Inferd, running_front
 
 PARIS = {

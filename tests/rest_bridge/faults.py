@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from inferd.services.errors import ServiceError
 
 

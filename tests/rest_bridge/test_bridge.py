@@ -9,12 +9,12 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.http_server import listen
 from inferd.rest_bridge.remote_health import ChannelHealth
 from inferd.rest_bridge.transport import ChannelTransport
-
 from tests.support.rest_server import (
     SERVICES,
     Rest,

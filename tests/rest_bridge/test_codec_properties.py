@@ -15,13 +15,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.json_body import parse
 from inferd.rest_bridge.json_spelling import FieldSpelling, enum_spelling, json_fields, message_spelling
 from inferd.services.errors import ServiceError
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, queue_pb2, sampling_pb2, tokenize_pb2
-
 from tests.support.proto_source import compile_messages
 
 REQUESTS = [

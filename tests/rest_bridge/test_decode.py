@@ -4,10 +4,10 @@ from typing import Any
 
 import orjson
 import pytest
+
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.json_body import flag, parse
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, tokenize_pb2
-
 from tests.rest_bridge.faults import fault
 from tests.support.proto_source import compile_messages
 

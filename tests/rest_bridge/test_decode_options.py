@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
+
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.json_body import parse
 from inferd.rest_bridge.json_spelling import SpellingError
 from inferd.services.calls.field_limits import check_limits
 from inferd.v1 import chat_pb2, queue_pb2
-
 from tests.rest_bridge.faults import fault
 from tests.support.proto_source import compile_messages
 

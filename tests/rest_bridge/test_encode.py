@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.json_spelling import SpellingError
 from inferd.services.errors import ServiceError, invalid
@@ -22,7 +23,6 @@ from inferd.v1 import (
     sampling_pb2,
     tokenize_pb2,
 )
-
 from tests.support.proto_source import compile_messages
 
 

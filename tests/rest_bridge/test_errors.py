@@ -5,8 +5,8 @@ from typing import Any
 
 import grpc
 import pytest
-from inferd.services.errors import ServiceError, invalid
 
+from inferd.services.errors import ServiceError, invalid
 from tests.support.rest_server import (
     Rest,
     connect,

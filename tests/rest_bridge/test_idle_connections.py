@@ -3,8 +3,9 @@
 import asyncio
 import time
 
-from inferd.rest_bridge.http_server import HttpServer, listen
 from starlette.types import Receive, Scope, Send
+
+from inferd.rest_bridge.http_server import HttpServer, listen
 
 IDLE_SECONDS = 1
 REQUEST = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"

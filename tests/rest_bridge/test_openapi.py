@@ -11,6 +11,10 @@ import httpx
 import pytest
 import uvicorn
 from google.protobuf.message import Message
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from starlette.applications import Starlette
+
 from inferd.rest_bridge import proto_comments
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.docs_page import docs_routes
@@ -20,9 +24,6 @@ from inferd.rest_bridge.routes import compile_routes
 from inferd.services.calls.field_limits import check_limits
 from inferd.services.errors import ServiceError, invalid
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, models_pb2, queue_pb2, sampling_pb2, tokenize_pb2
-from jsonschema import Draft202012Validator
-from openapi_spec_validator import validate
-from starlette.applications import Starlette
 
 SERVICES = [
     service

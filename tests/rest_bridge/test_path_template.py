@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inferd.rest_bridge.path_template import TemplateError, Wildcard, parse
 
 ONE, MANY = Wildcard.ONE, Wildcard.MANY

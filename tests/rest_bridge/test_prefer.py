@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inferd.rest_bridge.prefer_header import preferred_wait
 
 

@@ -11,13 +11,13 @@ import openai
 import openai.types.chat
 import pytest
 import pytest_asyncio
+
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 from inferd.services.errors import ServiceError
 from inferd.v1 import chat_pb2, message_pb2, queue_pb2, queue_pb2_grpc
-
 from tests.support.rest_server import (
     TRANSPORTS,
     always,

@@ -7,11 +7,11 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from inferd.rest_bridge.errors import HttpError
 from inferd.rest_bridge.router import Router
 from inferd.rest_bridge.routes import RouteError
 from inferd.v1 import chat_pb2, completion_pb2, models_pb2, queue_pb2, tokenize_pb2
-
 from tests.support.proto_source import compile_services
 
 FILES = (chat_pb2, completion_pb2, tokenize_pb2, models_pb2, queue_pb2)

@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
+
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.transport import InProcessTransport
 from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
 from inferd.services.errors import ServiceError
-
 from tests.support.rest_server import (
     SERVICES,
     Reply,

@@ -3,8 +3,9 @@
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
-from inferd.services.runtimes.chunk_wire import next_token
 from smg_grpc_proto import sglang_scheduler_pb2 as pb
+
+from inferd.services.runtimes.chunk_wire import next_token
 
 UINT32 = st.integers(0, 2**32 - 1)
 COUNTS = st.one_of(st.integers(0, 3), st.sampled_from([127, 128, 16384, 2**31, 2**32 - 1]), UINT32)

@@ -11,11 +11,11 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, Medium, SamplingParams
 from inferd.services.runtimes.http import HttpRuntime
 from inferd.services.runtimes.http_wire import EventReader, to_body
-
 from tests.doubles.simulated_http import (
     HttpFault,
     HttpReply,

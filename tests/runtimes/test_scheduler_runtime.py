@@ -12,15 +12,15 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from smg_grpc_proto import sglang_scheduler_pb2 as pb
+from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
+
 from inferd.services.errors import ServiceError
 from inferd.services.runtimes.base import Constraint, Delta, Finish, GenerateRequest, SamplingParams
 from inferd.services.runtimes.logprob_value import logprob_value
 from inferd.services.runtimes.scheduler import SchedulerRuntime
 from inferd.services.runtimes.scheduler_responses import SchedulerResponses
 from inferd.services.runtimes.scheduler_wire import to_message
-from smg_grpc_proto import sglang_scheduler_pb2 as pb
-from smg_grpc_proto import sglang_scheduler_pb2_grpc as pb_grpc
-
 from tests.doubles.simulated_scheduler import (
     Fault,
     Reply,

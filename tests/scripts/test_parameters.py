@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from inferd.v1 import chat_pb2, completion_pb2
 from openai.resources.chat.completions import Completions as ChatCompletions
 from openai.resources.completions import Completions
+
+from inferd.v1 import chat_pb2, completion_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import parameters

@@ -4,6 +4,7 @@ import json
 import random
 
 import xgrammar
+
 from inferd.services.runtimes.base import Constraint
 
 _END = 256

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import asyncpg
-from inferd.services.launch.supervisor import descendants, supervised
 
+from inferd.services.launch.supervisor import descendants, supervised
 from tests.support.ports import free_ports
 
 # PostgreSQL's own are left alone where durability depends on them: fsync and synchronous_commit are on.

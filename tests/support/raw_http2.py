@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import h2.events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+
 from inferd.services.net.http2.framing import frame
 
 #: Seconds to wait for an event that must come.

@@ -11,13 +11,13 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.message_factory import GetMessageClass
+
 from inferd.rest_bridge.app import create_app
 from inferd.rest_bridge.bridge import Bridge
 from inferd.rest_bridge.http_server import HttpServer, listen
 from inferd.rest_bridge.transport import ChannelTransport, InProcessTransport, Transport
 from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
-
 from tests.support.proto_source import compile_services
 
 LIMIT = 256 * 1024

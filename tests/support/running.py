@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 import httpx
 import openai
+
 from inferd.rest_bridge.standalone import run_bridge
 from inferd.services.app.server_process import run_server_process
 from inferd.services.app.service_descriptors import SERVICES

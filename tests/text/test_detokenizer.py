@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models
+
 from inferd.services.text.detokenizer import Detokenizer
 from inferd.services.text.tokenizer import Tokenizer as ModelTokenizer
-from tokenizers import AddedToken, Tokenizer, decoders, models
 
 MARKER = "<|tool\u2581call|>"
 

@@ -1,13 +1,14 @@
 """Chat templates: the form of messages that each family expects is found by trying, and used."""
 
 import pytest
+from transformers import PreTrainedTokenizerFast
+
 from inferd.services.errors import ServiceError
 from inferd.services.text.function import Function
 from inferd.services.text.model_text import ModelText
 from inferd.services.text.template import ChatTemplate, Conversation
 from inferd.services.text.tokenizer import TokenizerError
 from inferd.v1 import message_pb2 as pb
-from transformers import PreTrainedTokenizerFast
 
 #: Text only: a list would be printed.
 STRINGS = (

@@ -5,10 +5,10 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inferd.services.text.detokenizer import Detokenizer
 from inferd.services.text.model_text import ModelText
 from inferd.services.text.stop import StopStrings
-
 from tests.support.small_model import write_small_model
 
 

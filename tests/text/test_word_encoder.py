@@ -5,10 +5,11 @@ import string
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from inferd.services.text import word_encoder, word_pattern
-from inferd.services.text.tokenizer import Tokenizer as ModelTokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
+
+from inferd.services.text import word_encoder, word_pattern
+from inferd.services.text.tokenizer import Tokenizer as ModelTokenizer
 
 _CORPUS = [
     "It's what you'd say: we've 123 or 45678 of them, DON'T they'll see HTTPServer and snake_case?",

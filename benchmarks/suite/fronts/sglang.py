@@ -4,12 +4,11 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from inferd.services.launch.sglang_command import sglang_command
-
 from benchmarks.suite.front import Context, Front
 from benchmarks.suite.processes import Process, answers, free_port
 from benchmarks.suite.tiny_model import tiny_model
 from benchmarks.suite.usage import command_line
+from inferd.services.launch.sglang_command import sglang_command
 
 _NOTE = (
     "over its own engine on this CPU, a tiny random Llama, at its own pace; its cost is of all its processes"

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 import grpc
+
 from inferd.services.net.http2.client_call import CallFailed, ClientCall
 from inferd.services.net.http2.client_connection import ClientConnection
 from inferd.services.net.http2.framing import encode_timeout

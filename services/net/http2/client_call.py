@@ -9,6 +9,7 @@ from typing import Protocol
 
 import grpc
 from h2.errors import ErrorCodes
+
 from inferd.services.net.flow import Flow
 from inferd.services.net.http2.framing import (
     PREFIX,

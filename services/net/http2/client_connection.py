@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import grpc
 from h2.errors import ErrorCodes
+
 from inferd.services.net.batched_writes import write_batch_of
 from inferd.services.net.http2.client_call import ClientCall
 from inferd.services.net.http2.client_frames import ClientFrames, ProtocolError, remove_padding

@@ -5,6 +5,7 @@ inferd's own runtimes. A peer that breaks the protocol loses its connection.
 """
 
 from hpack import Decoder, HPACKError
+
 from inferd.services.net.http2.frames import (
     ACK,
     DATA,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
+
 from inferd.services.net.http2.listening import listen
 from inferd.services.net.http2.method import Method, method_of
 from inferd.services.net.http2.server_connection import ServerConnection

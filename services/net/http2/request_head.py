@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
+
 from inferd.services.net.http2.compression import ENCODINGS
 from inferd.services.net.http2.framing import Metadata, decode_metadata, decode_timeout
 

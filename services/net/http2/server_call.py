@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import grpc
+
 from inferd.services.net.http2.compression import decompress
 from inferd.services.net.http2.connection import ConnectionLost
 from inferd.services.net.http2.framing import FramingError, MessageSplitter, encode_message, frame

@@ -16,6 +16,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
+
 from inferd.services.net.batched_writes import batched_transport
 from inferd.services.net.http2.connection import Connection
 from inferd.services.net.http2.frames import (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 import grpc
+
 from inferd.services.net.http2.framing import Metadata
 from inferd.services.net.http2.server_writer import ServerWriter
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
+
 from inferd.services.net.flow import Flow
 from inferd.services.net.http2.connection import ConnectionLost
 from inferd.services.net.text_sink import TextSink

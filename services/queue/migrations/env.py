@@ -1,6 +1,7 @@
 """Alembic's entry point. It runs the steps on the connection that `inferd.services.queue.migrate` passes."""
 
 from alembic import context
+
 from inferd.services.queue.tables import metadata
 
 context.configure(

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from inferd.services.net.http2.grpc_server import GrpcServer
 
+from inferd.services.net.http2.grpc_server import GrpcServer
 from tests.net.http2.service import LIMIT, Service
 from tests.support.raw_http2 import RawClient, connected
 

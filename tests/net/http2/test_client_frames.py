@@ -3,6 +3,7 @@
 from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inferd.services.net.http2.client_frames import ClientFrames
 from inferd.services.net.http2.frames import END_HEADERS, END_STREAM, HEADERS
 

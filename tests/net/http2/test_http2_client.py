@@ -12,6 +12,7 @@ from h2.errors import ErrorCodes
 from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from inferd.services.net.flow import Flow
 from inferd.services.net.http2 import connection as http2_connection
 from inferd.services.net.http2.channel import CALLS_PER_CONNECTION, Channel
@@ -33,7 +34,6 @@ from inferd.services.net.http2.frames import (
 )
 from inferd.services.net.http2.framing import frame
 from inferd.services.net.http2.header_block import header_block
-
 from tests.support.raw_http2 import PATIENCE
 
 END_HEADERS, PADDED, PRIORITY = 4, 8, 32

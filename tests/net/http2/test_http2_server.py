@@ -11,9 +11,9 @@ import h2.events
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
 from inferd.services.net.http2.framing import frame
 from inferd.services.net.http2.grpc_server import GrpcServer
-
 from tests.net.http2.service import LIMIT, ends
 from tests.support.raw_http2 import PATIENCE, connected
 

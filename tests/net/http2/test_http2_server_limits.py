@@ -7,11 +7,11 @@ import struct
 import grpc
 import h2.events
 import pytest
+
 from inferd.services.net.http2 import server_connection
 from inferd.services.net.http2.framing import frame
 from inferd.services.net.http2.grpc_server import GrpcServer
 from inferd.services.net.http2.rate_limit import RateLimit
-
 from tests.net.http2.service import LIMIT
 from tests.support.raw_http2 import PATIENCE, RawClient, connected
 

@@ -1,12 +1,12 @@
 """Tool calls in an answer: verbatim arguments, unusual ones, broken ones, and text that is no call."""
 
 import pytest
+
 from inferd.services.text.function import Function
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content
 from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.parser import OutputParser
 from inferd.services.text.output.tool_families import TOOL_FORMATS
-
 from tests.support.output_texts import calls, complete_calls, content, parse, parse_every_cut
 
 VERBATIM = '{ "city" :\n"a\\u00e9\\"</tool_call>",  "x":[1 , 2.50e+1, {}, null ] }'

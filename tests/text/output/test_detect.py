@@ -1,6 +1,7 @@
 """A chat template shows its model family if it is unambiguous, else none is detected."""
 
 import pytest
+
 from inferd.services.text.output.detect import detect_reasoning, detect_tools
 from inferd.services.text.output.reasoning_families import REASONING_FORMATS
 from inferd.services.text.output.tool_families import TOOL_FORMATS

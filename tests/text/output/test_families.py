@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from inferd.services.text.output.format_types import HarmonyCalls, NamedCalls, NestedTags, TaggedArguments
 from inferd.services.text.output.tool_families import TOOL_FORMATS
-
 from tests.support.output_texts import WRITERS, Call, complete_calls, content, parse, parse_every_cut
 
 CALLS: list[Call] = [

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from inferd.services.text.output.format_types import HARMONY_MARKERS, ToolFormat
 from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.json_scanner import JsonScanner
@@ -12,7 +13,6 @@ from inferd.services.text.output.json_strings import StringDecoder, decoded, enc
 from inferd.services.text.output.markers import MarkerFinder
 from inferd.services.text.output.reasoning_families import REASONING_FORMATS
 from inferd.services.text.output.tool_families import TOOL_FORMATS
-
 from tests.support.output_texts import content, parse
 
 JSON = st.recursive(

@@ -1,8 +1,8 @@
 """Reasoning is separated verbatim, whether the prompt or the model opened it; and harmony's channels."""
 
 import pytest
-from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 
+from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 from tests.support.output_texts import parse, parse_every_cut
 
 OPENED, CLOSED = "<|im_start|>assistant\n<think>\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n"
