@@ -19,7 +19,7 @@ _REPEATED = re.compile(r"\n(?:Accepted tokens|Key string):")
 _MAX_TEXT = 1_000
 
 # A prompt may be too long although it fits into the model's context: SGLang reserves a few tokens, and its KV
-# cache may be smaller than the context. _TOO_LONG is the scheduler's message, _TOO_MANY the HTTP server's.
+# cache may be smaller than the context. Both the HTTP server and the scheduler check that.
 _TOO_LONG = re.compile(
     r"(?:Input length|The input) \((\d+) tokens\) "
     r"(?:exceeds the maximum allowed length|is longer than the model's context length) \((\d+) tokens\)"

@@ -81,7 +81,7 @@ class Detokenizer:
 
     def forget_context(self) -> None:
         """Count a token as added, because its `plain_text` was used."""
-        # Tokens have plain texts only if the tokenizer is byte-level. No text depends on them then.
+        # Only byte-level tokenizers have plain texts, and with them no text depends on the tokens before.
         self._context = ()
         self._stream = None
 
