@@ -163,7 +163,7 @@ async def test_unary_is_one_delta() -> None:
 
 
 @given(
-    token_ids=st.lists(st.integers(0, 20_000), max_size=30),
+    token_ids=st.lists(st.integers(0, 100_000), max_size=30),
     chunk_sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     complete=st.sampled_from(["last_chunk", "all", "none", "rest"]),
     repeats=st.lists(st.booleans(), max_size=8),
