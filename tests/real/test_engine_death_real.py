@@ -27,7 +27,7 @@ async def test_an_engine_that_dies_ends_its_calls(tiny_model_path: Path, tmp_pat
             for stream in (True, False)
         ]
         async with asyncio.timeout(30):
-            while (await runtime._ask(b"/v1/loads"))["loads"][0]["num_running_reqs"] < 2:
+            while (await runtime._query(b"/v1/loads"))["loads"][0]["num_running_reqs"] < 2:
                 await asyncio.sleep(0.02)
         below = descendants(engine.process.pid)
         victims = [pid for pid in below if whole or "sglang::scheduler" in command_line(pid)]
