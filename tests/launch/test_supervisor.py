@@ -102,11 +102,12 @@ def test_exit_code_is_the_childs(code: str, expected: int) -> None:
 
 def test_command_that_cannot_run() -> None:
     command = supervised(["/nonexistent/engine"])
-    done = subprocess.run(
-        command, stdin=subprocess.PIPE, capture_output=True, text=True, start_new_session=True
-    )
-    assert done.returncode == 127
-    assert done.stderr == "inferd: cannot run /nonexistent/engine: No such file or directory\n"
+    pipe = subprocess.PIPE
+    # Not subprocess.run, which closes the standard input at once: that ends the command, too.
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        assert process.wait(20) == 127
+        assert process.stderr is not None
+        assert process.stderr.read() == "inferd: cannot run /nonexistent/engine: No such file or directory\n"
 
 
 def test_child_is_not_fed_our_pipe() -> None:

@@ -375,7 +375,7 @@ async def test_told_to_stop_it_hands_its_jobs_back(launch, engine, queue_url):
 
 
 async def test_results_are_purged(fronts, engine, queue_url, monkeypatch):
-    monkeypatch.setattr(job_queue, "_PURGE", 0.1)
+    monkeypatch.setattr(job_queue, "_PURGE_INTERVAL", 0.1)
     front = await fronts.start(runtimes={"small": engine}, queue={"result_ttl": 0.5})
     held = engine.hold("held")
     running = await put(front.queue, "held")
