@@ -44,7 +44,11 @@ class EventWriter:
         self._response = response
         self._encode = encode
         self._idle = idle
-        self._was_used = False
+        self._loop = asyncio.get_running_loop()
+        #: When the last event was written, on the clock of the loop. Text sinks do not set it.
+        self._last_write = self._loop.time()
+        #: Set if the stream is to be looked at sooner than `idle` expires.
+        self._timer: asyncio.TimerHandle | None = None
         self._text_sinks: list[TextEventSink] = []
         #: Events that wait for room. Empty unless the flow is paused.
         self._buffer = bytearray()
@@ -56,6 +60,8 @@ class EventWriter:
 
     def __exit__(self, *_: Any) -> None:
         self._idle.cancel(self._check_idle)
+        if self._timer is not None:
+            self._timer.cancel()
         # The sinks refer to the writer. Such a cycle would live until the garbage collector runs.
         self._text_sinks.clear()
         if self._sending is not None:
@@ -84,14 +90,14 @@ class EventWriter:
 
     def write(self, event: bytes) -> None:
         """Send an event, or keep it until there is room."""
-        self._was_used = True
+        self._last_write = self._loop.time()
         response = self._response
         if not self.flow.is_paused and response.start_events_now(self._headers) and response.write_now(event):
             return
         self._buffer += event
         if self._sending is None:
             self.flow.pause()
-            self._sending = asyncio.get_running_loop().create_task(self._send_buffer())
+            self._sending = self._loop.create_task(self._send_buffer())
 
     async def finish(self) -> None:
         """Wait until everything is sent."""
@@ -113,14 +119,19 @@ class EventWriter:
             self.flow.resume()
 
     def _check_idle(self) -> None:
-        was_used, self._was_used = self._was_used, False
+        """Send a comment if nothing was sent for the time of `idle`, and look again when it may be due."""
+        now = self._loop.time()
         for texts in self._text_sinks:
-            was_used, texts.was_used = was_used or texts.was_used, False
+            if texts.was_used:
+                self._last_write, texts.was_used = now, False
+        quiet = now - self._last_write
         # A client that has not read all events needs no comment to keep the connection.
-        if not was_used and not self.flow.is_paused:
+        if quiet >= self._idle.seconds and not self.flow.is_paused:
             self.write(sse.KEEP_ALIVE)
-            self._was_used = False
-        self._idle.start(self._check_idle)
+        if 0 < quiet < self._idle.seconds:
+            self._timer = self._loop.call_later(self._idle.seconds - quiet, self._check_idle)
+        else:
+            self._idle.start(self._check_idle)
 
 
 class TextEventSink(TextSink):
