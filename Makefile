@@ -40,7 +40,7 @@ check: ## Check format, lint, types, protos and generated code; no tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@scripts/generate .cache/stale
-	@diff -r python/inferd .cache/stale/python/inferd -x __pycache__ -x __init__.py -x py.typed -x services -x rest_bridge && diff docs/parameters.md .cache/stale/docs/parameters.md || { echo "generated code is stale: make generate"; exit 1; }
+	@diff -r python/inferd .cache/stale/python/inferd -x __pycache__ -x __init__.py -x py.typed -x services -x rest_bridge && diff docs/parameters.md .cache/stale/docs/parameters.md && diff docs/errors.md .cache/stale/docs/errors.md || { echo "generated code is stale: make generate"; exit 1; }
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code || { echo "run: make format"; exit 1; }
 	@$(MAKE) --no-print-directory breaking

@@ -37,7 +37,7 @@ def chunk(**choice: Any) -> chat_pb2.ChatCompletionChunk:
     """A chunk of a streamed chat, with one choice."""
     return chat_pb2.ChatCompletionChunk(
         id="chatcmpl-0123456789abcdef0123456789abcdef",
-        created=1_760_000_000,
+        create_time={"seconds": 1_760_000_000},
         model="smollm2",
         choices=[chat_pb2.ChatChunkChoice(**choice)],
     )
@@ -103,16 +103,16 @@ def main() -> None:
         "completion chunk",
         completion_pb2.CompletionChunk(
             id="cmpl-0123456789abcdef0123456789abcdef",
-            created=1_760_000_000,
+            create_time={"seconds": 1_760_000_000},
             model="smollm2",
-            choices=[completion_pb2.CompletionChoice(text=" token")],
+            choices=[completion_pb2.CompletionChunkChoice(text=" token")],
         ),
     )
     encoding(
         "chat completion",
         chat_pb2.ChatCompletion(
             id="chatcmpl-0123456789abcdef0123456789abcdef",
-            created=1_760_000_000,
+            create_time={"seconds": 1_760_000_000},
             model="smollm2",
             choices=[
                 chat_pb2.ChatChoice(

@@ -19,8 +19,9 @@ from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.errors import ErrorResponse, Headers, HttpError
 from inferd.rest_bridge.event_writer import EventWriter
-from inferd.rest_bridge.events import event_encoder
+from inferd.rest_bridge.events import EventEncoder, event_encoders
 from inferd.rest_bridge.exchange import EXCHANGE, Exchange
+from inferd.rest_bridge.field_spelling import field_speller
 from inferd.rest_bridge.json_body import flag, parse
 from inferd.rest_bridge.request_body import ClientDisconnected, DisconnectWatch, discard_body, read_body
 from inferd.rest_bridge.request_headers import RequestHeaders, read_headers
@@ -38,19 +39,22 @@ _Reply = TypeVar("_Reply")
 
 @dataclass(frozen=True)
 class _Rpc:
-    """An RPC that a route calls. `encode` makes the body of a response, or an event if the RPC streams.
+    """An RPC that a route calls.
 
+    `encode` makes the body of a unary response. `begin_events` returns what makes the events of one stream.
     `done` is the last event of a complete stream; empty if there is none.
     """
 
     method: MethodDescriptor
     encode: Callable[[Message], bytes]
+    begin_events: Callable[[], EventEncoder]
     done: bytes = b""
 
 
 @dataclass(frozen=True)
 class _Endpoint:
     """A compiled route. `decode` makes the request's message, or its body field, from a JSON document.
+    `spell` spells the paths of the request's fields as they are in its JSON.
 
     `default_rpc` calls the route's method. `streaming_rpc` calls the method that the request may select for a
     stream; None if the route has no such method.
@@ -60,6 +64,7 @@ class _Endpoint:
     request_type: Descriptor
     new_request: Callable[[], Message]
     decode: Callable[[object], Message]
+    spell: Callable[[str], str]
     default_rpc: _Rpc
     streaming_rpc: _Rpc | None
 
@@ -137,20 +142,42 @@ class Bridge:
         timeout = head.timeout
         request, rpc = _decode_request(endpoint, match, body, scope["query_string"])
         call = RpcCall(rpc.method, request, head.metadata, timeout)
-        if rpc.method.server_streaming:
-            await self._stream(call, rpc, exchange, receive, response)
-        else:
-            wait = match.route.preferred_wait
-            applied = wait.apply(request, head.wait) if wait is not None else []
-            reply = await _while_client_waits(self._transport.unary(call), exchange, receive)
-            status, headers = _status_and_headers(match.route, reply.message)
-            headers += applied + metadata_headers(reply.metadata)
-            await response.send(status, rpc.encode(reply.message), headers)
+        try:
+            if rpc.method.server_streaming:
+                await self._stream(call, rpc, head, exchange, receive, response)
+            else:
+                await self._unary(call, rpc, match.route, head, exchange, receive, response)
+        except RpcFailed as failed:
+            failed.spell = endpoint.spell
+            raise
+
+    async def _unary(
+        self,
+        call: RpcCall,
+        rpc: _Rpc,
+        route: Route,
+        head: RequestHeaders,
+        exchange: Exchange | None,
+        receive: Receive,
+        response: Response,
+    ) -> None:
+        wait = route.preferred_wait
+        applied = wait.apply(call.request, head.wait) if wait is not None else []
+        reply = await _while_client_waits(self._transport.unary(call), exchange, receive)
+        status, headers = _status_and_headers(route, reply.message)
+        headers += applied + metadata_headers(reply.metadata)
+        await response.send(status, rpc.encode(reply.message), headers)
 
     async def _stream(
-        self, call: RpcCall, rpc: _Rpc, exchange: Exchange | None, receive: Receive, response: Response
+        self,
+        call: RpcCall,
+        rpc: _Rpc,
+        head: RequestHeaders,
+        exchange: Exchange | None,
+        receive: Receive,
+        response: Response,
     ) -> None:
-        with EventWriter(exchange, response, rpc.encode, self._idle_timeout) as writer:
+        with EventWriter(exchange, response, rpc.begin_events(), self._idle_timeout) as writer:
             try:
                 await _while_client_waits(self._transport.stream(call, writer), exchange, receive)
             except ClientDisconnected:
@@ -161,7 +188,7 @@ class Bridge:
                 raise
             await writer.finish()
             if writer.failure is not None:
-                raise writer.failure
+                await response.fail(_error_response(writer.failure, head.request_id))
             # Without a message, the headers were not sent yet.
             await response.start_events(lambda: metadata_headers(writer.metadata))
         await response.end(rpc.done)
@@ -200,15 +227,15 @@ def _compile(route: Route) -> _Endpoint:
         request_type=request_type,
         new_request=GetMessageClass(request_type),
         decode=Decoder(body_type).decode,
+        spell=field_speller(request_type),
         default_rpc=_rpc(route.method),
         streaming_rpc=streaming_rpc,
     )
 
 
 def _rpc(method: MethodDescriptor, done: bytes = b"") -> _Rpc:
-    if method.server_streaming:
-        return _Rpc(method, event_encoder(method.output_type), done)
-    return _Rpc(method, Encoder(method.output_type).encode)
+    reply = method.output_type
+    return _Rpc(method, Encoder(reply).encode, event_encoders(reply), done)
 
 
 def _decode_request(
@@ -253,7 +280,7 @@ def _error_response(error: Exception, request_id: str) -> ErrorResponse:
         case ServiceError():
             return errors.from_status(error.to_status())
         case RpcFailed():
-            response = errors.from_status(error.status)
+            response = errors.from_status(error.status, error.spell)
             if not response.keeps_message and response.status != 501:
                 log.error("%s; request id %s", error.status, request_id)
             response.headers.extend(metadata_headers(error.metadata))

@@ -32,6 +32,7 @@ from inferd.rest_bridge.json_scalars import (
 )
 from inferd.rest_bridge.json_spelling import (
     FieldSpelling,
+    InlineSpelling,
     MessageSpelling,
     SpellingError,
     bare_forms,
@@ -104,26 +105,37 @@ class _Compiler:
             convert = _refusing(spelling.refused, convert)
         # Stored before the members are compiled, because one of them may be of this type.
         self._messages[spelling.descriptor] = convert
-        if spelling.inline is not None:
-            convert = self._inlined(spelling, spelling.inline, convert)
+        if spelling.inlines:
+            convert = self._inlined(spelling, convert)
         for field in spelling.fields:
             self._add(members, field)
         return convert
 
-    def _inlined(self, spelling: MessageSpelling, inline: FieldSpelling, convert: Convert) -> Convert:
-        """The conversion of an object that also has the members of the message's inline field."""
-        name, own = inline.name, spelling.own_members
+    def _inlined(self, spelling: MessageSpelling, convert: Convert) -> Convert:
+        """The conversion of an object that also has the members of inline messages.
+
+        An inline field that is no alternative is unset if none of its members is given.
+        """
+        # The alternative that nothing selects is the last one.
+        inlines = sorted(spelling.inlines, key=lambda inline: not inline.selected_by)
+        choices: list[tuple[InlineSpelling, Convert]] = []
 
         def both(value: Any) -> Any:
             values = convert(value)
-            if type(value) is dict:
-                others = {member: given for member, given in value.items() if member not in own}
-                if inner := convert_inner(others):
-                    values[name] = inner
+            if type(value) is not dict:
+                return values
+            for inline, convert_inner in choices:
+                selected_by, excluded = inline.selected_by, inline.excluded
+                if selected_by and not any(value.get(member) is not None for member in selected_by):
+                    continue
+                inner = convert_inner({member: value[member] for member in value if member not in excluded})
+                if inner or inline.is_alternative:
+                    values[inline.field.name] = inner
+                break
             return values
 
         self._messages[spelling.descriptor] = both
-        convert_inner = self.message(inline.nested)
+        choices += [(inline, self.message(inline.field.nested)) for inline in inlines]
         return both
 
     def _tagged(self, spelling: MessageSpelling) -> Convert:
@@ -216,6 +228,9 @@ class _Compiler:
             if value.field.message_type is not None:
                 convert = _as_message(value.nested, convert)
             return _map(_key(key.field), convert)
+        if field.pairs:
+            first, second = message_spelling(field.nested).fields
+            return _pairs(first.name, second.name, self._single_value(second))
         if not field.field.is_repeated:
             return self._single_value(field)
         element = self._single_value(field)
@@ -285,7 +300,7 @@ def _exclusive(oneofs: Sequence[Sequence[FieldSpelling]], convert: Convert) -> C
 
 
 def _refusing(refused: Mapping[str, str], convert: Convert) -> Convert:
-    """`convert`, before which the members of the option `refused` are refused.
+    """`convert`, before which the members of `refused`, which have their reasons, are refused.
 
     null, false, 0 and empty values pass.
     """
@@ -365,6 +380,12 @@ def _map(key: Convert, convert: Convert) -> Convert:
         return converted
 
     return entries
+
+
+def _pairs(first: str, second: str, convert: Convert) -> Convert:
+    """The conversion of an object to a list of messages with a name, in the field `first`, and a value."""
+    entries = _map(string, convert)
+    return lambda value: [{first: name, second: given} for name, given in entries(value).items()]
 
 
 def _as_message(message: Descriptor, convert: Convert) -> Convert:

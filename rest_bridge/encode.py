@@ -8,8 +8,8 @@ the client.
 import base64
 import math
 import struct
-from collections.abc import Callable
-from operator import itemgetter, methodcaller
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter, methodcaller
 from typing import Any
 
 import orjson
@@ -17,13 +17,16 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from inferd.rest_bridge.errors import error_object
-from inferd.rest_bridge.json_spelling import FieldSpelling, MessageSpelling, enum_spelling, message_spelling
+from inferd.rest_bridge.json_spelling import (
+    FieldSpelling,
+    InlineSpelling,
+    MessageSpelling,
+    enum_spelling,
+    message_spelling,
+)
 
 #: Converts a field's value to a value that orjson writes. None: orjson writes the field's value itself.
 _Convert = Callable[[Any], Any] | None
-#: By field: the JSON member, and the conversion of the value.
-_Members = dict[FieldDescriptor, tuple[str, _Convert]]
-
 #: OpenAI's number for the logarithm of 0, because JSON has no infinity.
 _MINUS_INFINITY = -9999.0
 
@@ -31,11 +34,17 @@ _MINUS_INFINITY = -9999.0
 _as_list = itemgetter(slice(None))
 
 
+#: In the JSON of a message without fields: the member is absent, but has its place if it is set.
+_ABSENT: Any = object()
+
+
 class Encoder:
     """Writes messages of one type. Raises SpellingError if the type has no JSON form."""
 
     def __init__(self, message: Descriptor) -> None:
-        self._convert = _Compiler().message(message)
+        self._compiler = _Compiler()
+        self._convert = self._compiler.message(message)
+        self._stream = self._compiler.stream(message)
 
     def to_json(self, message: Message) -> Any:
         """The message as a value for orjson. Do not change the value: messages share its empty lists."""
@@ -45,12 +54,34 @@ class Encoder:
         """The message as compact JSON."""
         return orjson.dumps(self._convert(message))
 
+    def begin_stream(self) -> Callable[[Message], bytes]:
+        """`encode` for the messages of one stream.
+
+        If a message of the stream has a field with the option `first_only`, the JSON of later messages, which
+        lack the field, repeats the field's value.
+        """
+        if self._stream is None:
+            return self.encode
+        convert = self._stream()
+        return lambda message: orjson.dumps(convert(message))
+
+
+class _Members:
+    """How the fields of a message become members of its JSON object. Filled after the closures are made."""
+
+    def __init__(self) -> None:
+        #: By field: the JSON member, and the conversion of the value.
+        self.fields: dict[FieldDescriptor, tuple[str, _Convert]] = {}
+        #: The inline fields, each with the conversion of its message.
+        self.inlines: list[tuple[InlineSpelling, Callable[[Any], Any]]] = []
+
 
 class _Compiler:
     """Compiles message types, each once, because a message may contain itself."""
 
     def __init__(self) -> None:
         self._messages: dict[Descriptor, Callable[[Any], Any]] = {}
+        self._members: dict[Descriptor, _Members] = {}
 
     def message(self, message: Descriptor) -> Callable[[Any], Any]:
         """The conversion of a message to a JSON value."""
@@ -63,95 +94,76 @@ class _Compiler:
                 convert = self._messages[message] = error_object
             elif spelling.bare:
                 convert = self._bare(spelling)
-            elif spelling.tag:
-                convert = self._tagged(spelling)
             else:
                 convert = self._object(spelling)
         return convert
 
-    def _object(self, spelling: MessageSpelling) -> Callable[[Any], dict[str, Any]]:
-        members: _Members = {}
-        convert = _object_of_fields(spelling, members)
+    def stream(self, message: Descriptor) -> Callable[[], Callable[[Any], Any]] | None:
+        """A function that returns the conversion of the messages of one stream. To be called after `message`.
+
+        None if the messages of a stream are converted as any others: no field has the option `first_only`.
+        """
+        spelling = message_spelling(message)
+        if spelling.bare:
+            return self._bare_stream(spelling)
+        if not spelling.is_first_only:
+            return None
+        members = self._members[message]
+
+        def begin() -> Callable[[Any], Any]:
+            empty = _empty_document(spelling)
+            in_stream = _Members()
+            in_stream.inlines = members.inlines
+            in_stream.fields = {
+                field.field: (field.member, _remember(field.member, empty, members.fields[field.field][1]))
+                if field.first_only
+                else members.fields[field.field]
+                for field in spelling.fields
+            }
+            return _object(spelling, empty, in_stream)
+
+        return begin
+
+    def _bare_stream(self, spelling: MessageSpelling) -> Callable[[], Callable[[Any], Any]] | None:
+        fields = {field.field: self._field(field) for field in spelling.fields}
+        streams = {
+            field.field: begin
+            for field in spelling.fields
+            if field.field.message_type is not None
+            and not field.field.is_repeated
+            and message_spelling(field.nested).is_first_only
+            if (begin := self.stream(field.nested)) is not None
+        }
+        if not streams:
+            return None
+        unset = _unset_value(spelling.fields[0])
+        return lambda: _set_field(fields | {field: begin() for field, begin in streams.items()}, unset)
+
+    def _object(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
+        members = self._members[spelling.descriptor] = _Members()
+        convert = _object(spelling, _empty_document(spelling), members)
         # Stored before the fields are compiled, because one of them may be of this type.
         self._messages[spelling.descriptor] = convert
-        if spelling.inline is not None:
-            convert = self._inlined(spelling, spelling.inline, convert)
-        self._fill(members, spelling)
-        return convert
-
-    def _inlined(
-        self, spelling: MessageSpelling, inline: FieldSpelling, convert: Callable[[Any], dict[str, Any]]
-    ) -> Callable[[Any], dict[str, Any]]:
-        """The conversion to an object that also has the members of the inline field's message.
-
-        A member that both messages have is the outer message's.
-        """
-        name, own = inline.name, spelling.own_members
-
-        def both(message: Any) -> dict[str, Any]:
-            document = convert(message)
-            if message.HasField(name):
-                inner = convert_inner(getattr(message, name))
-                document.update((member, value) for member, value in inner.items() if member not in own)
-            return document
-
-        self._messages[spelling.descriptor] = both
-        convert_inner = self.message(inline.nested)
-        return both
-
-    def _tagged(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
-        """The conversion to an object whose tag (such as "type") tells which field of the oneof is set."""
-        tag, oneof = spelling.tag, spelling.oneofs[0]
-        members: _Members = {}
-        convert_fields = _object_of_fields(spelling, members)
-        oneof_name = oneof[0].oneof_name
-        kinds = {field.name: field.member for field in oneof}
-        empty = {field.name for field in oneof if _is_empty(field)}
-        # An enum that a bare string can set is written as this string, not as an object.
-        shorthand = spelling.shorthand
-        word = shorthand.name if shorthand and shorthand.field.enum_type is not None else None
-
-        def convert(message: Any) -> Any:
-            document = convert_fields(message)
-            name = message.WhichOneof(oneof_name)
-            if name is None:
-                return document
-            kind = kinds[name]
-            if name == word and document.keys() == {kind}:
-                return document[kind]
-            if name in empty:
-                del document[kind]
-            return {tag: kind, **document}
-
-        self._messages[spelling.descriptor] = convert
-        self._fill(members, spelling)
+        for field in spelling.fields:
+            members.fields[field.field] = (field.member, _no_member if field.inline else self._field(field))
+        members.inlines += [(inline, self.message(inline.field.nested)) for inline in spelling.inlines]
         return convert
 
     def _bare(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
         """The conversion to the value of the field that is set."""
         fields: dict[FieldDescriptor, _Convert] = {}
-
-        def convert(message: Any) -> Any:
-            for field, value in message.ListFields():
-                convert_value = fields[field]
-                return value if convert_value is None else convert_value(value)
-            return unset
-
-        self._messages[spelling.descriptor] = convert
-        unset = _unset_value(spelling.fields[0])
+        convert = self._messages[spelling.descriptor] = _set_field(fields, _unset_value(spelling.fields[0]))
         for field in spelling.fields:
             fields[field.field] = self._field(field)
         return convert
-
-    def _fill(self, members: _Members, spelling: MessageSpelling) -> None:
-        for field in spelling.fields:
-            members[field.field] = (field.member, _no_member if field.inline else self._field(field))
 
     def _field(self, field: FieldSpelling) -> _Convert:
         """The conversion of a field's value."""
         if field.is_map:
             key, value = message_spelling(field.nested).fields
             return _map(key.field, self._single_value(value))
+        if field.pairs:
+            return self._pairs(field)
         convert = self._single_value(field)
         if not field.field.is_repeated:
             return convert
@@ -159,10 +171,29 @@ class _Compiler:
             return _as_list
         return lambda values: list(map(convert, values[:]))
 
+    def _pairs(self, field: FieldSpelling) -> Callable[[Any], dict[str, Any]]:
+        """The conversion of messages with two fields to an object. Of equal names, the first one counts."""
+        first, second = message_spelling(field.nested).fields
+        name_of, value_of = attrgetter(first.name), attrgetter(second.name)
+        convert = self._single_value(second)
+
+        def pairs(values: Any) -> dict[str, Any]:
+            document: dict[str, Any] = {}
+            for pair in values[:]:
+                name = name_of(pair)
+                if name not in document:
+                    value = value_of(pair)
+                    document[name] = value if convert is None else convert(value)
+            return document
+
+        return pairs
+
     def _single_value(self, field: FieldSpelling) -> _Convert:
         """The conversion of the value of a singular field, or of one value of a list or map."""
         if field.raw:
             return _raw_document
+        if field.seconds:
+            return _whole_seconds
         match field.field.type:
             case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
                 return self.message(field.nested)
@@ -179,14 +210,30 @@ class _Compiler:
                 return None
 
 
-def _object_of_fields(spelling: MessageSpelling, members: _Members) -> Callable[[Any], dict[str, Any]]:
-    """The conversion of a message to an object. `members` may be filled after this call."""
-    empty = _empty_document(spelling)
+def _set_field(fields: Mapping[FieldDescriptor, _Convert], unset: Any) -> Callable[[Any], Any]:
+    """The conversion of a bare message. `fields` may be filled after this call."""
+
+    def convert(message: Any) -> Any:
+        for field, value in message.ListFields():
+            convert_value = fields[field]
+            return value if convert_value is None else convert_value(value)
+        return unset
+
+    return convert
+
+
+def _object(spelling: MessageSpelling, empty: dict[str, Any], members: _Members) -> Callable[[Any], Any]:
+    """The conversion of a message to an object: a copy of `empty`, with the members of the fields that are
+    set.
+
+    `empty` may change between calls, and `members` may be filled after this call.
+    """
+    fields = members.fields
 
     def convert(message: Any) -> dict[str, Any]:
         document = empty.copy()
         for field, value in message.ListFields():
-            member, convert_value = members[field]
+            member, convert_value = fields[field]
             if convert_value is not None:
                 value = convert_value(value)
                 if value is None:  # The value has no JSON form: the field is as if unset.
@@ -194,7 +241,114 @@ def _object_of_fields(spelling: MessageSpelling, members: _Members) -> Callable[
             document[member] = value
         return document
 
+    if spelling.tag:
+        return _tagged(spelling, convert)
+    whole: Callable[[Any], dict[str, Any]] = convert
+    if spelling.inlines:
+        whole = _inlined(whole, members)
+    further = [(field.name, field.also_seconds) for field in spelling.fields if field.also_seconds]
+    if further:
+        whole = _with_seconds(further, whole)
+    absent = [member for member, value in empty.items() if value is _ABSENT]
+    return _without(absent, whole) if absent else whole
+
+
+def _inlined(convert: Callable[[Any], dict[str, Any]], members: _Members) -> Callable[[Any], dict[str, Any]]:
+    """`convert`, after which the members of inline messages are added."""
+    inlines = members.inlines
+
+    def both(message: Any) -> dict[str, Any]:
+        document = convert(message)
+        for inline, convert_inner in inlines:
+            if message.HasField(inline.field.name):
+                document.update(inline.members_of(convert_inner(getattr(message, inline.field.name))))
+        return document
+
+    return both
+
+
+def _tagged(
+    spelling: MessageSpelling, convert_fields: Callable[[Any], dict[str, Any]]
+) -> Callable[[Any], Any]:
+    """The conversion to an object whose tag (such as "type") tells which field of the oneof is set."""
+    tag, oneof = spelling.tag, spelling.oneofs[0]
+    oneof_name = oneof[0].oneof_name
+    kinds = {field.name: field.member for field in oneof}
+    empty = {field.name for field in oneof if _is_empty(field)}
+    # An enum that a bare string can set is written as this string, not as an object.
+    shorthand = spelling.shorthand
+    word = shorthand.name if shorthand and shorthand.field.enum_type is not None else None
+    after = spelling.tag_after.member if spelling.tag_after is not None else None
+
+    def convert(message: Any) -> Any:
+        document = convert_fields(message)
+        name = message.WhichOneof(oneof_name)
+        if name is None:
+            return document
+        kind = kinds[name]
+        if name == word and document.keys() == {kind}:
+            return document[kind]
+        if name in empty:
+            del document[kind]
+        if after is None:
+            return {tag: kind, **document}
+        return _insert(document, after, tag, kind)
+
     return convert
+
+
+def _insert(document: dict[str, Any], after: str, member: str, value: Any) -> dict[str, Any]:
+    """The document with another member after the member `after`; unchanged if that is absent or null."""
+    if document.get(after) is None:
+        return document
+    made = {}
+    for name, given in document.items():
+        made[name] = given
+        if name == after:
+            made[member] = value
+    return made
+
+
+def _with_seconds(
+    further: Sequence[tuple[str, str]], convert: Callable[[Any], dict[str, Any]]
+) -> Callable[[Any], dict[str, Any]]:
+    """`convert`, with the further members of the option `also_seconds`: pairs of a field and a member."""
+
+    def convert_all(message: Any) -> dict[str, Any]:
+        document = convert(message)
+        for name, member in further:
+            if message.HasField(name):
+                document[member] = _whole_seconds(getattr(message, name))
+        return document
+
+    return convert_all
+
+
+def _without(
+    absent: Sequence[str], convert: Callable[[Any], dict[str, Any]]
+) -> Callable[[Any], dict[str, Any]]:
+    """`convert`, after which the members `absent` that are not set are removed."""
+
+    def convert_all(message: Any) -> dict[str, Any]:
+        document = convert(message)
+        for member in absent:
+            if document[member] is _ABSENT:
+                del document[member]
+        return document
+
+    return convert_all
+
+
+def _remember(member: str, empty: dict[str, Any], convert: _Convert) -> Callable[[Any], Any]:
+    """`convert`, which also puts the value into `empty`, from which later messages are made."""
+
+    def remember(value: Any) -> Any:
+        if convert is not None:
+            value = convert(value)
+        empty[member] = value
+        return value
+
+    return remember
 
 
 def _empty_document(spelling: MessageSpelling) -> dict[str, Any]:
@@ -204,16 +358,26 @@ def _empty_document(spelling: MessageSpelling) -> dict[str, Any]:
         unset = _unset_value(field)
         if field.null_when_unset or (unset is not None and not field.omit_when_empty):
             document[field.member] = unset
-    if spelling.inline is None:
-        return document
-    inner = _empty_document(message_spelling(spelling.inline.nested))
-    hidden = spelling.own_members - document.keys()
-    return {member: value for member, value in inner.items() if member not in hidden} | document
+        elif field.seconds and not field.field.is_repeated:
+            document[field.member] = _ABSENT
+        if field.also_seconds:
+            document[field.also_seconds] = _ABSENT
+    for inline in spelling.inlines:
+        if not inline.is_alternative:
+            inner = _empty_document(message_spelling(inline.field.nested))
+            # A member of the outer message takes the place of the one that it hides.
+            places = {
+                inline.renamed.get(name, name): value
+                for name, value in inner.items()
+                if name in document or name not in inline.hidden
+            }
+            document = places | document
+    return document
 
 
 def _unset_value(field: FieldSpelling) -> Any:
     """The JSON value of a field that ListFields omits; None if the member is null or absent."""
-    if field.is_map:
+    if field.is_map or field.pairs:
         return {}
     if field.field.is_repeated:
         return []
@@ -262,6 +426,11 @@ def _float32(value: float) -> float:
         except OverflowError:  # Rounded up, the number exceeds 32 bits.
             continue
     return float(f"{value:.9g}")
+
+
+def _whole_seconds(value: Any) -> int:
+    """The seconds of a Timestamp or Duration, rounded down. Only a Duration has negative nanos."""
+    return int(value.seconds) - (value.nanos < 0)
 
 
 def _base64(value: bytes) -> str:

@@ -2,24 +2,31 @@
 
     {"error": {"message": …, "type": …, "param": …, "code": …}}
 
+and, if the error has variable parts such as a limit, these as "metadata".
+
 A server error (5xx) that inferd's services did not raise keeps its code, but not its message, which may tell
 about the server's internals. Does not log errors.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import orjson
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from inferd.options.v1 import options_pb2
 from inferd.services.errors import DOMAIN
+from inferd.v1 import error_reason_pb2
 
 Headers = list[tuple[bytes, bytes]]
-ErrorObject = dict[str, str | None]
+ErrorObject = dict[str, Any]
+#: Spells the path of a request field, such as `request.messages[0].role`, as it is in the request's JSON.
+FieldSpeller = Callable[[str], str]
 
 #: The statuses of google/rpc/code.proto, except FAILED_PRECONDITION: OpenAI's API and others answer 409 if
 #: the state of a resource does not allow a request.
@@ -42,6 +49,16 @@ _HTTP_STATUS: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 _CODES = {code.value[0]: code for code in _HTTP_STATUS}
+
+# protobuf's stubs and its generated code disagree on the type of an extension.
+_CODE: Any = options_pb2.code
+_STATUS: Any = options_pb2.http_status
+#: By reason: the HTTP status, for reasons that have another one than their gRPC code.
+_STATUS_OF_REASON: Mapping[str, int] = {
+    value.name: value.GetOptions().Extensions[_STATUS]
+    for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values
+    if value.GetOptions().HasExtension(_STATUS)
+}
 
 #: Codes of 409 responses for which a second attempt gets the same answer. OpenAI's SDKs repeat requests after
 #: any 409, unless the response has `x-should-retry: false`.
@@ -91,19 +108,32 @@ def from_http(error: HttpError) -> ErrorResponse:
     return ErrorResponse(error.status, error.headers, body)
 
 
-def from_status(status: status_pb2.Status) -> ErrorResponse:
-    """The response for an RPC that ended with another code than OK."""
+def status_of(reason: str) -> int:
+    """The HTTP status of a value of inferd.v1.ErrorReason. Raises KeyError if there is no such value."""
+    value = error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name[reason]
+    return _STATUS_OF_REASON.get(reason, _HTTP_STATUS[_CODES[value.GetOptions().Extensions[_CODE]]])
+
+
+def from_status(status: status_pb2.Status, spell: FieldSpeller = str) -> ErrorResponse:
+    """The response for an RPC that ended with another code than OK.
+
+    `spell` spells the paths of the request's fields.
+    """
     code = _code(status)
     headers: Headers = [(b"x-should-retry", b"false")] if code in _NOT_RETRIED else []
     retry = _detail(status, error_details_pb2.RetryInfo)
     if retry is not None:
         seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
-    return ErrorResponse(_HTTP_STATUS[code], headers, _envelope(error_object(status)), _keeps_message(status))
+    error = error_object(status, spell)
+    return ErrorResponse(_http_status(status), headers, _envelope(error), _keeps_message(status))
 
 
-def error_object(status: status_pb2.Status) -> ErrorObject:
-    """A google.rpc.Status as OpenAI's error object, which is the value of "error" in a response."""
+def error_object(status: status_pb2.Status, spell: FieldSpeller = str) -> ErrorObject:
+    """A google.rpc.Status as OpenAI's error object, which is the value of "error" in a response.
+
+    `spell` spells the paths of the request's fields.
+    """
     code = _code(status)
     info = _detail(status, error_details_pb2.ErrorInfo)
     keeps_message = _keeps_message(status)
@@ -112,13 +142,28 @@ def error_object(status: status_pb2.Status) -> ErrorObject:
     bad_request = _detail(status, error_details_pb2.BadRequest)
     param = None
     if bad_request is not None and bad_request.field_violations:
-        param = bad_request.field_violations[0].field or None
-    return _object(_HTTP_STATUS[code], message, param, reason or code.name.lower())
+        field = bad_request.field_violations[0].field
+        param = spell(field) or None
+        if param != field:
+            message = re.sub(
+                rf"(?<![\w.]){re.escape(field)}(?!\w)", lambda _: param or "the request", message
+            )
+    error = _object(_http_status(status), message, param, reason or code.name.lower())
+    if reason and info is not None and info.metadata:
+        error["metadata"] = dict(info.metadata)
+    return error
 
 
 def unexpected() -> ErrorResponse:
     """The response if the bridge itself failed."""
     return ErrorResponse(500, [], _envelope(_object(500, _UNEXPECTED, None, "internal")), keeps_message=False)
+
+
+def _http_status(status: status_pb2.Status) -> int:
+    info = _detail(status, error_details_pb2.ErrorInfo)
+    if info is not None and info.domain == DOMAIN and info.reason in _STATUS_OF_REASON:
+        return _STATUS_OF_REASON[info.reason]
+    return _HTTP_STATUS[_code(status)]
 
 
 def _code(status: status_pb2.Status) -> grpc.StatusCode:

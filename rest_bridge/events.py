@@ -11,28 +11,37 @@ from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.json_spelling import FieldSpelling, message_spelling
 from inferd.rest_bridge.transport import RpcFailed
 
+#: Makes the event of a message. Each stream has its own, because events may repeat the first message's
+#: fields.
+EventEncoder = Callable[[Message], bytes]
 
-def event_encoder(message: Descriptor) -> Callable[[Message], bytes]:
-    """The encoder of a streamed message type. Raises SpellingError for a type that has no JSON form.
 
-    A google.rpc.Status that is the value of a bare message is the stream's error. For such a message the
-    encoder raises RpcFailed, as if the RPC had ended with this status.
+def event_encoders(message: Descriptor) -> Callable[[], EventEncoder]:
+    """A function that returns the encoder for one stream of messages of a type.
+
+    Raises SpellingError for a type that has no JSON form. A google.rpc.Status that is the value of a bare
+    message is the stream's last event: for such a message an encoder raises RpcFailed with this status.
     """
-    encode = Encoder(message).encode
+    encoder = Encoder(message)
     comments = {field.name for field in comment_fields(message)}
     errors = {field.name for field in error_fields(message)}
-    if not comments and not errors:
-        return lambda message: sse.event(encode(message))
 
-    def event(message: Any) -> bytes:
-        for field, value in message.ListFields():
-            if field.name in errors:
-                raise RpcFailed(value)
-            if field.name in comments:
-                return sse.comment(encode(message))
-        return sse.event(encode(message))
+    def begin() -> EventEncoder:
+        encode = encoder.begin_stream()
+        if not comments and not errors:
+            return lambda message: sse.event(encode(message))
 
-    return event
+        def event(message: Any) -> bytes:
+            for field, value in message.ListFields():
+                if field.name in errors:
+                    raise RpcFailed(value)
+                if field.name in comments:
+                    return sse.comment(encode(message))
+            return sse.event(encode(message))
+
+        return event
+
+    return begin
 
 
 def comment_fields(message: Descriptor) -> tuple[FieldSpelling, ...]:

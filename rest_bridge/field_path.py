@@ -102,10 +102,11 @@ def _find(message: Descriptor, name: str) -> tuple[FieldSpelling, ...]:
         for field in spelling.fields:
             if name in field.accepted:
                 return (*inlines, field)
-        if spelling.inline is None:
+        inline = next((inline for inline in spelling.inlines if not inline.is_alternative), None)
+        if inline is None or name in inline.excluded:
             raise FieldPathError(f"{message.full_name} has no field {name}")
-        inlines.append(spelling.inline)
-        spelling = message_spelling(spelling.inline.nested)
+        inlines.append(inline.field)
+        spelling = message_spelling(inline.field.nested)
 
 
 def _reader(field: FieldDescriptor) -> Callable[[str], Any]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from inferd.options.v1 import options_pb2
+from inferd.rest_bridge.refused_members import REFUSED
 
 #: Kinds of JSON values, as the Python types that orjson reads them to. null is no kind: it means "unset"
 #: everywhere.
@@ -27,6 +29,9 @@ _STRING_TYPES: dict[str, Kinds] = {
     "google.protobuf.Duration": frozenset({str}) | NUMBER,
     "google.protobuf.FieldMask": frozenset({str}),
 }
+_TIMESTAMP = "google.protobuf.Timestamp"
+#: Types that the option `seconds` spells as a number.
+_TIMES = (_TIMESTAMP, "google.protobuf.Duration")
 #: The status of an RPC, which is OpenAI's error object in JSON. Only responses have it.
 _STATUS = "google.rpc.Status"
 #: Well-known types that proto3 JSON spells as the value that they wrap.
@@ -43,10 +48,10 @@ class SpellingError(ValueError):
 
 @dataclass(frozen=True)
 class FieldSpelling:
-    """The JSON spelling of a field: inferd.options.v1.FieldJson, and `required` of Limits.
+    """The JSON spelling of a field: inferd.options.v1.FieldJson, and google.api.field_behavior.
 
     `member` is the name of the JSON member in responses. `accepted` are the names that a request may use; an
-    inline field has none.
+    inline field has none. The other attributes are the options, as options.proto describes them.
     """
 
     field: FieldDescriptor
@@ -59,6 +64,12 @@ class FieldSpelling:
     byte_list: bool
     inline: bool
     comment: bool
+    seconds: bool
+    also_seconds: str
+    first_only: bool
+    pairs: bool
+    selected_by: tuple[str, ...]
+    hides_inline: bool
     required: bool
 
     @property
@@ -86,14 +97,47 @@ class FieldSpelling:
         message = self.field.message_type
         return message is not None and message.GetOptions().map_entry
 
+    @property
+    def all_members(self) -> tuple[str, ...]:
+        """The names of all members of the field, in requests and in responses."""
+        return (*self.accepted, self.also_seconds) if self.also_seconds else self.accepted
+
+
+@dataclass(frozen=True)
+class InlineSpelling:
+    """An inline field of a message, and the names of its members among the message's own.
+
+    `fields` are the inline message's fields that remain members, by the names that they have here. Of the
+    members of the inline message's JSON, `hidden` are the ones that the outer message hides, and `renamed`
+    has the ones that have another name here. `excluded` are names in a request that are no members of the
+    inline message.
+
+    If the field is one of a oneof (`is_alternative`), any member of `selected_by` in a request tells that the
+    field is the one that is set. If `selected_by` is empty, the field is set otherwise.
+    """
+
+    field: FieldSpelling
+    fields: tuple[FieldSpelling, ...]
+    hidden: frozenset[str]
+    renamed: Mapping[str, str]
+    excluded: frozenset[str]
+    is_alternative: bool
+    selected_by: frozenset[str]
+
+    def members_of(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The members of the inline message's JSON that are not hidden, by the names that they have here."""
+        renamed, hidden = self.renamed, self.hidden
+        return {renamed.get(name, name): value for name, value in document.items() if name not in hidden}
+
 
 @dataclass(frozen=True)
 class MessageSpelling:
     """The JSON spelling of a message: inferd.options.v1.MessageJson, with field names resolved to fields.
 
     `oneofs` excludes the oneofs that make a single field optional; a message with a tag has exactly one.
-    `inline` is the field whose members stand among the message's own. `refused` has the reason of each
-    refused member. `is_json_string` is true for well-known types that are JSON strings, `is_status` for
+    `tag_after` is the field after which the tag stands; None if the tag is the first member. `inlines` are
+    the fields whose members stand among the message's own. `refused` has the reason of each refused member
+    (`refused_members`). `is_json_string` is true for well-known types that are JSON strings, `is_status` for
     google.rpc.Status, which is OpenAI's error object.
     """
 
@@ -103,8 +147,9 @@ class MessageSpelling:
     object: str
     bare: bool
     tag: str
+    tag_after: FieldSpelling | None
     shorthand: FieldSpelling | None
-    inline: FieldSpelling | None
+    inlines: tuple[InlineSpelling, ...]
     refused: Mapping[str, str]
     is_json_string: bool
     is_status: bool
@@ -116,9 +161,20 @@ class MessageSpelling:
 
     @property
     def own_members(self) -> frozenset[str]:
-        """The message's own members. They hide members of the same names of the inline field's message."""
+        """The message's own members, in requests and in responses, without those of inline messages."""
         constant = {"object"} if self.object else set()
-        return frozenset(constant.union(*(field.accepted for field in self.fields)))
+        return frozenset(constant.union(*(field.all_members for field in self.fields)))
+
+    @property
+    def is_first_only(self) -> bool:
+        """Whether a field has the option `first_only`."""
+        return any(field.first_only for field in self.fields)
+
+    @property
+    def constant(self) -> str:
+        """Value of the constant member "object", which may be an inline message's; empty if there is none."""
+        inner = (message_spelling(i.field.nested).constant for i in self.inlines if "object" not in i.hidden)
+        return self.object or next(inner, "")
 
 
 @dataclass(frozen=True)
@@ -139,21 +195,25 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
     if message.is_extendable:
         raise SpellingError(f"{message.full_name}: extensions have no JSON form")
     options = _option(message, options_pb2.message_json)
-    _check_inline(message)
+    _check_cycles(message)
     fields = tuple(_field_spelling(field) for field in message.fields)
     by_name = {spelling.name: spelling for spelling in fields}
     if options.shorthand and options.shorthand not in by_name:
         raise SpellingError(f"{message.full_name}: shorthand names no field: {options.shorthand!r}")
+    if options.tag_after and options.tag_after not in by_name:
+        raise SpellingError(f"{message.full_name}: tag_after names no field: {options.tag_after!r}")
+    oneofs = _oneofs(message, by_name)
     spelling = MessageSpelling(
         descriptor=message,
         fields=fields,
-        oneofs=_oneofs(message, by_name),
+        oneofs=oneofs,
         object=options.object,
         bare=options.bare or message.full_name in _WRAPPERS,
         tag=options.tag,
+        tag_after=by_name.get(options.tag_after),
         shorthand=by_name.get(options.shorthand),
-        inline=next((field for field in fields if field.inline), None),
-        refused={member.name: member.reason for member in options.refused},
+        inlines=_inlines(message, options.object, fields, oneofs),
+        refused=REFUSED.get(message.full_name, {}),
         is_json_string=message.full_name in _STRING_TYPES,
         is_status=message.full_name == _STATUS,
     )
@@ -162,21 +222,20 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
 
 
 def json_fields(message: MessageSpelling) -> tuple[FieldSpelling, ...]:
-    """The fields that are members of the JSON object: the message's own and those of its inline message.
+    """The fields that are members of the JSON object: the message's own and those of its inline messages.
 
-    If two have the same member, the message's own field wins. Fields of the inline message are required only
-    if the inline field is.
+    Fields of an inline message are required only if the inline field is; of several inline fields in one
+    oneof, if all of their messages require them. If two of these have the same member, the one of the last
+    message counts, which is the message that is set if nothing selects another one.
     """
-    own = {field.member: field for field in message.fields if not field.inline}
-    if message.inline is None:
-        return tuple(own.values())
-    hidden = message.own_members - own.keys()
-    fields = {
-        field.member: replace(field, required=field.required and message.inline.required)
-        for field in json_fields(message_spelling(message.inline.nested))
-        if field.member not in hidden
-    }
-    return tuple((fields | own).values())
+    inlined: dict[str, FieldSpelling] = {}
+    required = [{field.member for field in inline.fields if field.required} for inline in message.inlines]
+    for inline in sorted(message.inlines, key=lambda inline: not inline.selected_by):
+        for field in inline.fields:
+            is_required = inline.is_alternative or inline.field.required
+            is_required = is_required and all(field.member in members for members in required)
+            inlined[field.member] = replace(field, required=is_required)
+    return (*inlined.values(), *(field for field in message.fields if not field.inline))
 
 
 @cache
@@ -220,7 +279,7 @@ def element_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> 
 
 def field_kinds(field: FieldSpelling, within: tuple[Descriptor, ...] = ()) -> Kinds:
     """The kinds of JSON values of a field, which include lists if the field is repeated."""
-    if field.is_map:
+    if field.is_map or field.pairs:
         return frozenset({dict})
     if field.field.is_repeated:
         elements = element_kinds(field, within) if field.shorthand else frozenset[type]()
@@ -288,9 +347,16 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
         byte_list=options.byte_list,
         inline=options.inline,
         comment=options.comment,
-        required=_option(field, options_pb2.limits).required,
+        seconds=options.seconds,
+        also_seconds=options.also_seconds,
+        first_only=options.first_only,
+        pairs=options.pairs,
+        selected_by=tuple(options.selected_by),
+        hides_inline=options.hides_inline,
+        required=field_behavior_pb2.REQUIRED in _option(field, field_behavior_pb2.field_behavior),
     )
     is_list = field.is_repeated and not spelling.is_map
+    type_name = field.message_type.full_name if field.message_type is not None else ""
     may_be_unset = (field.has_presence and not spelling.inline) or (
         (not field.is_repeated and field.type == FieldDescriptor.TYPE_ENUM) or spelling.raw
     )
@@ -313,6 +379,21 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
             field.message_type is not None and not field.is_repeated,
             "inline needs a single message field",
         ),
+        (spelling.seconds, type_name in _TIMES, "seconds needs a Timestamp or Duration field"),
+        (
+            bool(spelling.also_seconds),
+            type_name == _TIMESTAMP and not field.is_repeated,
+            "also_seconds needs a single Timestamp field",
+        ),
+        (
+            spelling.pairs,
+            is_list and _is_pair(field.message_type),
+            "pairs needs a repeated field of messages with two single fields, the first of them a string",
+        ),
+        (spelling.pairs, not spelling.shorthand, "pairs goes not with shorthand"),
+        (spelling.first_only, not spelling.inline, "first_only goes not with inline"),
+        (bool(spelling.selected_by), spelling.inline, "selected_by needs an inline field"),
+        (spelling.hides_inline, not spelling.inline, "hides_inline goes not with inline"),
     ):
         if given and not possible:
             raise SpellingError(f"{field.full_name}: json.{needed}")
@@ -336,7 +417,7 @@ def _check_message(message: MessageSpelling) -> None:
     if message.tag:
         owners[message.tag] = "the tag"
     for field in message.fields:
-        for member in field.accepted:
+        for member in field.all_members:
             if member in owners:
                 raise SpellingError(
                     f"{name}: the member {member!r} is both {owners[member]} and {field.name}"
@@ -344,10 +425,16 @@ def _check_message(message: MessageSpelling) -> None:
             owners[member] = field.name
     if message.tag and len(message.oneofs) != 1:
         raise SpellingError(f"{name}: a tag needs exactly one oneof, not {len(message.oneofs)}")
-    if message.inline and (message.bare or message.tag):
+    if message.tag_after and (not message.tag or message.tag_after.inline):
+        raise SpellingError(f"{name}: tag_after needs a tag, and a field that is a member")
+    if message.tag_after and any(message.tag_after in oneof for oneof in message.oneofs):
+        raise SpellingError(f"{name}: tag_after names a field of the oneof: {message.tag_after.name}")
+    if message.inlines and (message.bare or message.tag):
         raise SpellingError(f"{name}: a bare or tagged message has no inline field")
-    if message.inline and any(message.inline in oneof for oneof in message.oneofs):
-        raise SpellingError(f"{name}: an inline field stands in no oneof, as {message.inline.name} does")
+    if not message.inlines and any(field.hides_inline for field in message.fields):
+        raise SpellingError(f"{name}: json.hides_inline needs an inline field beside it")
+    if (message.bare or message.tag) and message.is_first_only:
+        raise SpellingError(f"{name}: json.first_only needs a message that is neither bare nor tagged")
     if not message.bare and any(field.comment for field in message.fields):
         raise SpellingError(f"{name}: json.comment needs a field of a bare message")
     if message.bare:
@@ -367,22 +454,92 @@ def _check_message(message: MessageSpelling) -> None:
             raise SpellingError(f"{name}: shorthand needs a string or enum field, not {meant.name}")
 
 
-def _check_inline(message: Descriptor) -> None:
+def _check_cycles(message: Descriptor, within: tuple[Descriptor, ...] = ()) -> None:
     """Check the inline fields before the other fields are read: a message must not be inline in itself."""
-    within = [message]
-    while fields := [field for field in within[-1].fields if _option(field, options_pb2.json).inline]:
-        if len(fields) > 1:
-            raise SpellingError(f"{within[-1].full_name}: at most one field is inline")
-        inner = fields[0].message_type
-        if inner is None or fields[0].is_repeated:
-            return  # `_field_spelling` refuses such a field.
-        if inner in within:
-            raise SpellingError(f"{fields[0].full_name}: json.inline: {inner.full_name} contains itself")
-        within.append(inner)
-    if len(within) > 1:
-        spelling = message_spelling(within[1])
-        if spelling.is_json_string or spelling.bare or spelling.tag or spelling.is_status:
-            raise SpellingError(f"{message.full_name}: json.inline: {within[1].full_name} has no members")
+    for field in message.fields:
+        inner = field.message_type
+        # `_field_spelling` refuses inline fields of other types.
+        if inner is None or field.is_repeated or not _option(field, options_pb2.json).inline:
+            continue
+        if inner in (*within, message):
+            raise SpellingError(f"{field.full_name}: json.inline: {inner.full_name} contains itself")
+        _check_cycles(inner, (*within, message))
+
+
+def _inlines(
+    message: Descriptor,
+    constant: str,
+    fields: tuple[FieldSpelling, ...],
+    oneofs: tuple[tuple[FieldSpelling, ...], ...],
+) -> tuple[InlineSpelling, ...]:
+    """The inline fields of a message. `constant` is the message's own constant member "object", or empty."""
+    inline = tuple(field for field in fields if field.inline)
+    alternatives = inline in oneofs
+    if not alternatives and len(inline) > 1:
+        raise SpellingError(
+            f"{message.full_name}: at most one field is inline, or all fields of one oneof are"
+        )
+    if not alternatives and any(inline[0] in oneof for oneof in oneofs if inline):
+        raise SpellingError(f"{message.full_name}: all fields of a oneof are inline, or none is")
+    if not alternatives and any(field.selected_by for field in inline):
+        raise SpellingError(f"{message.full_name}: json.selected_by needs a field of a oneof")
+    if alternatives and sum(not field.selected_by for field in inline) > 1:
+        raise SpellingError(f"{message.full_name}: only one inline field can lack json.selected_by")
+    owners = {member: field for field in fields for member in field.all_members}
+    return tuple(_inline_spelling(field, constant, owners, alternatives) for field in inline)
+
+
+def _inline_spelling(
+    field: FieldSpelling, constant: str, owners: Mapping[str, FieldSpelling], is_alternative: bool
+) -> InlineSpelling:
+    """The members of an inline field. `owners` are the outer message's own fields by their members."""
+    inner = message_spelling(field.nested)
+    where = field.field.full_name
+    if inner.is_json_string or inner.bare or inner.tag or inner.is_status:
+        raise SpellingError(f"{where}: json.inline: {field.nested.full_name} has no members")
+    fields: list[FieldSpelling] = []
+    hidden, excluded, renamed = set[str](), {*owners}, dict[str, str]()
+    if inner.constant and (constant or "object" in owners):
+        if not constant and not owners["object"].hides_inline:
+            raise SpellingError(f"{where}: two members are named object")
+        hidden.add("object")
+    for member in json_fields(inner):
+        taken = [owners[name] for name in member.all_members if name in owners]
+        free = tuple(name for name in member.accepted if name not in owners)
+        if any(owner.hides_inline for owner in taken):
+            hidden.update((member.member, member.also_seconds))
+            excluded.update(member.accepted)
+        elif constant and "object" in member.all_members:
+            raise SpellingError(f"{where}: two members are named object")
+        elif not {member.member, member.name} & {*free} or member.also_seconds in owners:
+            raise SpellingError(f"{where}: two members are named {member.member}, one of {taken[0].name}")
+        else:
+            name = member.member if member.member in free else member.name
+            fields.append(replace(member, member=name, accepted=free))
+            if name != member.member:
+                renamed[member.member] = name
+    names = {name for member in fields for name in member.accepted}
+    selected_by = set[str]()
+    for name in field.selected_by:
+        if name not in names:
+            raise SpellingError(f"{where}: json.selected_by names no member: {name!r}")
+        selected_by.update(*(member.accepted for member in fields if name in member.accepted))
+    return InlineSpelling(
+        field=field,
+        fields=tuple(fields),
+        hidden=frozenset(hidden),
+        renamed=renamed,
+        excluded=frozenset(excluded),
+        is_alternative=is_alternative,
+        selected_by=frozenset(selected_by),
+    )
+
+
+def _is_pair(message: Descriptor | None) -> bool:
+    if message is None or len(message.fields) != 2:
+        return False
+    first, second = message.fields
+    return first.type == FieldDescriptor.TYPE_STRING and not (first.is_repeated or second.is_repeated)
 
 
 def _option(descriptor: Any, extension: Any) -> Any:

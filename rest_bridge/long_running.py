@@ -10,14 +10,21 @@ from typing import Any
 from urllib.parse import quote
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import path_template
 from inferd.rest_bridge.errors import Headers
 from inferd.rest_bridge.field_path import FieldPathError, resolve
-from inferd.rest_bridge.json_scalars import BITS, declared_bounds
+from inferd.rest_bridge.json_scalars import BITS
 from inferd.rest_bridge.path_template import TemplateError, Wildcard
+
+# protobuf's stubs and its generated code disagree on the type of an extension.
+_LIMITS: Any = options_pb2.limits
+_DURATION = Duration.DESCRIPTOR.full_name
+#: The greatest Duration, by google/protobuf/duration.proto (10000 years).
+_MAX_SECONDS = 315_576_000_000
 
 
 class LongRunningError(ValueError):
@@ -26,7 +33,7 @@ class LongRunningError(ValueError):
 
 @dataclass(frozen=True)
 class Pending:
-    """The option `pending`: the work has not ended while `field` of the response is set, which is in seconds.
+    """The option `pending`: the work has not ended while `field` of the response, a Duration, is set.
 
     `status` is the HTTP status of such a response.
     """
@@ -35,8 +42,11 @@ class Pending:
     status: int
 
     def retry_after(self, response: Message) -> int | None:
-        """Seconds after which the client should ask again; None if the work has ended."""
-        return getattr(response, self.field.name) if _is_set(response, self.field) else None
+        """Seconds after which the client should ask again, rounded up; None if the work has ended."""
+        if not response.HasField(self.field.name):
+            return None
+        duration: Duration = getattr(response, self.field.name)
+        return duration.seconds + (duration.nanos > 0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,10 @@ class Location:
 
 @dataclass(frozen=True)
 class PreferredWait:
-    """The option `prefer_wait`: the header Prefer sets `field` of the request, to `limit` seconds at most."""
+    """The option `prefer_wait`: the header Prefer sets `field` of the request, a Duration.
+
+    `limit` is the greatest number of seconds.
+    """
 
     field: FieldDescriptor
     limit: int
@@ -68,10 +81,10 @@ class PreferredWait:
         Returns the header Preference-Applied (RFC 7240, section 3), or no header if the field was not
         changed.
         """
-        if seconds is None or _is_set(request, self.field):
+        if seconds is None or request.HasField(self.field.name):
             return []
         applied = min(seconds, self.limit)
-        setattr(request, self.field.name, applied)
+        getattr(request, self.field.name).FromSeconds(applied)
         return [(b"preference-applied", b"wait=%d" % applied)]
 
 
@@ -83,7 +96,7 @@ def pending_of(method: MethodDescriptor) -> Pending | None:
     option = options.Extensions[options_pb2.pending]
     if option.status not in (200, 201, 202, 203):
         raise LongRunningError(f"pending: status {option.status} does not go with a body")
-    return Pending(_seconds("pending", method.output_type, option.field), option.status)
+    return Pending(_duration("pending", method.output_type, option.field), option.status)
 
 
 def location_of(method: MethodDescriptor) -> Location | None:
@@ -125,19 +138,17 @@ def preferred_wait_of(method: MethodDescriptor) -> PreferredWait | None:
     options: Any = method.GetOptions()
     if not options.HasExtension(options_pb2.prefer_wait):
         return None
-    field = _seconds("prefer_wait", method.input_type, options.Extensions[options_pb2.prefer_wait])
-    return PreferredWait(field, declared_bounds(field)[1])
+    field = _duration("prefer_wait", method.input_type, options.Extensions[options_pb2.prefer_wait])
+    limits = field.GetOptions().Extensions[_LIMITS]
+    return PreferredWait(field, int(limits.max) if limits.HasField("max") else _MAX_SECONDS)
 
 
-def _seconds(option: str, message: Descriptor, name: str) -> FieldDescriptor:
-    """The integer field that an option names."""
+def _duration(option: str, message: Descriptor, name: str) -> FieldDescriptor:
+    """The Duration field that an option names."""
     field = message.fields_by_name.get(name)
     if field is None:
         raise LongRunningError(f"{option}: {message.full_name} has no field {name!r}")
-    if field.cpp_type not in BITS or field.is_repeated:
-        raise LongRunningError(f"{option}: {field.full_name} is no single integer")
+    is_duration = field.message_type is not None and field.message_type.full_name == _DURATION
+    if not is_duration or field.is_repeated:
+        raise LongRunningError(f"{option}: {field.full_name} is no single google.protobuf.Duration")
     return field
-
-
-def _is_set(message: Message, field: FieldDescriptor) -> bool:
-    return message.HasField(field.name) if field.has_presence else bool(getattr(message, field.name))

@@ -144,7 +144,7 @@ class Schemas:
             forms = list(self._variants(message, request))
         else:
             forms = [self._object(json_fields(message), request, relaxed)]
-            if word := _constant(message):
+            if word := message.constant:
                 constant = {"type": "string", "const": word}
                 forms[0]["properties"] = {"object": constant, **forms[0]["properties"]}
                 forms[0]["required"] = ["object", *forms[0].get("required", [])]
@@ -207,9 +207,9 @@ class Schemas:
         element = self._element(field, request, limits)
         if not field.field.is_repeated:
             is_text = element.get("type") == "string"
-            return {**element, "minLength": 1} if is_text and limits.required else element
+            return {**element, "minLength": 1} if is_text and request and field.required else element
         schema = {"type": "array", "items": element}
-        if limits.min_items or limits.required:
+        if limits.min_items or (request and field.required):
             schema["minItems"] = max(limits.min_items, 1)
         if limits.max_items:
             schema["maxItems"] = limits.max_items
@@ -260,13 +260,6 @@ def _name(type_: Descriptor | EnumDescriptor) -> str:
 
 def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _constant(message: MessageSpelling) -> str:
-    """Value of the constant member "object", of the message or of its inline field's message."""
-    if message.inline is None or "object" in message.own_members:
-        return message.object
-    return _constant(message_spelling(message.inline.nested))
 
 
 def _json_string(message: MessageSpelling, request: bool) -> Json:

@@ -1,6 +1,7 @@
 """Server-sent events in the form of OpenAI's streams: `data` fields and comments. Does not write to sockets.
 
-Source: the HTML standard, section 9.2. An error is an event of its own, after which no `[DONE]` follows.
+Source: the HTML standard, section 9.2. An error is an event of its own. No `[DONE]` follows the error of a
+call.
 """
 
 CONTENT_TYPE = b"text/event-stream; charset=utf-8"

@@ -4,6 +4,7 @@ Checks, repeats and logs nothing.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,12 +21,16 @@ from inferd.services.net.message_writer import MessageWriter, Metadata
 
 
 class RpcFailed(Exception):
-    """An RPC ended with a status other than OK. `metadata` is the server's initial metadata."""
+    """An RPC ended with a status other than OK. `metadata` is the server's initial metadata.
+
+    `spell` spells the paths of the request's fields as they are in its JSON.
+    """
 
     def __init__(self, status: status_pb2.Status, metadata: Metadata = ()) -> None:
         super().__init__(status.message)
         self.status = status
         self.metadata = metadata
+        self.spell: Callable[[str], str] = str
 
 
 # Neither is frozen, because a frozen dataclass costs a microsecond more.

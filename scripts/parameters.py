@@ -8,7 +8,6 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor
 
-from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import proto_comments
 from inferd.rest_bridge.json_spelling import message_spelling
 from inferd.v1 import chat_pb2, completion_pb2
@@ -46,9 +45,8 @@ def rows(request: Descriptor, streaming: str) -> dict[str, tuple[str, str]]:
     for field in message_spelling(request).fields:
         text = texts[field.field.full_name].replace("\n\n", " ")
         found[field.member] = ("accepted" if text.startswith(ACCEPTED) else "served", text)
-    options = request.GetOptions().Extensions[options_pb2.message_json]
-    for member in options.refused:
-        found[member.name] = ("refused", f"{member.reason[:1].upper()}{member.reason[1:]}.")
+    for member, reason in message_spelling(request).refused.items():
+        found[member] = ("refused", f"{reason[:1].upper()}{reason[1:]}.")
     return found
 
 

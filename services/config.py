@@ -4,12 +4,21 @@ Validates the file as a whole; errors name the key. Starts and opens nothing.
 """
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from inferd.services.net.webhook_signature import parse_secret
 from inferd.services.text.output.format_choice import REASONING_PARSERS, TOOL_PARSERS
@@ -119,6 +128,11 @@ class ModelConfig(_Section):
         default=None, description="File of a Jinja template that replaces the model's own."
     )
     owned_by: str | None = Field(default=None, description="Publisher of the model. Default: from the path.")
+    created: AwareDatetime = Field(
+        default=datetime(2026, 1, 1, tzinfo=UTC),
+        description="Time at which the model was made, which clients see as `created`: such as"
+        " 2026-11-01T00:00:00Z, or Unix seconds. Default: 2026-01-01T00:00:00Z for every model.",
+    )
     adapters: list[AdapterConfig] = Field(default=[], description="Its LoRA adapters.")
     tool_call_parser: ToolParser = Field(
         default="auto",

@@ -4,21 +4,25 @@
 Catches no errors: the chain around every call does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2, message
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-DOMAIN = "inferd"
+#: The domain of the reasons (google.rpc.ErrorInfo.domain).
+DOMAIN = "inferd.dev"
 
 
 class ServiceError(Exception):
     """An RPC has failed with a status other than OK.
 
-    `reason` is for programs, in UPPER_SNAKE_CASE (AIP-193). `message` is for people. `field` is the path of
-    the request field at fault, such as `messages[0].content`. `retry_after` is the time in seconds after
-    which the same call may succeed. `metadata` has the variable parts of the message (AIP-193).
+    `reason` is for programs: the name of a value of inferd.v1.ErrorReason (AIP-193). `message` is for people.
+    `field` is the path of the request field at fault, as the protos name it, such as `messages[0].content`.
+    `retry_after` is the time in seconds after which the same call may succeed. `metadata` has the variable
+    parts of the message. `details` are further messages of google/rpc/error_details.proto.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class ServiceError(Exception):
         field: str | None = None,
         retry_after: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        details: Sequence[Message] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -38,11 +43,12 @@ class ServiceError(Exception):
         self.field = field
         self.retry_after = retry_after
         self.metadata = metadata or {}
+        self.details = details
 
     def to_status(self) -> status_pb2.Status:
-        """The google.rpc.Status: with ErrorInfo, with BadRequest if there is a field, and with RetryInfo if
-        there is a time to retry."""
-        details: list[message.Message] = [
+        """The google.rpc.Status: with ErrorInfo, with BadRequest if there is a field, with RetryInfo if there
+        is a time to retry, and with the further details."""
+        details: list[Message] = [
             error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=dict(self.metadata))
         ]
         if self.field is not None:
@@ -55,10 +61,8 @@ class ServiceError(Exception):
             delay.FromMilliseconds(round(self.retry_after * 1000))
             details.append(error_details_pb2.RetryInfo(retry_delay=delay))
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        for detail in details:
-            packed = any_pb2.Any()
-            packed.Pack(detail)
-            status.details.append(packed)
+        for detail in (*details, *self.details):
+            status.details.add().Pack(detail)
         return status
 
 
@@ -70,3 +74,27 @@ def invalid(field: str, message: str, reason: str = "INVALID_ARGUMENT", **metada
 def missing(*fields: str) -> ServiceError:
     """INVALID_ARGUMENT: the request sets none of these fields. The error names the first one."""
     return invalid(fields[0], f"{' or '.join(fields)} is required", "REQUIRED_FIELD_MISSING")
+
+
+def resource(kind: str, name: str, description: str) -> error_details_pb2.ResourceInfo:
+    """The detail of an error about a resource. `kind` is its message type, such as "Job"."""
+    return error_details_pb2.ResourceInfo(
+        resource_type=f"inferd.v1.{kind}", resource_name=name, description=description
+    )
+
+
+def quota(subject: str, description: str) -> error_details_pb2.QuotaFailure:
+    """The detail of an error about a limit that is used up. `subject` is what the limit holds for."""
+    violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=description)
+    return error_details_pb2.QuotaFailure(violations=[violation])
+
+
+@contextmanager
+def errors_within(field: str) -> Iterator[None]:
+    """Puts `field` before the field that an error names, because the request is a part of another one."""
+    try:
+        yield
+    except ServiceError as error:
+        if error.field is not None:
+            error.field = f"{field}.{error.field}"
+        raise

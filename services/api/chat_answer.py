@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from inferd.services.api.answers import ChunkSink, TextChunk, matched_stop, new_id
+from inferd.services.api.answers import ChunkSink, TextChunk, matched_stop, new_id, unix_time
 from inferd.services.api.chat_logprobs import chat_logprobs
 from inferd.services.api.choice_reader import ChoiceOptions, ChoiceReader
 from inferd.services.generation.delta_sink import TextDelta
@@ -61,6 +61,8 @@ class ChatAnswer:
         self._kept: list[list[tuple[TextDelta, Sequence[Event]]]] = [[] for _ in self._readers]
         #: Choices of which a chunk was sent.
         self._begun: set[int] = set()
+        #: Whether a chunk of any choice was made.
+        self._is_begun = False
         # Read once, because reading a field with every token takes time.
         self._with_token_ids = self.request.return_token_ids
         self._with_usage = self.request.stream_options.continuous_usage_stats
@@ -85,7 +87,9 @@ class ChatAnswer:
 
     def completion(self) -> pb.ChatCompletion:
         """The whole answer, after it was generated. After `stream`, `keep_deltas` must be set."""
-        completion = pb.ChatCompletion(id=self.id, created=self.generation.created, model=self.request.model)
+        completion = pb.ChatCompletion(
+            id=self.id, create_time=unix_time(self.generation.created), model=self.request.model
+        )
         # Filled in in place, because a message that is assigned to a field is copied.
         for index in range(self.generation.n):
             self._write_choice(completion.choices.add(), index)
@@ -139,7 +143,13 @@ class ChatAnswer:
         return chunk
 
     def _new_chunk(self) -> pb.ChatCompletionChunk:
-        return pb.ChatCompletionChunk(id=self.id, created=self.generation.created, model=self.request.model)
+        """A chunk without choices. The first one of the stream says which completion it is of."""
+        if self._is_begun:
+            return pb.ChatCompletionChunk()
+        self._is_begun = True
+        return pb.ChatCompletionChunk(
+            id=self.id, create_time=unix_time(self.generation.created), model=self.request.model
+        )
 
     def _write_usage(self, usage: sampling_pb2.Usage) -> None:
         self.generation.write_usage(usage, sum([reader.reasoning_tokens for reader in self._readers]))

@@ -1,7 +1,5 @@
 """Makes the chunks of a stream from a chat completion that is complete. Generates nothing."""
 
-from typing import Any
-
 from inferd.v1 import chat_pb2 as pb
 
 
@@ -9,21 +7,17 @@ def replay_chunks(
     completion: pb.ChatCompletion, request: pb.CreateChatCompletionRequest
 ) -> list[pb.ChatCompletionChunk]:
     """The chunks of a complete answer: one a choice, and one for the usage if it was asked for."""
-    chunks = [_chunk(completion, choices=[_choice(choice)]) for choice in completion.choices]
-    if chunks:
-        chunks[0].prompt_token_ids.extend(completion.prompt_token_ids)
+    chunks = [pb.ChatCompletionChunk(choices=[_choice(choice)]) for choice in completion.choices]
+    first = chunks[0]
+    first.id, first.model = completion.id, completion.model
+    first.create_time.CopyFrom(completion.create_time)
+    first.prompt_token_ids.extend(completion.prompt_token_ids)
     if request.stream_options.continuous_usage_stats:
         for chunk in chunks:
             chunk.usage.CopyFrom(completion.usage)
     if request.stream_options.include_usage:
-        chunks.append(_chunk(completion, usage=completion.usage))
+        chunks.append(pb.ChatCompletionChunk(usage=completion.usage))
     return chunks
-
-
-def _chunk(completion: pb.ChatCompletion, **fields: Any) -> pb.ChatCompletionChunk:
-    return pb.ChatCompletionChunk(
-        id=completion.id, created=completion.created, model=completion.model, **fields
-    )
 
 
 def _choice(choice: pb.ChatChoice) -> pb.ChatChunkChoice:
@@ -38,7 +32,7 @@ def _choice(choice: pb.ChatChoice) -> pb.ChatChunkChoice:
         delta.function_call.CopyFrom(pb.FunctionCallDelta(name=call.name, arguments=call.arguments))
     for index, made in enumerate(message.tool_calls):
         function = pb.FunctionCallDelta(name=made.function.name, arguments=made.function.arguments)
-        delta.tool_calls.add(index=index, id=made.id, type="function", function=function)
+        delta.tool_calls.add(index=index, id=made.id, function=function)
     return pb.ChatChunkChoice(
         index=choice.index,
         delta=delta,

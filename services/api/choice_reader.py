@@ -80,7 +80,7 @@ class ChoiceReader:
                     if self._options.legacy:
                         delta.function_call.name = name
                         continue
-                    call = delta.tool_calls.add(index=index, id=self._call_ids[index], type="function")
+                    call = delta.tool_calls.add(index=index, id=self._call_ids[index])
                     call.function.name = name
                     call.function.arguments = ""
                 case CallArguments(index, text):

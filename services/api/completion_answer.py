@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from inferd.services.api.answers import ChunkSink, TextChunk, new_id
+from inferd.services.api.answers import ChunkSink, TextChunk, new_id, unix_time
 from inferd.services.api.best_of import best_continuations
 from inferd.services.api.completion_choice import ChoiceWriter
 from inferd.services.api.completion_logprobs import LogprobsWriter
@@ -19,6 +19,8 @@ class CompletionAnswer:
     request: pb.CreateCompletionRequest
     generation: Generation
     id: str = field(default_factory=lambda: new_id("cmpl"))
+    #: Whether a chunk was made.
+    _is_begun: bool = field(default=False, init=False)
 
     async def whole(self) -> pb.Completion:
         """Generate the whole answer. Raises ServiceError as `Generation.run` does."""
@@ -27,7 +29,7 @@ class CompletionAnswer:
         n = request.n or 1
         if generation.n > n:
             collected = best_continuations(collected, generation.n, n)
-        completion = pb.Completion(id=self.id, created=generation.created, model=request.model)
+        completion = pb.Completion(id=self.id, create_time=unix_time(generation.created), model=request.model)
         # Filled in in place, because a message that is assigned to a field is copied.
         for index, (writer, deltas) in enumerate(zip(self._writers(), collected, strict=True)):
             writer.write(completion.choices.add(), index, deltas)
@@ -62,7 +64,13 @@ class CompletionAnswer:
         return ChunkSink(writer, make_chunk, None if differs_in_more else text_chunk)
 
     def _new_chunk(self) -> pb.CompletionChunk:
-        return pb.CompletionChunk(id=self.id, created=self.generation.created, model=self.request.model)
+        """A chunk without choices. The first one of the stream says which completion it is of."""
+        if self._is_begun:
+            return pb.CompletionChunk()
+        self._is_begun = True
+        return pb.CompletionChunk(
+            id=self.id, create_time=unix_time(self.generation.created), model=self.request.model
+        )
 
     def _writers(self) -> list[ChoiceWriter]:
         """One writer a choice, in the order of their indices."""

@@ -21,7 +21,12 @@ class ChoiceWriter:
         self._with_tokens = prompt is not None
         self._prompt = prompt
 
-    def write(self, choice: pb.CompletionChoice, index: int, deltas: Sequence[TextDelta]) -> None:
+    def write(
+        self,
+        choice: pb.CompletionChoice | pb.CompletionChunkChoice,
+        index: int,
+        deltas: Sequence[TextDelta],
+    ) -> None:
         """Fill in the choice of the next deltas."""
         last = deltas[-1]
         text = last.text if len(deltas) == 1 else "".join([delta.text for delta in deltas])

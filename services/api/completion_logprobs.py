@@ -45,9 +45,12 @@ class LogprobsWriter:
                 written.top_logprobs.add()
                 continue
             written.token_logprobs.add(logprob=value)
-            likely = {self._text(other): logprob for other, logprob in reversed(top)}
-            likely[token] = value
-            written.top_logprobs.add(top=pb.TopLogprobs(logprobs=likely))
+            likely = {token_id: value, **dict(top)}
+            pairs = [
+                pb.CompletionTopLogprob(token=self._text(other), logprob=logprob)
+                for other, logprob in sorted(likely.items(), key=lambda pair: -pair[1])
+            ]
+            written.top_logprobs.add(top=pb.TopLogprobs(logprobs=pairs))
 
     def _is_shown(self, token_id: int, token: str, prompt: bool) -> bool:
         """Whether the token is in the text.

@@ -2,7 +2,7 @@
 
 from inferd.services.api.completion_answer import CompletionAnswer
 from inferd.services.constraints.output_constraint import text_constraint
-from inferd.services.errors import invalid, missing
+from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.generation.generation import Generation
 from inferd.services.generation.sampling import sampling_params
@@ -19,8 +19,6 @@ async def prepare_completion(
 ) -> CompletionAnswer:
     """The answer to a request, before it is generated. Raises ServiceError for an invalid request."""
     model = catalog.find(request.model, request.lora_path or None)
-    if not request.prompt and not request.messages:
-        raise missing("prompt", "messages")
     count, field = _continuations(request, stream=stream)
     if max(1, len(request.prompt)) * count > _MAX_CONTINUATIONS:
         raise invalid(

@@ -1,14 +1,15 @@
 """TokenizeService: counts and converts tokens with the model's own tokenizer and template."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from inferd.services.errors import missing
-from inferd.services.fleet.catalog import Catalog
+from inferd.services.errors import errors_within, invalid
+from inferd.services.fleet.catalog import Catalog, ServedModel
 from inferd.services.prompt.prompt_tokens import chat_prompt, completion_tokens
 from inferd.services.prompt.tools import tools_of
 from inferd.services.text.model_text import check_token_ids
+from inferd.v1 import chat_pb2, completion_pb2, tokenize_pb2_grpc
 from inferd.v1 import tokenize_pb2 as pb
-from inferd.v1 import tokenize_pb2_grpc
 
 _TOKENIZER_TYPE = "huggingface_tokenizer"
 
@@ -20,34 +21,45 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
         self._catalog = catalog
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
-        model = self._catalog.find(request.model)
-        if request.messages or request.input_ids:
-            total = len((await chat_prompt(model.text, request, tools_of(request))).token_ids)
-        elif request.prompt:
-            total = sum(map(len, await completion_tokens(model.text, request.prompt, ())))
-        else:
-            raise missing("messages", "prompt")
+        model, prompts = await self._prompts(request)
         return pb.CountTokensResponse(
-            total_tokens=total,
-            request_model=request.model,
+            total_tokens=sum(map(len, prompts)),
+            request_model=_given(request).model,
             model_used=model.id,
             tokenizer_type=_TOKENIZER_TYPE,
         )
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> pb.TokenizeResponse:
-        model = self._catalog.find(request.model)
-        if request.HasField("prompt"):
-            special = request.add_special_tokens if request.HasField("add_special_tokens") else True
-            tokens = await model.text.encode(request.prompt, add_special_tokens=special)
-        elif request.messages:
-            chat = pb.CountTokensRequest(messages=request.messages, tools=request.tools)
-            tokens = list((await chat_prompt(model.text, chat, tools_of(chat))).token_ids)
-        else:
-            raise missing("prompt", "messages")
+        special = not request.HasField("add_special_tokens") or request.add_special_tokens
+        if len(request.completion.prompt) > 1:
+            raise invalid(
+                "completion.prompt", "completion.prompt must be one prompt, because the tokens are one list"
+            )
+        model, [tokens] = await self._prompts(request, add_special_tokens=special)
         return pb.TokenizeResponse(tokens=tokens, count=len(tokens), max_model_len=model.max_model_len)
+
+    async def _prompts(
+        self, request: pb.CountTokensRequest | pb.TokenizeRequest, *, add_special_tokens: bool = True
+    ) -> tuple[ServedModel, list[Sequence[int]]]:
+        """The model of a request, and the token ids of each prompt, as the RPC of its kind makes them."""
+        given = _given(request)
+        with errors_within("chat" if request.HasField("chat") else "completion"):
+            model = self._catalog.find(given.model, given.lora_path or None)
+            if isinstance(given, chat_pb2.CreateChatCompletionRequest):
+                return model, [(await chat_prompt(model.text, given, tools_of(given))).token_ids]
+            prompts = await completion_tokens(
+                model.text, given.prompt, given.messages, add_special_tokens=add_special_tokens
+            )
+            return model, list(prompts)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Any) -> pb.DetokenizeResponse:
         model = self._catalog.find(request.model)
         check_token_ids(request.tokens, model.text, "tokens")
         text = model.text.tokenizer.decode(request.tokens, skip_special_tokens=request.skip_special_tokens)
         return pb.DetokenizeResponse(text=text)
+
+
+def _given(
+    request: pb.CountTokensRequest | pb.TokenizeRequest,
+) -> chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest:
+    return request.chat if request.HasField("chat") else request.completion

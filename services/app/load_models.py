@@ -4,7 +4,6 @@ It launches nothing: `serve` has launched local runtimes before, so that every r
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -45,7 +44,7 @@ async def _model(
     return ServedModel(
         id=config.id,
         aliases=config.aliases,
-        created=await _created(config.path, runtimes),
+        created=int(config.created.timestamp()),
         owned_by=config.owned_by or _organisation(config.path),
         text=text,
         output=choose_format(config.tool_call_parser, config.reasoning_parser, text.template_source),
@@ -82,22 +81,6 @@ async def _text(config: ModelConfig, load: _Load, runtimes: Sequence[Runtime]) -
             f"{error}\nNo runtime of {config.id} handed out its tokenizer either (an http one never does)."
             " Start one first, or set the model's `tokenizer` to a folder or Hugging Face id that has it."
         ) from error
-
-
-async def _created(path: str, runtimes: Sequence[Runtime]) -> int:
-    """The time of the model in Unix seconds: of a local config.json, else a runtime's start, else now."""
-    try:
-        return int((Path(path) / "config.json").stat().st_mtime)
-    except OSError:
-        pass
-    for runtime in runtimes:
-        try:
-            started = (await runtime.info()).started
-        except ServiceError:
-            continue
-        if started:
-            return started
-    return int(time.time())
 
 
 def _is_folder(path: str) -> bool:

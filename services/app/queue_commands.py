@@ -170,7 +170,7 @@ def submit(
         ("--max-attempts", request, "max_attempts", max_attempts),
         ("--webhook", request.webhook, "url", webhook),
         ("--request-id", request, "request_id", request_id),
-        ("--wait", waiting, "wait_seconds", wait),
+        ("--wait", waiting.wait, "seconds", wait),
     ):
         _set(option, message, field, value)
     for option, index, role, text in (
@@ -190,7 +190,7 @@ def submit(
                 queue_display.fail("the server lists no model")
             chat.model = served.models[0].id
         queue = queue_pb2_grpc.QueueServiceStub(channel)
-        job = queue.Enqueue(request, timeout=_CALL_SECONDS + request.wait_seconds)
+        job = queue.Enqueue(request, timeout=_CALL_SECONDS + request.wait.seconds)
         if wait is None and not watch:
             queue_display.print_submitted(job)
             return
@@ -200,7 +200,7 @@ def submit(
             return
         waiting.id = job.id
         with _job_goes_on(job.id):
-            job = queue.Get(waiting, timeout=_CALL_SECONDS + waiting.wait_seconds)
+            job = queue.GetJob(waiting, timeout=_CALL_SECONDS + waiting.wait.seconds)
         queue_display.print_job(job)
         if queue_text.is_ended(job) and not job.HasField("completion"):
             raise typer.Exit(1)
@@ -233,7 +233,7 @@ def list_jobs(
     with _server(target) as channel:
         queue = queue_pb2_grpc.QueueServiceStub(channel)
         while True:
-            page = queue.List(request, timeout=_CALL_SECONDS)
+            page = queue.ListJobs(request, timeout=_CALL_SECONDS)
             jobs += page.jobs
             if not page.next_page_token or (not everything and len(jobs) >= limit):
                 break
@@ -260,10 +260,10 @@ def get(
 
     request = queue_pb2.GetJobRequest()
     _set("ID", request, "id", job_id)
-    _set("--wait", request, "wait_seconds", wait)
+    _set("--wait", request.wait, "seconds", wait)
     with _server(target) as channel:
-        job = queue_pb2_grpc.QueueServiceStub(channel).Get(
-            request, timeout=_CALL_SECONDS + request.wait_seconds
+        job = queue_pb2_grpc.QueueServiceStub(channel).GetJob(
+            request, timeout=_CALL_SECONDS + request.wait.seconds
         )
     if json:
         queue_display.print_json(job)
@@ -290,7 +290,7 @@ def cancel(job_ids: _Ids, target: _Target = _DEFAULT_TARGET) -> None:
     def run(queue: queue_pb2_grpc.QueueServiceStub, job_id: str) -> None:
         request = queue_pb2.CancelJobRequest()
         _set("ID", request, "id", job_id)
-        job = queue.Cancel(request, timeout=_CALL_SECONDS)
+        job = queue.CancelJob(request, timeout=_CALL_SECONDS)
         print(queue_text.clean(job.id), queue_text.state_name(job))
 
     _each(job_ids, target, run)
@@ -305,7 +305,7 @@ def delete(job_ids: _Ids, target: _Target = _DEFAULT_TARGET) -> None:
     def run(queue: queue_pb2_grpc.QueueServiceStub, job_id: str) -> None:
         request = queue_pb2.DeleteJobRequest()
         _set("ID", request, "id", job_id)
-        print(queue_text.clean(queue.Delete(request, timeout=_CALL_SECONDS).id), "deleted")
+        print(queue_text.clean(queue.DeleteJob(request, timeout=_CALL_SECONDS).id), "deleted")
 
     _each(job_ids, target, run)
 
@@ -317,8 +317,8 @@ def stats(target: _Target = _DEFAULT_TARGET) -> None:
     from inferd.v1 import queue_pb2, queue_pb2_grpc
 
     with _server(target) as channel:
-        numbers = queue_pb2_grpc.QueueServiceStub(channel).Stats(
-            queue_pb2.QueueStatsRequest(), timeout=_CALL_SECONDS
+        numbers = queue_pb2_grpc.QueueServiceStub(channel).GetQueueStats(
+            queue_pb2.GetQueueStatsRequest(), timeout=_CALL_SECONDS
         )
     queue_display.print_stats(numbers)
 
@@ -340,10 +340,10 @@ def _watch(channel: grpc.Channel, job_id: str, *, known: bool = False) -> None:
     with _job_goes_on(job_id), WatchDisplay() as display:
         while True:
             try:
-                for event in queue.Watch(request):
+                for event in queue.WatchJob(request):
                     known, waits = True, iter(_BACKOFF)
                     display.show(event)
-                job = queue.Get(request, timeout=_CALL_SECONDS)
+                job = queue.GetJob(request, timeout=_CALL_SECONDS)
                 if queue_text.is_ended(job):
                     display.finish(job)
                     return

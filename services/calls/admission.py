@@ -3,7 +3,7 @@
 import grpc
 
 from inferd.services.calls.call import Call
-from inferd.services.errors import ServiceError
+from inferd.services.errors import ServiceError, quota
 
 
 class Admission:
@@ -15,11 +15,14 @@ class Admission:
 
     def enter(self, call: Call) -> None:
         if self._running >= self._max_concurrent:
+            message = f"the server is answering {self._max_concurrent} calls, which is its limit"
             raise ServiceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "OVERLOADED",
-                f"the server is answering {self._max_concurrent} calls, which is its limit",
+                message,
                 retry_after=1,
+                metadata={"limit": str(self._max_concurrent)},
+                details=[quota("server", message)],
             )
         self._running += 1
 

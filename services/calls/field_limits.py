@@ -1,4 +1,4 @@
-"""The limits of request fields, as the protos declare them (inferd.options.v1.limits).
+"""The limits of request fields, as the protos declare them: required fields, limits, oneofs and enums.
 
 The limits of a message type are compiled once into closures, so that only fields that are set cost time. This
 module knows no meaning of a field: limits that depend on a model are checked by those who know the model.
@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from inferd.options.v1 import options_pb2
@@ -19,7 +22,7 @@ Check = Callable[[Any, str], None]
 
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _LIMITS: Any = options_pb2.limits
-_JSON: Any = options_pb2.json
+_BEHAVIOR: Any = field_behavior_pb2.field_behavior
 
 
 class FieldLimits:
@@ -39,16 +42,14 @@ def check_limits(message: Message) -> None:
 
 @cache
 def _message_check(descriptor: Descriptor) -> Check:
-    required: list[tuple[int, Check]] = []
+    """The check of a message. The path that it takes is empty, or ends with a dot."""
+    required = {field.number: field.name for field in descriptor.fields if _is_required(field)}
     checks: dict[int, tuple[str, Check]] = {}
     for field in descriptor.fields:
-        limits = field.GetOptions().Extensions[_LIMITS]
-        if limits.required:
-            required.append((field.number, _absence(field)))
-        if _is_inline(field):
-            checks[field.number] = ("", _inline_check(field))
-        elif check := _field_check(field, limits):
-            checks[field.number] = (_spelling(field), check)
+        if check := _field_check(field, field.GetOptions().Extensions[_LIMITS]):
+            checks[field.number] = (field.name, check)
+    oneofs = [[field.name for field in oneof.fields] for oneof in _oneofs(descriptor)]
+    oneof_names = [oneof.name for oneof in _oneofs(descriptor)]
 
     def run(message: Message, path: str) -> None:
         present = []
@@ -57,42 +58,44 @@ def _message_check(descriptor: Descriptor) -> Check:
             present.append(number)
             entry = checks.get(number)
             if entry is not None:
-                spelling, check = entry
-                check(value, path + spelling)
-        for number, absent in required:
+                name, check = entry
+                check(value, path + name)
+        for number, name in required.items():
             if number not in present:
-                absent(message, path)
+                raise _missing(path + name)
+        for oneof, names in zip(oneof_names, oneofs, strict=True):
+            if message.WhichOneof(oneof) is None:
+                raise _without_kind(path, names)
 
     return run
 
 
-def _absence(field: FieldDescriptor) -> Check:
-    """A check that raises, for messages without a required field.
+def _is_required(field: FieldDescriptor) -> bool:
+    return field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[_BEHAVIOR]
 
-    A client knows an inline message by its fields only. So the first missing one is named.
+
+def _oneofs(descriptor: Descriptor) -> list[OneofDescriptor]:
+    """The oneofs of a message, without those that protobuf makes of optional fields."""
+    proto = DescriptorProto()
+    descriptor.CopyToProto(proto)
+    optional = {field.name for field in proto.field if field.proto3_optional}
+    return [oneof for oneof in descriptor.oneofs if not optional.issuperset(f.name for f in oneof.fields)]
+
+
+def _missing(path: str) -> ServiceError:
+    return invalid(path, f"{path} is required", "REQUIRED_FIELD_MISSING")
+
+
+def _without_kind(path: str, names: Sequence[str]) -> ServiceError:
+    """The error of a message that has no field of a oneof.
+
+    The client may be newer than this server, and have set a field that this server does not know.
     """
-
-    def run(message: Message, path: str) -> None:
-        if _is_inline(field):
-            _inline_check(field)(getattr(message, field.name), path)
-        name = path + _spelling(field)
-        raise invalid(name, f"{name} is required", "REQUIRED_FIELD_MISSING")
-
-    return run
-
-
-def _is_inline(field: FieldDescriptor) -> bool:
-    return field.GetOptions().Extensions[_JSON].inline and field.message_type is not None
-
-
-def _inline_check(field: FieldDescriptor) -> Check:
-    """The check of a message whose fields are spelled as fields of the message that holds it."""
-    # Compiled at first use, because messages may be recursive.
-    return lambda value, path: _message_check(field.message_type)(value, path)
-
-
-def _spelling(field: FieldDescriptor) -> str:
-    return field.GetOptions().Extensions[_JSON].name or field.name
+    holder = path.rstrip(".")
+    words = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return invalid(
+        holder or names[0], f"{holder or 'the request'} must have {words}", "REQUIRED_FIELD_MISSING"
+    )
 
 
 def _field_check(field: FieldDescriptor, limits: options_pb2.Limits) -> Check | None:
@@ -132,9 +135,13 @@ def _element_check(field: FieldDescriptor, limits: options_pb2.Limits) -> Check 
     if field.message_type is not None:
         message = field.message_type
         # Compiled at first use, because messages may be recursive.
+        if message.full_name == Duration.DESCRIPTOR.full_name:
+            return _duration_check(limits)
         return (lambda value, path: _message_check(message)(value, path + ".")) if message.fields else None
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return _length_check(limits)
+    if field.enum_type is not None:
+        return _enum_check(field.enum_type)
     return _number_check(limits)
 
 
@@ -176,6 +183,26 @@ def _length_check(limits: options_pb2.Limits) -> Check | None:
             raise _broken(path, f"at most {longest} characters", f"{len(value)} characters")
 
     return run
+
+
+def _enum_check(enum: EnumDescriptor) -> Check:
+    """The check of an enum's value. A client that is newer than this server may know further values."""
+    known = frozenset(enum.values_by_number)
+    names = ", ".join(value.name for value in enum.values if value.number)
+
+    def run(value: int, path: str) -> None:
+        if value not in known:
+            raise invalid(path, f"{path} must be one of {names}, not {value}", value=str(value))
+
+    return run
+
+
+def _duration_check(limits: options_pb2.Limits) -> Check | None:
+    """The check of a Duration, whose limits are in seconds."""
+    check = _number_check(limits)
+    if check is None:
+        return None
+    return lambda value, path: check(value.seconds + value.nanos / 1e9, path)
 
 
 def _number_check(limits: options_pb2.Limits) -> Check | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import grpc
 
-from inferd.services.errors import ServiceError, invalid
+from inferd.services.errors import ServiceError, invalid, resource
 from inferd.services.fleet.replicas import Replicas
 from inferd.services.prompt.media import MediaReader
 from inferd.services.text.model_text import ModelText
@@ -27,8 +27,8 @@ class Adapter:
 class ServedModel:
     """A model, or a model with one of its adapters.
 
-    `created` is in Unix seconds. `root` is the Hugging Face id or the folder's name of the weights. `adapter`
-    is the name of the adapter to use, None for the model without an adapter.
+    `created` is in Unix seconds. `root` is the Hugging Face id or the folder's name of
+    the weights. `adapter` is the name of the adapter to use, None for the model without an adapter.
     """
 
     id: str
@@ -96,5 +96,10 @@ class Catalog:
 
 def _not_found(message: str, field: str, name: str) -> ServiceError:
     return ServiceError(
-        grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message, field=field, metadata={"model": name[:512]}
+        grpc.StatusCode.NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        message,
+        field=field,
+        metadata={"model": name[:512]},
+        details=[resource("Model", name[:512], message)],
     )

@@ -15,7 +15,7 @@ from inferd.services.prompt.tools import NO_TOOLS, Tools
 from inferd.services.runtimes.base import Medium
 from inferd.services.text.model_text import ModelText, check_token_ids
 from inferd.services.text.template import Conversation
-from inferd.v1 import chat_pb2, message_pb2, prompt_pb2, tokenize_pb2
+from inferd.v1 import chat_pb2, message_pb2, prompt_pb2
 
 #: How many tokens and characters at the end of a prompt of token ids may belong to the answer.
 _END_TOKENS = 200
@@ -36,7 +36,7 @@ class Prompt:
 
 async def chat_prompt(
     text: ModelText,
-    request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest,
+    request: chat_pb2.CreateChatCompletionRequest,
     tools: Tools,
     media: MediaReader | None = None,
 ) -> Prompt:
@@ -69,51 +69,56 @@ async def chat_prompt(
 
 
 async def completion_tokens(
-    text: ModelText, prompts: Sequence[prompt_pb2.Prompt], messages: Sequence[message_pb2.Message]
+    text: ModelText,
+    prompts: Sequence[prompt_pb2.Prompt],
+    messages: Sequence[message_pb2.Message],
+    *,
+    add_special_tokens: bool = True,
 ) -> list[list[int]]:
     """The token ids of each prompt of a text completion.
 
-    If there are no prompts, `messages` are rendered to one prompt; they may have text only. Raises
+    If there are no prompts, `messages` are rendered to one prompt; they may have text only. With
+    `add_special_tokens`, the tokens of texts have the special tokens that the model expects. Raises
     ServiceError INVALID_ARGUMENT.
     """
+    if not prompts and not messages:
+        raise missing("prompt", "messages")
     if not prompts:
-        prompt = await chat_prompt(text, tokenize_pb2.CountTokensRequest(messages=messages), NO_TOOLS)
+        prompt = await chat_prompt(text, chat_pb2.CreateChatCompletionRequest(messages=messages), NO_TOOLS)
         return [list(prompt.token_ids)]
     tokens = []
     for index, given in enumerate(prompts[:]):
-        tokens.append(await _tokens(text, given, index))
+        tokens.append(await _tokens(text, given, index, add_special_tokens=add_special_tokens))
         if len(prompts) > 1:
             # Short prompts are encoded on the event loop. Other calls go on between them.
             await asyncio.sleep(0)
     return tokens
 
 
-async def _tokens(text: ModelText, prompt: prompt_pb2.Prompt, index: int) -> list[int]:
+async def _tokens(
+    text: ModelText, prompt: prompt_pb2.Prompt, index: int, *, add_special_tokens: bool
+) -> list[int]:
     field = f"prompt[{index}]"
     if prompt.WhichOneof("prompt") == "token_ids":
         ids = list(prompt.token_ids.ids)
         check_token_ids(ids, text, field)
     else:
-        ids = await text.encode(prompt.text, add_special_tokens=True)
+        ids = await text.encode(prompt.text, add_special_tokens=add_special_tokens)
     if not ids:
         raise invalid(field, f"{field} has no tokens: it must have at least one", "EMPTY_PROMPT")
     return ids
 
 
-def _messages(
-    request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest,
-) -> Sequence[message_pb2.Message]:
+def _messages(request: chat_pb2.CreateChatCompletionRequest) -> Sequence[message_pb2.Message]:
     if request.messages:
         return request.messages
-    if isinstance(request, tokenize_pb2.CountTokensRequest) or not request.HasField("prompt"):
+    if not request.HasField("prompt"):
         raise missing("messages", "prompt")
     content = [message_pb2.ContentPart(text=request.prompt)]
     return [message_pb2.Message(role=message_pb2.ROLE_USER, content=content)]
 
 
-def _generation_prompt(
-    request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest,
-) -> bool:
+def _generation_prompt(request: chat_pb2.CreateChatCompletionRequest) -> bool:
     if not request.HasField("add_generation_prompt"):
         return not request.continue_final_message
     if request.add_generation_prompt and request.continue_final_message:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from inferd.services.errors import invalid
-from inferd.v1 import chat_pb2, tokenize_pb2
+from inferd.v1 import chat_pb2
 
 #: Variables that inferd sets from other fields of the request.
 _SET_BY_SERVER = {"messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message"}
@@ -41,7 +41,7 @@ _EFFORTS = {
 
 
 def template_variables(
-    request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest,
+    request: chat_pb2.CreateChatCompletionRequest,
 ) -> dict[str, Any]:
     """The variables by name. chat_template_kwargs overrides thinking, and thinking overrides
     reasoning_effort.

@@ -13,7 +13,7 @@ import orjson
 
 from inferd.services.errors import invalid
 from inferd.services.text.function import ChoiceMode, Function, FunctionChoice
-from inferd.v1 import chat_pb2, message_pb2, tokenize_pb2
+from inferd.v1 import chat_pb2, message_pb2
 
 #: OpenAI allows letters, digits, _ and - only. Engines allow more, and clients use paths as names.
 _NAME = re.compile(r"[a-zA-Z0-9_.:/-]{1,256}")
@@ -46,7 +46,7 @@ class Tools:
 NO_TOOLS = Tools()
 
 
-def tools_of(request: chat_pb2.CreateChatCompletionRequest | tokenize_pb2.CountTokensRequest) -> Tools:
+def tools_of(request: chat_pb2.CreateChatCompletionRequest) -> Tools:
     """The tools of a request, and its choice among them.
 
     Raises ServiceError INVALID_ARGUMENT if a function has a bad name or schema, if the choice names no
@@ -78,8 +78,6 @@ def _chosen(functions: Sequence[Function], choice: chat_pb2.ToolChoice) -> Tools
 
 def _chosen_by_name(functions: Sequence[Function], choice: chat_pb2.FunctionCallChoice) -> Tools:
     field = "function_call"
-    if choice.name and choice.mode:
-        raise invalid(field, "function_call must have a mode or a name, not both")
     if choice.mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED:
         raise invalid(f"{field}.mode", "function_call must be none, auto, or name a function")
     if choice.name:

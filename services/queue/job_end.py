@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 import sqlalchemy as sa
+from google.rpc import error_details_pb2
 
-from inferd.services.errors import ServiceError
+from inferd.services.errors import ServiceError, resource
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_id import Run
 from inferd.services.queue.stored_chunks import store_chunks
@@ -212,12 +213,17 @@ def cancel(transaction: Transaction, seq: int, job_id: str, error: bytes, ttl: i
         job = transaction.one(_FIND, of_seq=seq, of_id=job_id)
         if job is None:
             raise not_found(job_id)
+        message = f"the job has ended: it is {job.state}"
+        violation = error_details_pb2.PreconditionFailure.Violation(
+            type="JOB_STATE", subject=job_id, description=message
+        )
         raise ServiceError(
             grpc.StatusCode.FAILED_PRECONDITION,
             "JOB_ENDED",
-            f"the job has ended: it is {job.state}",
+            message,
             field="id",
             metadata={"id": job_id, "state": job.state},
+            details=[error_details_pb2.PreconditionFailure(violations=[violation])],
         )
 
 
@@ -245,10 +251,12 @@ def delete_rows(transaction: Transaction, seqs: Sequence[int]) -> None:
 
 def not_found(job_id: str) -> ServiceError:
     """The error NOT_FOUND: the job never existed, or was deleted."""
+    message = f"there is no job {job_id!r}: it was never queued, was deleted, or its time was over"
     return ServiceError(
         grpc.StatusCode.NOT_FOUND,
         "JOB_NOT_FOUND",
-        f"there is no job {job_id!r}: it was never queued, was deleted, or its time was over",
+        message,
         field="id",
         metadata={"id": job_id},
+        details=[resource("Job", job_id, message)],
     )

@@ -39,7 +39,7 @@ def job_message(found: StoredJob, *, whole: bool = True) -> pb.Job:
     row = found.job
     message = pb.Job(
         id=row["id"],
-        created=row["created"] // 1_000_000,
+        create_time=timestamp(row["created"]),
         model=row["requested_model"],
         state=STATES[row["state"]],
         priority=row["priority"],
@@ -47,7 +47,6 @@ def job_message(found: StoredJob, *, whole: bool = True) -> pb.Job:
         attempts=row["attempts"],
         lost_attempts=row["lost_attempts"],
         max_attempts=row["max_attempts"],
-        create_time=timestamp(row["created"]),
         not_before=timestamp(row["run_after"]),
         start_time=timestamp(row["started"]),
         finish_time=timestamp(row["finished"]),
@@ -58,7 +57,7 @@ def job_message(found: StoredJob, *, whole: bool = True) -> pb.Job:
         webhook=_delivery(found.delivery) if found.delivery is not None else None,
     )
     if row["finished"] is None:
-        message.retry_after = _retry_after(found)
+        message.retry_after.seconds = _retry_after(found)
     if whole and found.completion is not None:
         message.completion.CopyFrom(chat_pb2.ChatCompletion.FromString(found.completion))
     return message

@@ -1,4 +1,4 @@
-"""Parses a List request to a page of jobs, and makes the token of the next page.
+"""Parses a ListJobs request to a page of jobs, and makes the token of the next page.
 
 A token continues only the query that it was made for. This module does not query the database.
 """
@@ -22,8 +22,6 @@ def parse_page(request: pb.ListJobsRequest, model: str | None) -> Page:
 
     Raises ServiceError INVALID_ARGUMENT.
     """
-    if request.order not in pb.JobOrder.values():
-        raise invalid("order", f"order is none that there is: {request.order}")
     return Page(
         size=request.page_size if request.HasField("page_size") else _DEFAULT_PAGE_SIZE,
         after=_after(request),
@@ -35,8 +33,8 @@ def parse_page(request: pb.ListJobsRequest, model: str | None) -> Page:
 
 def _states(request: pb.ListJobsRequest) -> list[str]:
     for index, state in enumerate(request.states):
-        if state not in STATES.values():
-            raise invalid(f"status[{index}]", f"status[{index}] is no state of a job: {state}")
+        if state == pb.JOB_STATE_UNSPECIFIED:
+            raise invalid(f"states[{index}]", f"states[{index}] must not be JOB_STATE_UNSPECIFIED")
     return [stored for stored, state in STATES.items() if state in request.states]
 
 

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from inferd.services.api.chat_request import prepare_chat
 from inferd.services.calls.context import CallContext
 from inferd.services.config import QueueConfig
-from inferd.services.errors import invalid
+from inferd.services.errors import errors_within, invalid
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.net.message_writer import Metadata
 from inferd.services.queue.job_message import job_message, timestamp
@@ -43,8 +43,8 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: CallContext) -> pb.Job:
         submitted = await self._enqueue(request, context)
-        if request.wait_seconds:
-            return await self._waited(submitted.job["id"], request.wait_seconds, context)
+        if wait := _seconds(request.wait, "wait"):
+            return job_message(await self._waited(submitted.job["id"], wait, context))
         if submitted.new:
             return job_message(await self._found(submitted))
         return job_message(await self._queue.watcher.find(submitted.job["id"]))
@@ -53,40 +53,43 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         submitted = await self._enqueue(request, context)
         await self._queue.watcher.watch(submitted.job["id"], context.writer)
 
-    async def Get(self, request: pb.GetJobRequest, context: CallContext) -> pb.Job:
-        return await self._waited(request.id, request.wait_seconds, context)
+    async def GetJob(self, request: pb.GetJobRequest, context: CallContext) -> pb.Job:
+        found = await self._waited(request.id, _seconds(request.wait, "wait"), context)
+        return job_message(found, whole=request.view != pb.JOB_VIEW_BASIC)
 
-    async def Watch(self, request: pb.GetJobRequest, context: CallContext) -> None:
+    async def WatchJob(self, request: pb.GetJobRequest, context: CallContext) -> None:
         await self._queue.watcher.watch(request.id, context.writer)
 
-    async def Wait(self, request: pb.WaitJobRequest, context: CallContext) -> pb.Job:
+    async def WaitJob(self, request: pb.WaitJobRequest, context: CallContext) -> pb.Job:
         seconds = None
         if request.HasField("timeout"):
             seconds = _seconds(request.timeout, "timeout")
             if seconds < 0:
                 raise invalid("timeout", "timeout must not be negative", "OUT_OF_RANGE")
-        return await self._waited(request.id, seconds, context)
+        return job_message(await self._waited(request.id, seconds, context))
 
-    async def List(self, request: pb.ListJobsRequest, context: CallContext) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, context: CallContext) -> pb.ListJobsResponse:
         model = self._catalog.find(request.model).id if request.model else None
         page = parse_page(request, model)
         found, more = await self._queue.database.read(list_jobs, page)
-        response = pb.ListJobsResponse(jobs=map(job_message, found), has_more=more)
+        whole = request.view != pb.JOB_VIEW_BASIC
+        jobs = [job_message(job, whole=whole) for job in found]
+        response = pb.ListJobsResponse(jobs=jobs, has_more=more)
         if found:
             response.first_id, response.last_id = found[0].job["id"], found[-1].job["id"]
         if more:
             response.next_page_token = next_page_token(request, found[-1].job["seq"])
         return response
 
-    async def Cancel(self, request: pb.CancelJobRequest, context: CallContext) -> pb.Job:
+    async def CancelJob(self, request: pb.CancelJobRequest, context: CallContext) -> pb.Job:
         await self._queue.cancel(request.id)
         return job_message(await self._queue.watcher.find(request.id))
 
-    async def Delete(self, request: pb.DeleteJobRequest, context: CallContext) -> pb.DeleteJobResponse:
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: CallContext) -> pb.DeleteJobResponse:
         await self._queue.delete(request.id)
         return pb.DeleteJobResponse(id=request.id, deleted=True)
 
-    async def Stats(self, request: pb.QueueStatsRequest, context: CallContext) -> pb.QueueStats:
+    async def GetQueueStats(self, request: pb.GetQueueStatsRequest, context: CallContext) -> pb.QueueStats:
         found = await self._queue.database.read(queue_stats)
         models = [
             pb.ModelQueue(
@@ -105,12 +108,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             running_limit=self._config.running_limit,
         )
 
-    async def _waited(self, job_id: str, seconds: float | None, context: CallContext) -> pb.Job:
+    async def _waited(self, job_id: str, seconds: float | None, context: CallContext) -> StoredJob:
         remaining = context.time_remaining()
         latest = self._longest_call if remaining is None else min(remaining, self._longest_call)
         latest = max(0.0, latest - _MARGIN)
         seconds = latest if seconds is None else min(seconds, latest)
-        return job_message(await self._queue.watcher.wait(job_id, seconds))
+        return await self._queue.watcher.wait(job_id, seconds)
 
     async def _found(self, submitted: Submitted) -> StoredJob:
         if submitted.job["webhook"]:
@@ -120,12 +123,14 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def _enqueue(self, request: pb.EnqueueRequest, context: CallContext) -> Submitted:
         metadata = tuple(context.invocation_metadata() or ())
         request_id = _request_id(request, metadata)
-        model = self._catalog.find(request.request.model, request.request.lora_path or None)
+        with errors_within("request"):
+            model = self._catalog.find(request.request.model, request.request.lora_path or None)
         run_after = _run_after(request)
         expires_after = _expires_after(request)
         if request.HasField("webhook"):
             check_webhook(request.webhook, self._config.webhooks)
-        answer = await prepare_chat(self._catalog, request.request, stream=True)
+        with errors_within("request"):
+            answer = await prepare_chat(self._catalog, request.request, stream=True)
         submission = Submission(
             caller=_caller(metadata),
             request_id=request_id,
@@ -179,7 +184,7 @@ def _caller(metadata: Metadata) -> str:
 
 
 def _digest(request: pb.EnqueueRequest) -> bytes:
-    """A hash of the request without its id and `wait_seconds`. A field with its default counts as unset."""
+    """A hash of the request without its id and `wait`. A field with its default counts as unset."""
     same = pb.EnqueueRequest()
     same.CopyFrom(request)
     if not request.priority:
@@ -187,7 +192,7 @@ def _digest(request: pb.EnqueueRequest) -> bytes:
     if request.max_attempts == _MAX_ATTEMPTS:
         same.ClearField("max_attempts")
     same.ClearField("request_id")
-    same.ClearField("wait_seconds")
+    same.ClearField("wait")
     return hashlib.sha256(same.SerializeToString(deterministic=True)).digest()
 
 

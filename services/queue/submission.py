@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import sqlalchemy as sa
 
-from inferd.services.errors import ServiceError
+from inferd.services.errors import ServiceError, quota, resource
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_id import new_job_id
 from inferd.services.queue.tables import (
@@ -131,16 +131,19 @@ def _repeated(job: Any, submission: Submission) -> Submitted | ServiceError:
         "this request_id (or Idempotency-Key) was used for another request before",
         field="request_id",
         metadata={"id": job["id"]},
+        details=[resource("Job", job["id"], "the job of the earlier request")],
     )
 
 
 def _full(holder: str, cap: int) -> ServiceError:
+    message = f"{holder} {cap} jobs that wait, which is its limit"
     return ServiceError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "QUEUE_FULL",
-        f"{holder} {cap} jobs that wait, which is its limit",
+        message,
         retry_after=5,
         metadata={"limit": str(cap)},
+        details=[quota("queue", message)],
     )
 
 

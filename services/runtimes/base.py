@@ -159,13 +159,11 @@ def _join_logprobs(parts: Sequence[Logprobs]) -> Logprobs:
 class RuntimeInfo:
     """Facts that a runtime reports about itself. None: it does not report this one.
 
-    `max_total_tokens` is the number of tokens that its KV cache holds, for all requests together. `started`
-    is the time of its start, in Unix seconds.
+    `max_total_tokens` is the number of tokens that its KV cache holds, for all requests together.
     """
 
     model_path: str | None = None
     max_total_tokens: int | None = None
-    started: int | None = None
 
 
 class Runtime(Protocol):

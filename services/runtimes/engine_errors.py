@@ -7,7 +7,7 @@ import re
 
 import grpc
 
-from inferd.services.errors import ServiceError
+from inferd.services.errors import ServiceError, quota
 from inferd.services.runtimes.base import Constraint
 
 # xgrammar begins its messages with the time and the line of its source.
@@ -85,6 +85,7 @@ def runtime_overloaded() -> ServiceError:
         "RUNTIME_OVERLOADED",
         "the runtime's queue is full",
         retry_after=1.0,
+        details=[quota("runtime", "the runtime's queue is full")],
     )
 
 

@@ -91,7 +91,7 @@ class HttpRuntime(RuntimeAdapter):
         self._health_path = b"/ready"
 
     async def info(self) -> RuntimeInfo:
-        """See `Runtime.info`. `started` is None. Raises ServiceError DEADLINE_EXCEEDED after
+        """See `Runtime.info`. Raises ServiceError DEADLINE_EXCEEDED after
         `QUERY_TIMEOUT`."""
         self._check_open()
         server = await self._query(b"/server_info")

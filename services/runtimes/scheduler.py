@@ -99,7 +99,6 @@ class SchedulerRuntime(RuntimeAdapter):
         return RuntimeInfo(
             model_path=model.model_path or None,
             max_total_tokens=server.max_total_num_tokens or None,
-            started=server.start_time.seconds or None,
         )
 
     async def waiting(self) -> int:

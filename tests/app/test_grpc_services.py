@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from inferd.services.errors import DOMAIN
 from inferd.v1 import (
     chat_pb2,
     chat_pb2_grpc,
@@ -183,8 +184,9 @@ async def test_errors_say_what_and_where(start_inferd):
         request.model = "other"
         error, details = await fails(chat.CreateChatCompletion(request, metadata=(("x-request-id", "abc"),)))
         assert error.code() is grpc.StatusCode.NOT_FOUND
-        info, bad, request_info = details
-        assert (info.reason, info.domain, info.metadata["model"]) == ("MODEL_NOT_FOUND", "inferd", "other")
+        info, bad, resource, request_info = details
+        assert (resource.resource_type, resource.resource_name) == ("inferd.v1.Model", "other")
+        assert (info.reason, info.domain, info.metadata["model"]) == ("MODEL_NOT_FOUND", DOMAIN, "other")
         assert bad.field_violations[0].field == "model"
         assert request_info.request_id == "abc"
 
@@ -315,7 +317,9 @@ async def test_a_message_over_the_limit_is_refused(start_inferd):
     inferd = await start_inferd(max_body_bytes=4096)
     async with inferd.channel() as channel:
         stub = tokenize_pb2_grpc.TokenizeServiceStub(channel)
-        request = tokenize_pb2.TokenizeRequest(model="small", prompt="a" * 5000)
+        request = tokenize_pb2.TokenizeRequest(
+            completion={"model": "small", "prompt": [{"text": "a" * 5000}]}
+        )
         error, _ = await fails(stub.Tokenize(request))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -75,7 +75,7 @@ def test_submit_sends_all_options(queue):
     assert request.not_before.ToDatetime(tzinfo=UTC) == datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert request.expires_after.seconds == 5400
     assert request.webhook.url == "https://example.com/x"
-    assert not request.HasField("wait_seconds")
+    assert not request.HasField("wait")
 
 
 def test_submit_reads_standard_input(queue):
@@ -103,7 +103,7 @@ def test_submit_waits_for_the_answer(queue):
     result = queue.run("submit", "Hi", "--wait", "30")
     assert result.stdout.endswith("\nForty-two.\n")
     assert f"queued as {ID}" in result.stderr
-    assert queue.requests[1].wait_seconds == 30
+    assert queue.requests[1].wait.seconds == 30
     assert 30 < queue.times[1] <= 41
     queue.job = make_job("failed", error=status_pb2.Status(code=13, message="boom"))
     assert "boom (internal)" in queue.run("submit", "Hi", "--wait", "30", code=1).stdout
@@ -273,7 +273,7 @@ def test_get_shows_the_facts_and_the_answer(queue):
     assert facts["finish"] == "stop"
     assert facts["duration"] == "34s"
     assert result.stdout.endswith("\n\nForty-two.\n")
-    assert queue.requests[0].wait_seconds == 20
+    assert queue.requests[0].wait.seconds == 20
     assert 20 < queue.times[0] <= 31
 
 

@@ -33,7 +33,7 @@ NOW = int(time.time())
 
 def make_job(state: str = "queued", text: str | None = None, job_id: str = ID, **fields) -> queue_pb2.Job:
     job = queue_pb2.Job(
-        id=job_id, created=NOW, model="small", state=f"JOB_STATE_{state.upper()}", max_attempts=3, **fields
+        id=job_id, model="small", state=f"JOB_STATE_{state.upper()}", max_attempts=3, **fields
     )
     job.create_time.seconds = NOW - 7200
     if state == "queued":
@@ -98,13 +98,13 @@ class FakeQueue(queue_pb2_grpc.QueueServiceServicer, models_pb2_grpc.ModelServic
         self._begin(request, context)
         return make_job()
 
-    def Get(self, request, context):
+    def GetJob(self, request, context):
         self._begin(request, context)
         if self.held:
             self.hold.wait(20)
         return self.job
 
-    def Watch(self, request, context):
+    def WatchJob(self, request, context):
         self._begin(request, context)
         for event in self.watches.pop(0):
             if event == "hold":
@@ -116,7 +116,7 @@ class FakeQueue(queue_pb2_grpc.QueueServiceServicer, models_pb2_grpc.ModelServic
             else:
                 self._end(event, context)
 
-    def List(self, request, context):
+    def ListJobs(self, request, context):
         copy = queue_pb2.ListJobsRequest()
         copy.CopyFrom(request)
         self._begin(copy, context)
@@ -127,15 +127,15 @@ class FakeQueue(queue_pb2_grpc.QueueServiceServicer, models_pb2_grpc.ModelServic
             jobs=self.jobs[first:last], has_more=more, next_page_token=str(last) if more else ""
         )
 
-    def Cancel(self, request, context):
+    def CancelJob(self, request, context):
         self._begin(request, context)
         return make_job("cancelled", job_id=request.id)
 
-    def Delete(self, request, context):
+    def DeleteJob(self, request, context):
         self._begin(request, context)
         return queue_pb2.DeleteJobResponse(id=request.id, deleted=True)
 
-    def Stats(self, request, context):
+    def GetQueueStats(self, request, context):
         self._begin(request, context)
         return self.stats
 

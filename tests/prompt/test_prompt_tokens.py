@@ -7,7 +7,7 @@ from inferd.services.prompt.prompt_tokens import Prompt, chat_prompt, completion
 from inferd.services.prompt.tools import Tools, tools_of
 from inferd.services.text.model_text import ModelText
 from inferd.v1 import chat_pb2 as pb
-from inferd.v1 import message_pb2, prompt_pb2, tokenize_pb2
+from inferd.v1 import message_pb2, prompt_pb2
 
 #: A template that prints its variables, so that a test sees them.
 TEMPLATE = (
@@ -130,13 +130,6 @@ async def test_what_is_rendered(text, fields, expected):
     assert found == expected
 
 
-@pytest.mark.parametrize(("fields", "expected"), CASES)
-async def test_the_counter_counts_what_is_rendered(text, fields, expected):
-    request = tokenize_pb2.CountTokensRequest(**fields)
-    counted = await chat_prompt(text, request, tools_of(request))
-    assert counted == await prompt_of(text, **fields)
-
-
 async def test_a_prompt_is_one_user_message_where_there_are_none(text):
     assert await rendered(text, prompt="hi") == "<user>hi<assistant>"
     assert await rendered(text, prompt="unread", messages=HI) == "<user>hi<assistant>"
@@ -220,7 +213,7 @@ async def test_a_prompt_without_tokens_is_refused(small_model, tmp_path):
 async def test_media_are_for_chat_alone(text):
     image = message_pb2.ContentPart(image_url=message_pb2.ImageUrl(url="data:"))
     messages = [*HI, message_pb2.Message(role=message_pb2.ROLE_USER, content=[image])]
-    request = tokenize_pb2.CountTokensRequest(messages=messages)
+    request = pb.CreateChatCompletionRequest(messages=messages)
     for prompt in (chat_prompt(text, request, Tools()), completion_tokens(text, (), messages)):
         with pytest.raises(ServiceError) as raised:
             await prompt

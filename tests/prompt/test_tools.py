@@ -6,7 +6,7 @@ from inferd.services.errors import ServiceError
 from inferd.services.prompt.tools import Tools, tools_of
 from inferd.services.text.function import Function, FunctionChoice
 from inferd.v1 import chat_pb2 as pb
-from inferd.v1 import message_pb2, tokenize_pb2
+from inferd.v1 import message_pb2
 
 NONE, AUTO, REQUIRED = (
     pb.TOOL_CHOICE_MODE_NONE,
@@ -78,16 +78,10 @@ def test_a_function_has_what_its_tool_says():
     assert list(function.parameters) == ["b", "a"]
 
 
-def test_the_token_counter_s_requests_have_the_same_tools():
-    request = tokenize_pb2.CountTokensRequest(tools=[tool("f")], tool_choice=named("f"))
-    assert tools_of(request) == Tools((F,), (F,), FunctionChoice("required", "f"))
-
-
 @pytest.mark.parametrize(
     ("choice", "mode", "only", "count"),
     [
         (None, "auto", None, 2),
-        (pb.FunctionCallChoice(), "auto", None, 2),
         (pb.FunctionCallChoice(mode=AUTO), "auto", None, 2),
         (pb.FunctionCallChoice(mode=NONE), "none", None, 0),
         (pb.FunctionCallChoice(name="g"), "required", "g", 1),

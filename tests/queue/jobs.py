@@ -100,11 +100,11 @@ class Front(Inferd):
         return await self.queue.Enqueue(enqueue(text, **fields), metadata=metadata, timeout=PATIENCE)
 
     async def get(self, job: queue_pb2.Job | str, **fields: Any) -> queue_pb2.Job:
-        return await self.queue.Get(queue_pb2.GetJobRequest(id=id_of(job), **fields), timeout=PATIENCE)
+        return await self.queue.GetJob(queue_pb2.GetJobRequest(id=id_of(job), **fields), timeout=PATIENCE)
 
     async def ended(self, job: queue_pb2.Job | str) -> queue_pb2.Job:
         """The job once it has ended."""
-        found = await self.queue.Wait(queue_pb2.WaitJobRequest(id=id_of(job)), timeout=PATIENCE)
+        found = await self.queue.WaitJob(queue_pb2.WaitJobRequest(id=id_of(job)), timeout=PATIENCE)
         assert found.state not in (QUEUED, RUNNING), f"the job has not ended: {found}"
         return found
 
@@ -120,19 +120,19 @@ class Front(Inferd):
         return found
 
     async def cancel(self, job: queue_pb2.Job | str) -> queue_pb2.Job:
-        return await self.queue.Cancel(queue_pb2.CancelJobRequest(id=id_of(job)), timeout=PATIENCE)
+        return await self.queue.CancelJob(queue_pb2.CancelJobRequest(id=id_of(job)), timeout=PATIENCE)
 
     async def delete(self, job: queue_pb2.Job | str) -> queue_pb2.DeleteJobResponse:
-        return await self.queue.Delete(queue_pb2.DeleteJobRequest(id=id_of(job)), timeout=PATIENCE)
+        return await self.queue.DeleteJob(queue_pb2.DeleteJobRequest(id=id_of(job)), timeout=PATIENCE)
 
     async def list(self, **fields: Any) -> queue_pb2.ListJobsResponse:
-        return await self.queue.List(queue_pb2.ListJobsRequest(**fields), timeout=PATIENCE)
+        return await self.queue.ListJobs(queue_pb2.ListJobsRequest(**fields), timeout=PATIENCE)
 
     def watch(self, job: queue_pb2.Job | str) -> AsyncIterable[queue_pb2.JobEvent]:
-        return self.queue.Watch(queue_pb2.GetJobRequest(id=id_of(job)), timeout=PATIENCE)
+        return self.queue.WatchJob(queue_pb2.GetJobRequest(id=id_of(job)), timeout=PATIENCE)
 
     async def stats(self) -> queue_pb2.QueueStats:
-        return await self.queue.Stats(queue_pb2.QueueStatsRequest(), timeout=PATIENCE)
+        return await self.queue.GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=PATIENCE)
 
     async def held(self, text: str = "holds", **fields: Any) -> queue_pb2.Job:
         """Close the gate of the model's runtime, and start a job that cannot end until the gate is opened."""

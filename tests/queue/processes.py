@@ -152,7 +152,7 @@ class Process:
             assert self._supervisor is not None
             assert self._supervisor.poll() is None, self.log.read_text(errors="replace")
             with contextlib.suppress(grpc.aio.AioRpcError):
-                await self.queue.Stats(queue_pb2.QueueStatsRequest(), timeout=DEADLINE)
+                await self.queue.GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=DEADLINE)
                 return True
             return False
 
@@ -279,7 +279,7 @@ async def all_jobs(queue: Any) -> list[queue_pb2.Job]:
     token = ""
     while True:
         request = queue_pb2.ListJobsRequest(page_size=100, page_token=token, order=queue_pb2.JOB_ORDER_ASC)
-        page = await queue.List(request, timeout=DEADLINE)
+        page = await queue.ListJobs(request, timeout=DEADLINE)
         found += page.jobs
         if not page.has_more:
             return found
@@ -290,7 +290,7 @@ async def all_ended(queue: Any, seconds: float = PATIENCE) -> list[queue_pb2.Job
     """All jobs, once none waits or runs."""
 
     async def empty() -> bool:
-        stats = await queue.Stats(queue_pb2.QueueStatsRequest(), timeout=DEADLINE)
+        stats = await queue.GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=DEADLINE)
         return stats.queued + stats.running == 0
 
     await eventually(empty, seconds)

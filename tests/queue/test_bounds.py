@@ -14,7 +14,7 @@ async def test_waiting_for_jobs_takes_no_place_from_calls(small_model, small_tex
         front.runtime.gate.clear()
         job = await front.enqueue()
         request = queue_pb2.WaitJobRequest(id=job.id)
-        waits = [front.queue.Wait(request, timeout=60) for _ in range(2)]
+        waits = [front.queue.WaitJob(request, timeout=60) for _ in range(2)]
 
         async def refused() -> bool:
             try:

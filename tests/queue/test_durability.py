@@ -146,7 +146,8 @@ async def test_another_process_takes_over(launch, engine, queue_url):
         in_a = await rows.run_by(a)
 
     waits = [
-        asyncio.ensure_future(b.queue.Wait(queue_pb2.WaitJobRequest(id=job.id), timeout=60)) for job in jobs
+        asyncio.ensure_future(b.queue.WaitJob(queue_pb2.WaitJobRequest(id=job.id), timeout=60))
+        for job in jobs
     ]
     a.kill()
     for event in held:
@@ -196,7 +197,7 @@ async def test_a_frozen_process_loses_its_jobs(launch, engine, queue_url, chance
     jobs, in_a, held = await freeze_with_jobs("late")
     ids = {job.request_id: job.id for job in jobs}
     for key in in_a:
-        done = await b.queue.Wait(queue_pb2.WaitJobRequest(id=ids[key]), timeout=60)
+        done = await b.queue.WaitJob(queue_pb2.WaitJobRequest(id=ids[key]), timeout=60)
         check_answer(done, key, 2)
         assert (done.attempts, done.lost_attempts) == (1, 1)
     for event in held:
@@ -342,16 +343,16 @@ async def test_told_to_stop_it_hands_its_jobs_back(launch, engine, queue_url):
     jobs = [await put(inferd.queue, prompt) for prompt in ("ends", "handed back 0", "handed back 1", "waits")]
     await eventually(lambda: engine.running == 3)
 
-    calls = [inferd.queue.Wait(queue_pb2.WaitJobRequest(id=job.id), timeout=DEADLINE) for job in jobs[1:]]
+    calls = [inferd.queue.WaitJob(queue_pb2.WaitJobRequest(id=job.id), timeout=DEADLINE) for job in jobs[1:]]
     calls.append(
-        inferd.queue.Enqueue(request_of("waits", request_id="waits", wait_seconds=60), timeout=DEADLINE)
+        inferd.queue.Enqueue(request_of("waits", request_id="waits", wait={"seconds": 60}), timeout=DEADLINE)
     )
     watches = [
-        events_of(inferd.queue.Watch(queue_pb2.GetJobRequest(id=job.id), timeout=DEADLINE))
+        events_of(inferd.queue.WatchJob(queue_pb2.GetJobRequest(id=job.id), timeout=DEADLINE))
         for job in jobs[1:]
     ]
     failures = [asyncio.ensure_future(failure(call)) for call in (*calls, *watches)]
-    watch = aiter(inferd.queue.Watch(queue_pb2.GetJobRequest(id=jobs[0].id), timeout=DEADLINE))
+    watch = aiter(inferd.queue.WatchJob(queue_pb2.GetJobRequest(id=jobs[0].id), timeout=DEADLINE))
     assert (await anext(watch)).job.state == RUNNING
     inferd.terminate()
     ends.set()
@@ -384,13 +385,13 @@ async def test_results_are_purged(fronts, engine, queue_url, monkeypatch):
     async def purged() -> bool:
         request = queue_pb2.GetJobRequest(id=job.id)
         try:
-            await front.queue.Get(request, timeout=DEADLINE)
+            await front.queue.GetJob(request, timeout=DEADLINE)
         except grpc.aio.AioRpcError as error:
             return error.code() is grpc.StatusCode.NOT_FOUND
         return False
 
     await eventually(purged)
-    found = await failure(front.queue.Get(queue_pb2.GetJobRequest(id=job.id)))
+    found = await failure(front.queue.GetJob(queue_pb2.GetJobRequest(id=job.id)))
     assert (found.code, found.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
     # The key is free again, and what has not ended is kept.
     assert (await put(front.queue, "purged")).id > job.id

@@ -88,11 +88,11 @@ async def queue_is_unavailable(front: Front) -> None:
     stub, some_id = front.queue, "chatcmpl-" + "0" * 32
     calls = [
         stub.Enqueue(request_of("in an outage"), timeout=DEADLINE),
-        stub.Get(queue_pb2.GetJobRequest(id=some_id), timeout=DEADLINE),
-        stub.Wait(queue_pb2.WaitJobRequest(id=some_id), timeout=DEADLINE),
-        stub.List(queue_pb2.ListJobsRequest(), timeout=DEADLINE),
-        stub.Cancel(queue_pb2.CancelJobRequest(id=some_id), timeout=DEADLINE),
-        stub.Stats(queue_pb2.QueueStatsRequest(), timeout=DEADLINE),
+        stub.GetJob(queue_pb2.GetJobRequest(id=some_id), timeout=DEADLINE),
+        stub.WaitJob(queue_pb2.WaitJobRequest(id=some_id), timeout=DEADLINE),
+        stub.ListJobs(queue_pb2.ListJobsRequest(), timeout=DEADLINE),
+        stub.CancelJob(queue_pb2.CancelJobRequest(id=some_id), timeout=DEADLINE),
+        stub.GetQueueStats(queue_pb2.GetQueueStatsRequest(), timeout=DEADLINE),
     ]
     failures = [asyncio.ensure_future(failure(call)) for call in calls]
     request = request_of("Hello").request

@@ -48,7 +48,7 @@ async def test_a_call_that_waits_in_the_engine_is_let_through(inferd, engine):
         # No job ends, so no job would make room.
         answer = await chat.CreateChatCompletion(conversation("a call"))
         assert answer.choices[0].finish_reason
-        found = [await queue.Get(queue_pb2.GetJobRequest(id=job.id)) for job in jobs]
+        found = [await queue.GetJob(queue_pb2.GetJobRequest(id=job.id)) for job in jobs]
         assert [job.attempts - (job.state == queue_pb2.JOB_STATE_RUNNING) for job in found] == [0] * 6
         assert [job.lost_attempts for job in found] == [0] * 6
         # The oldest keeps its place.
@@ -81,6 +81,6 @@ async def test_a_job_that_somebody_follows_does_not_give_way(inferd, engine):
         while followed[-1].job.state != queue_pb2.JOB_STATE_RUNNING:
             followed.append(await anext(aiter(second)))
         await chat.CreateChatCompletion(conversation("a call"))
-        kept = await queue.Get(queue_pb2.GetJobRequest(id=followed[0].job.id))
+        kept = await queue.GetJob(queue_pb2.GetJobRequest(id=followed[0].job.id))
         assert (kept.state, kept.attempts) == (queue_pb2.JOB_STATE_RUNNING, 1)
-        assert (await queue.Get(queue_pb2.GetJobRequest(id=first.id))).lost_attempts == 0
+        assert (await queue.GetJob(queue_pb2.GetJobRequest(id=first.id))).lost_attempts == 0

@@ -42,7 +42,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"priority": 2**31 - 1}, "priority"),
     ({"max_attempts": 0}, "max_attempts"),
     ({"max_attempts": 101}, "max_attempts"),
-    ({"wait_seconds": 3601}, "wait_seconds"),
+    ({"wait": {"seconds": 3601}}, "wait"),
     ({"request_id": ""}, "request_id"),
     ({"request_id": "x" * 256}, "request_id"),
     ({"expires_after": Duration()}, "expires_after"),
@@ -194,7 +194,7 @@ async def test_ids_of_no_job_are_not_found(fronts):
     job = await front.ended(await front.enqueue())
     nearly = job.id[:-1] + ("0" if job.id[-1] != "0" else "1")
     for garbage in (*GARBAGE_IDS, nearly, job.id.upper(), " " + job.id, job.id + " "):
-        calls = [front.get(garbage), front.get(garbage, wait_seconds=1), front.ended(garbage)]
+        calls = [front.get(garbage), front.get(garbage, wait={"seconds": 1}), front.ended(garbage)]
         calls += [front.cancel(garbage), front.delete(garbage), events_of(front.watch(garbage))]
         for failed in await asyncio.gather(*map(failure, calls)):
             assert (failed.code, failed.field) == (Code.NOT_FOUND, "id"), garbage
@@ -230,8 +230,8 @@ async def test_bad_lists_and_waits_are_refused(fronts):
     assert (unknown.code, unknown.field) == (Code.NOT_FOUND, "model")
     for timeout in (Duration(seconds=-1), Duration(nanos=-1), Duration(seconds=2**63 - 1)):
         failed = await failure(
-            front.queue.Wait(queue_pb2.WaitJobRequest(id=job.id, timeout=timeout), timeout=PATIENCE)
+            front.queue.WaitJob(queue_pb2.WaitJobRequest(id=job.id, timeout=timeout), timeout=PATIENCE)
         )
         assert (failed.code, failed.field) == (Code.INVALID_ARGUMENT, "timeout")
-    failed = await failure(front.get(job, wait_seconds=3601))
-    assert (failed.code, failed.field) == (Code.INVALID_ARGUMENT, "wait_seconds")
+    failed = await failure(front.get(job, wait={"seconds": 3601}))
+    assert (failed.code, failed.field) == (Code.INVALID_ARGUMENT, "wait")

@@ -25,7 +25,7 @@ async def test_the_same_request_id_is_the_same_job_and_runs_once(fronts):
     front = await fronts.start()
     front.runtime.gate.clear()
     first = await front.enqueue(request_id="a", priority=2)
-    for fields in ({}, {"wait_seconds": 0}, {"wait_seconds": 1}):
+    for fields in ({}, {"wait": {"seconds": 0}}, {"wait": {"seconds": 1}}):
         again = await front.enqueue(request_id="a", priority=2, **fields)
         assert (again.id, again.request_id) == (first.id, "a")
     key: Metadata = (("idempotency-key", "a"),)
@@ -34,7 +34,7 @@ async def test_the_same_request_id_is_the_same_job_and_runs_once(fronts):
     front.runtime.gate.set()
     done = await front.ended(first)
     assert await front.enqueue(request_id="a", priority=2) == done
-    assert await front.enqueue(request_id="a", priority=2, wait_seconds=5) == done
+    assert await front.enqueue(request_id="a", priority=2, wait={"seconds": 5}) == done
     assert len(front.runtime.requests) == 1
 
     for other in (
@@ -74,7 +74,7 @@ async def test_the_same_request_id_many_times_at_once_over_two_fronts_runs_once(
     second = await fronts.start(runtimes=first.runtimes)
     jobs = await asyncio.gather(
         *(
-            (first, second)[i % 2].enqueue(request_id="once", wait_seconds=30 * (i % 3 == 0))
+            (first, second)[i % 2].enqueue(request_id="once", wait={"seconds": 30 * (i % 3 == 0)})
             for i in range(30)
         )
     )

@@ -263,8 +263,10 @@ class TestTags:
         assert named.tool_choice.function.name == "f"
         error = fault(chat, tool_choice="any")
         assert error.message == 'tool_choice: expected "none", "auto" or "required", got "any"'
-        error = fault(chat, tool_choice={"type": "custom"})
-        assert error.message == 'tool_choice.type: expected "function" or "allowed_tools", got "custom"'
+        error = fault(chat, tool_choice={"type": "other"})
+        assert (
+            error.message == 'tool_choice.type: expected "function", "allowed_tools" or "custom", got "other"'
+        )
 
     def test_members_beside_the_tag(self) -> None:
         call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -141,7 +141,8 @@ class TestOtherShapes:
 
 INLINE = compile_messages("""
 message Outer {
-  string own = 1; optional string both = 2; string long_name = 3 [$json.name = 'short'];
+  string own = 1; optional string both = 2 [$json.hides_inline = true];
+  string long_name = 3 [$json = {name: 'short' hides_inline: true}];
   Middle middle = 4 [$json.inline = true]; Other other = 5;
 }
 message Middle { int32 count = 1; Inner inner = 2 [$json.inline = true]; Outer again = 3; }
@@ -150,9 +151,9 @@ message Inner {
   oneof one { int32 a = 4; int32 b = 5; }
 }
 message Other { repeated Inner list = 1; }
-message Strict { Needy needy = 1 [$json.inline = true, $limits.required = true]; int32 own = 2; }
-message Needy { optional string name = 1 [$limits.required = true]; optional string text = 2; }
-message Loose { Free free = 1 [$json.inline = true, $limits.required = true]; }
+message Strict { Needy needy = 1 [$json.inline = true, $required]; int32 own = 2; }
+message Needy { optional string name = 1 [$required]; optional string text = 2; }
+message Loose { Free free = 1 [$json.inline = true, $required]; }
 message Free { optional string text = 1; }
 message Voluntary { Needy needy = 1 [$json.inline = true]; int32 own = 2; }
 message Short { option $message.shorthand = 'name'; string name = 1; Free free = 2 [$json.inline = true]; }
@@ -214,7 +215,7 @@ class TestInline:
         conversation = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
         made: Any = decoder.decode({**conversation, "priority": 2, "wait_seconds": 1})
         assert made.request == Decoder(chat_pb2.CreateChatCompletionRequest.DESCRIPTOR).decode(conversation)
-        assert (made.priority, made.wait_seconds) == (2, 1)
+        assert (made.priority, made.wait.seconds) == (2, 1)
 
     @pytest.mark.parametrize(
         ("name", "document", "field"),
@@ -287,7 +288,68 @@ class TestInline:
             "message M { N n = 1 [$json.inline = true]; } message N { M m = 1 [$json.inline = true]; }",
             "N.m: .*M contains itself",
         ),
-        ("message M { oneof o { N n = 1 [$json.inline = true]; } } message N {}", "M: .*oneof.* n"),
+        (
+            "message M { oneof o { N n = 1 [$json.inline = true]; int32 i = 2; } } message N {}",
+            "M: all fields of a oneof",
+        ),
+        (
+            "message M { oneof o { N n = 1 [$json.inline = true]; N p = 2 [$json.inline = true]; } }"
+            "message N {}",
+            "M: only one inline field",
+        ),
+        (
+            "message M { oneof o { N n = 1 [$json = {inline: true selected_by: 'x'}]; } } message N {}",
+            "M.n: json.selected_by names no member: 'x'",
+        ),
+        (
+            "message M { N n = 1 [$json = {inline: true selected_by: 'i'}]; } message N { int32 i = 1; }",
+            "M: json.selected_by needs a field of a oneof",
+        ),
+        ("message M { int32 i = 1 [$json.selected_by = 'i']; }", "M.i: json.selected_by needs an inline"),
+        ("message M { int32 i = 1 [$json.hides_inline = true]; }", "M: json.hides_inline needs"),
+        (
+            "message M { int32 i = 1; N n = 2 [$json.inline = true]; } message N { string i = 1; }",
+            "M.n: two members are named i",
+        ),
+        (
+            "message M { int32 object = 1; N n = 2 [$json.inline = true]; }"
+            "message N { option $message.object = 'n'; }",
+            "M.n: two members are named object",
+        ),
+        (
+            "message M { option $message.object = 'm'; N n = 2 [$json.inline = true]; }"
+            "message N { string object = 1; }",
+            "M.n: two members are named object",
+        ),
+        (
+            "message M { string i = 1; N n = 2 [$json.inline = true]; }"
+            "message N { google.protobuf.Timestamp t = 1 [$json.also_seconds = 'i']; }",
+            "M.n: two members are named t, one of i",
+        ),
+        ("message M { int32 i = 1 [$json.seconds = true]; }", "M.i: json.seconds needs"),
+        (
+            "message M { google.protobuf.Duration d = 1 [$json.also_seconds = 's']; }",
+            "M.d: json.also_seconds needs",
+        ),
+        (
+            "message M { string s = 1; google.protobuf.Timestamp t = 2 [$json.also_seconds = 's']; }",
+            "M: the member 's' is both s and t",
+        ),
+        ("message M { repeated int32 i = 1 [$json.pairs = true]; }", "M.i: json.pairs needs"),
+        ("message M { N n = 1 [$json.pairs = true]; } message N { string a = 1; int32 b = 2; }", "M.n"),
+        (
+            "message M { repeated N n = 1 [$json.pairs = true]; } message N { int32 a = 1; int32 b = 2; }",
+            "M.n: json.pairs needs",
+        ),
+        (
+            "message M { option $message = {tag: 't' tag_after: 'x'}; oneof o { int32 a = 1; } }",
+            "M: tag_after names no field: 'x'",
+        ),
+        (
+            "message M { option $message = {tag: 't' tag_after: 'a'}; oneof o { int32 a = 1; } }",
+            "M: tag_after names a field of the oneof: a",
+        ),
+        ("message M { option $message.tag_after = 'a'; int32 a = 1; }", "M: tag_after needs a tag"),
         (
             "message M { option $message.bare = true; N n = 1 [$json.inline = true]; } message N {}",
             "M: a bare or tagged",
@@ -295,7 +357,7 @@ class TestInline:
         (
             "message M { N n = 1 [$json.inline = true]; }"
             "message N { option $message.bare = true; string s = 1; }",
-            "M: .*N has no members",
+            "N has no members",
         ),
         ("message M { google.protobuf.Timestamp t = 1 [$json.inline = true]; }", "Timestamp has no members"),
         ("message M { google.rpc.Status s = 1 [$json.inline = true]; }", "Status has no members"),

@@ -32,12 +32,12 @@ def encoded(message: Message) -> Any:
 
 def test_chat_chunk() -> None:
     chunk = chat_pb2.ChatCompletionChunk(
-        id="c", created=2**40, model="m", choices=[{"delta": {"content": "hi"}}]
+        id="c", create_time={"seconds": 2**32}, model="m", choices=[{"delta": {"content": "hi"}}]
     )
     assert encoded(chunk) == {
         "id": "c",
         "object": "chat.completion.chunk",
-        "created": 2**40,
+        "created": 2**32,
         "model": "m",
         "choices": [{"index": 0, "delta": {"content": "hi"}, "logprobs": None, "finish_reason": None}],
     }
@@ -67,7 +67,6 @@ def test_chat_completion() -> None:
     assert encoded(chat_pb2.ChatCompletion(choices=[choice])) == {
         "object": "chat.completion",
         "id": "",
-        "created": 0,
         "model": "",
         "choices": [
             {
@@ -87,7 +86,11 @@ def test_completion_logprobs() -> None:
     logprobs = completion_pb2.CompletionLogprobs(
         tokens=["a", "b", "c"],
         token_logprobs=[{}, {"logprob": 0}, {"logprob": -1.5}],
-        top_logprobs=[{}, {"top": {}}, {"top": {"logprobs": {"c": -1.5, "d": -math.inf}}}],
+        top_logprobs=[
+            {},
+            {"top": {}},
+            {"top": {"logprobs": [{"token": "c", "logprob": -1.5}, {"token": "d", "logprob": -math.inf}]}},
+        ],
         text_offset=[0, 1, 2],
     )
     assert encoded(logprobs) == {
@@ -115,7 +118,6 @@ def test_enums_without_a_word_are_unset() -> None:
 BLANK_JOB = {
     "object": "chat.completion",
     "id": "",
-    "created": 0,
     "model": "",
     "choices": [],
     "priority": 0,
@@ -132,14 +134,23 @@ def test_jobs() -> None:
         model="m",
         state=queue_pb2.JOB_STATE_SUCCEEDED,
         create_time={"seconds": 1700000000},
-        completion={"id": "c", "model": "other", "created": 9, "choices": [{"index": 1}], "usage": {}},
+        completion={
+            "id": "c",
+            "model": "other",
+            "create_time": {"seconds": 9},
+            "choices": [{"index": 1}],
+            "usage": {},
+        },
+        retry_after={"seconds": 5, "nanos": 1},
     )
     assert encoded(job) == {
         **BLANK_JOB,
         "id": "j",
         "model": "m",
         "status": "succeeded",
+        "created": 1700000000,
         "create_time": "2023-11-14T22:13:20Z",
+        "retry_after": 5,
         "choices": encoded(job.completion)["choices"],
         "usage": encoded(job.completion)["usage"],
     }
@@ -247,8 +258,9 @@ message Known {
   google.protobuf.FieldMask mask = 4; repeated google.protobuf.Timestamp times = 5;
 }
 message Outer {
-  optional string both = 1; string own = 2; Middle middle = 3 [$json.inline = true];
-  string renamed = 4 [$json.name = 'name'];
+  optional string both = 1 [$json.hides_inline = true]; string own = 2;
+  Middle middle = 3 [$json.inline = true];
+  string renamed = 4 [$json = {name: 'name' hides_inline: true}];
 }
 message Middle {
   option $message.object = 'middle';

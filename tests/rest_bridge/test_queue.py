@@ -86,17 +86,17 @@ class Queue(queue_pb2_grpc.QueueServiceServicer):
 
     EnqueueAndWatch = Watch = _tell
 
-    async def List(self, request: Any, context: Any) -> Any:
+    async def ListJobs(self, request: Any, context: Any) -> Any:
         self.asked.append(request)
         if request.after:
             return queue_pb2.ListJobsResponse()
         return queue_pb2.ListJobsResponse(jobs=[self.job], has_more=True, first_id="a", last_id="b")
 
-    async def Delete(self, request: Any, context: Any) -> Any:
+    async def DeleteJob(self, request: Any, context: Any) -> Any:
         self.asked.append(request)
         return queue_pb2.DeleteJobResponse(id=request.id, deleted=True)
 
-    async def Stats(self, request: Any, context: Any) -> Any:
+    async def GetQueueStats(self, request: Any, context: Any) -> Any:
         return queue_pb2.QueueStats(queued=1)
 
 

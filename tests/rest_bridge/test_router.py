@@ -47,11 +47,11 @@ def find(router: Router, request: str) -> tuple[str, ...]:
         ("GET /v1/models/%E2%82%AC", ("GetModel", "€")),
         ("GET /v1/models/llama3:8b", ("GetModel", "llama3:8b")),
         ("POST /queue/chat/completions", ("Enqueue",)),
-        ("GET /queue/chat/completions", ("List",)),
-        ("GET /queue/chat/completions/x", ("Get", "x")),
-        ("DELETE /queue/chat/completions/x", ("Delete", "x")),
-        ("POST /queue/chat/completions/x/cancel", ("Cancel", "x")),
-        ("GET /queue/stats", ("Stats",)),
+        ("GET /queue/chat/completions", ("ListJobs",)),
+        ("GET /queue/chat/completions/x", ("GetJob", "x")),
+        ("DELETE /queue/chat/completions/x", ("DeleteJob", "x")),
+        ("POST /queue/chat/completions/x/cancel", ("CancelJob", "x")),
+        ("GET /queue/stats", ("GetQueueStats",)),
         ("POST /v1/chat%2Fcompletions", None),
         ("POST /v1/ch%61t/completions", ("CreateChatCompletion",)),
         # As in Envoy: before a tail ** matches one segment or more, which may be empty.
@@ -267,8 +267,14 @@ def test_bad_streaming_options_fail_at_once(sibling: str, option: str, fault: st
     [
         ('$pending = {field: "x" status: 202}', "pending: rest.test.R has no field 'x'"),
         ("$pending = {status: 202}", "pending: rest.test.R has no field ''"),
-        ('$pending = {field: "name" status: 202}', "pending: rest.test.R.name is no single integer"),
-        ('$pending = {field: "ratio" status: 202}', "pending: rest.test.R.ratio is no single integer"),
+        (
+            '$pending = {field: "name" status: 202}',
+            "pending: rest.test.R.name is no single google.protobuf.Duration",
+        ),
+        (
+            '$pending = {field: "ratio" status: 202}',
+            "pending: rest.test.R.ratio is no single google.protobuf.Duration",
+        ),
         ('$pending = {field: "again" status: 204}', "pending: status 204 does not go with a body"),
         ('$pending = {field: "again"}', "pending: status 0 does not go with a body"),
         ('$location = "a/{name}"', r"location 'a/{name}': column 1: expected '/'"),
@@ -280,8 +286,8 @@ def test_bad_streaming_options_fail_at_once(sibling: str, option: str, fault: st
         ('$location = "/a/{ratio}"', "column 4: ratio is no single string or integer"),
         ('$location = "/a/{inner}"', "column 4: rest.test.R.inner is no scalar"),
         ('$prefer_wait = "x"', "prefer_wait: rest.test.Q has no field 'x'"),
-        ('$prefer_wait = "id"', "prefer_wait: rest.test.Q.id is no single integer"),
-        ('$prefer_wait = "tags"', "prefer_wait: rest.test.Q.tags is no single integer"),
+        ('$prefer_wait = "id"', "prefer_wait: rest.test.Q.id is no single google.protobuf.Duration"),
+        ('$prefer_wait = "tags"', "prefer_wait: rest.test.Q.tags is no single google.protobuf.Duration"),
     ],
 )
 def test_bad_options_of_pending_work_fail_at_once(option: str, fault: str) -> None:
@@ -330,11 +336,11 @@ def test_a_path_may_name_a_member_of_an_inline_message() -> None:
     assert route.path_fields[0].names == ("inner", "id")
 
 
-@pytest.mark.parametrize(("limits", "needed"), [("", False), (", $limits.required = true", True)])
+@pytest.mark.parametrize(("limits", "needed"), [("", False), (", $required", True)])
 def test_an_inline_message_needs_a_body_where_it_is_required(limits: str, needed: bool) -> None:
     services = compile_services(f"""
       message Q {{ Inner inner = 1 [$json.inline = true{limits}]; }} message R {{}}
-      message Inner {{ string id = 1 [$limits.required = true]; }}
+      message Inner {{ string id = 1 [$required]; }}
       service S {{ rpc A(Q) returns (R) {{ $http = {{
         post: "/a" body: "*" additional_bindings: {{post: "/a/{{id}}" body: "*"}}
         additional_bindings: {{get: "/a"}}

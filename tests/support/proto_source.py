@@ -13,6 +13,7 @@ PROTOS = Path(__file__).parents[2] / "protos"
 
 _IMPORTS = """
 import "google/api/annotations.proto";
+import "google/api/field_behavior.proto";
 import "google/protobuf/any.proto";
 import "google/protobuf/duration.proto";
 import "google/protobuf/field_mask.proto";
@@ -34,6 +35,7 @@ _SHORT = {
     "$message": "(inferd.options.v1.message_json)",
     "$word": "(inferd.options.v1.json_value)",
     "$limits": "(inferd.options.v1.limits)",
+    "$required": "(google.api.field_behavior) = REQUIRED",
 }
 
 

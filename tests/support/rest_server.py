@@ -33,7 +33,7 @@ message Query {
 }
 message More { string colour = 1; google.protobuf.FieldMask mask = 2; More within = 3; }
 message Thing { string id = 1; Color color = 2; }
-message Needy { string name = 1 [$limits.required = true]; }
+message Needy { string name = 1 [$required]; }
 enum Color { COLOR_UNSPECIFIED = 0; COLOR_RED = 1 [(inferd.options.v1.json_value) = "red"]; }
 
 service Bridged {

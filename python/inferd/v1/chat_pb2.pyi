@@ -1,4 +1,8 @@
+import datetime
+
 from google.api import annotations_pb2 as _annotations_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from inferd.options.v1 import options_pb2 as _options_pb2
 from inferd.v1 import message_pb2 as _message_pb2
@@ -45,7 +49,7 @@ TOOL_CHOICE_MODE_AUTO: ToolChoiceMode
 TOOL_CHOICE_MODE_REQUIRED: ToolChoiceMode
 
 class CreateChatCompletionRequest(_message.Message):
-    __slots__ = ("model", "messages", "prompt", "tools", "tool_choice", "response_format", "regex", "ebnf", "stream_options", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "max_tokens", "max_completion_tokens", "min_tokens", "stop", "stop_token_ids", "n", "seed", "logit_bias", "ignore_eos", "skip_special_tokens", "logprobs", "top_logprobs", "stop_regex", "no_stop_trim", "lora_path", "priority", "return_token_ids", "user", "cache_salt", "extra_key", "choice", "parallel_tool_calls", "functions", "function_call", "reasoning_effort", "separate_reasoning", "stream_reasoning", "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "input_ids", "modalities", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "verbosity", "prediction", "thinking", "prompt_cache_options")
+    __slots__ = ("model", "messages", "prompt", "tools", "tool_choice", "response_format", "regex", "ebnf", "stream_options", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "max_tokens", "max_completion_tokens", "min_tokens", "stop", "stop_token_ids", "n", "seed", "logit_bias", "ignore_eos", "skip_special_tokens", "logprobs", "top_logprobs", "stop_regex", "no_stop_trim", "lora_path", "runtime_priority", "return_token_ids", "user", "cache_salt", "extra_key", "choice", "parallel_tool_calls", "functions", "function_call", "reasoning_effort", "separate_reasoning", "stream_reasoning", "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "input_ids", "modalities", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "verbosity", "prediction", "thinking", "prompt_cache_options")
     class LogitBiasEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -91,7 +95,7 @@ class CreateChatCompletionRequest(_message.Message):
     STOP_REGEX_FIELD_NUMBER: _ClassVar[int]
     NO_STOP_TRIM_FIELD_NUMBER: _ClassVar[int]
     LORA_PATH_FIELD_NUMBER: _ClassVar[int]
-    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_PRIORITY_FIELD_NUMBER: _ClassVar[int]
     RETURN_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
@@ -149,7 +153,7 @@ class CreateChatCompletionRequest(_message.Message):
     stop_regex: _containers.RepeatedScalarFieldContainer[str]
     no_stop_trim: bool
     lora_path: str
-    priority: int
+    runtime_priority: int
     return_token_ids: bool
     user: str
     cache_salt: str
@@ -176,7 +180,7 @@ class CreateChatCompletionRequest(_message.Message):
     prediction: str
     thinking: str
     prompt_cache_options: str
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_message_pb2.Message, _Mapping]]] = ..., prompt: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[_message_pb2.Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[_sampling_pb2.ResponseFormat, _Mapping]] = ..., regex: _Optional[str] = ..., ebnf: _Optional[str] = ..., stream_options: _Optional[_Union[_sampling_pb2.StreamOptions, _Mapping]] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., max_tokens: _Optional[int] = ..., max_completion_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., ignore_eos: _Optional[bool] = ..., skip_special_tokens: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ..., stop_regex: _Optional[_Iterable[str]] = ..., no_stop_trim: _Optional[bool] = ..., lora_path: _Optional[str] = ..., priority: _Optional[int] = ..., return_token_ids: _Optional[bool] = ..., user: _Optional[str] = ..., cache_salt: _Optional[str] = ..., extra_key: _Optional[str] = ..., choice: _Optional[_Iterable[str]] = ..., parallel_tool_calls: _Optional[bool] = ..., functions: _Optional[_Iterable[_Union[_message_pb2.FunctionTool, _Mapping]]] = ..., function_call: _Optional[_Union[FunctionCallChoice, _Mapping]] = ..., reasoning_effort: _Optional[_Union[ReasoningEffort, str]] = ..., separate_reasoning: _Optional[bool] = ..., stream_reasoning: _Optional[bool] = ..., chat_template_kwargs: _Optional[str] = ..., continue_final_message: _Optional[bool] = ..., add_generation_prompt: _Optional[bool] = ..., input_ids: _Optional[_Iterable[int]] = ..., modalities: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., store: _Optional[bool] = ..., service_tier: _Optional[str] = ..., safety_identifier: _Optional[str] = ..., prompt_cache_key: _Optional[str] = ..., prompt_cache_retention: _Optional[str] = ..., verbosity: _Optional[str] = ..., prediction: _Optional[str] = ..., thinking: _Optional[str] = ..., prompt_cache_options: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_message_pb2.Message, _Mapping]]] = ..., prompt: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[_message_pb2.Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[_sampling_pb2.ResponseFormat, _Mapping]] = ..., regex: _Optional[str] = ..., ebnf: _Optional[str] = ..., stream_options: _Optional[_Union[_sampling_pb2.StreamOptions, _Mapping]] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., max_tokens: _Optional[int] = ..., max_completion_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., ignore_eos: _Optional[bool] = ..., skip_special_tokens: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ..., stop_regex: _Optional[_Iterable[str]] = ..., no_stop_trim: _Optional[bool] = ..., lora_path: _Optional[str] = ..., runtime_priority: _Optional[int] = ..., return_token_ids: _Optional[bool] = ..., user: _Optional[str] = ..., cache_salt: _Optional[str] = ..., extra_key: _Optional[str] = ..., choice: _Optional[_Iterable[str]] = ..., parallel_tool_calls: _Optional[bool] = ..., functions: _Optional[_Iterable[_Union[_message_pb2.FunctionTool, _Mapping]]] = ..., function_call: _Optional[_Union[FunctionCallChoice, _Mapping]] = ..., reasoning_effort: _Optional[_Union[ReasoningEffort, str]] = ..., separate_reasoning: _Optional[bool] = ..., stream_reasoning: _Optional[bool] = ..., chat_template_kwargs: _Optional[str] = ..., continue_final_message: _Optional[bool] = ..., add_generation_prompt: _Optional[bool] = ..., input_ids: _Optional[_Iterable[int]] = ..., modalities: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., store: _Optional[bool] = ..., service_tier: _Optional[str] = ..., safety_identifier: _Optional[str] = ..., prompt_cache_key: _Optional[str] = ..., prompt_cache_retention: _Optional[str] = ..., verbosity: _Optional[str] = ..., prediction: _Optional[str] = ..., thinking: _Optional[str] = ..., prompt_cache_options: _Optional[str] = ...) -> None: ...
 
 class FunctionCallChoice(_message.Message):
     __slots__ = ("mode", "name")
@@ -187,14 +191,16 @@ class FunctionCallChoice(_message.Message):
     def __init__(self, mode: _Optional[_Union[ToolChoiceMode, str]] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ToolChoice(_message.Message):
-    __slots__ = ("mode", "function", "allowed_tools")
+    __slots__ = ("mode", "function", "allowed_tools", "custom")
     MODE_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_TOOLS_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_FIELD_NUMBER: _ClassVar[int]
     mode: ToolChoiceMode
     function: NamedFunction
     allowed_tools: AllowedTools
-    def __init__(self, mode: _Optional[_Union[ToolChoiceMode, str]] = ..., function: _Optional[_Union[NamedFunction, _Mapping]] = ..., allowed_tools: _Optional[_Union[AllowedTools, _Mapping]] = ...) -> None: ...
+    custom: NamedCustomTool
+    def __init__(self, mode: _Optional[_Union[ToolChoiceMode, str]] = ..., function: _Optional[_Union[NamedFunction, _Mapping]] = ..., allowed_tools: _Optional[_Union[AllowedTools, _Mapping]] = ..., custom: _Optional[_Union[NamedCustomTool, _Mapping]] = ...) -> None: ...
 
 class AllowedTools(_message.Message):
     __slots__ = ("mode", "tools")
@@ -205,10 +211,12 @@ class AllowedTools(_message.Message):
     def __init__(self, mode: _Optional[_Union[ToolChoiceMode, str]] = ..., tools: _Optional[_Iterable[_Union[AllowedTool, _Mapping]]] = ...) -> None: ...
 
 class AllowedTool(_message.Message):
-    __slots__ = ("function",)
+    __slots__ = ("function", "custom")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_FIELD_NUMBER: _ClassVar[int]
     function: NamedFunction
-    def __init__(self, function: _Optional[_Union[NamedFunction, _Mapping]] = ...) -> None: ...
+    custom: NamedCustomTool
+    def __init__(self, function: _Optional[_Union[NamedFunction, _Mapping]] = ..., custom: _Optional[_Union[NamedCustomTool, _Mapping]] = ...) -> None: ...
 
 class NamedFunction(_message.Message):
     __slots__ = ("name",)
@@ -216,21 +224,27 @@ class NamedFunction(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class NamedCustomTool(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class ChatCompletion(_message.Message):
-    __slots__ = ("id", "created", "model", "choices", "usage", "prompt_token_ids")
+    __slots__ = ("id", "create_time", "model", "choices", "usage", "prompt_token_ids")
     ID_FIELD_NUMBER: _ClassVar[int]
-    CREATED_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     id: str
-    created: int
+    create_time: _timestamp_pb2.Timestamp
     model: str
     choices: _containers.RepeatedCompositeFieldContainer[ChatChoice]
     usage: _sampling_pb2.Usage
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, id: _Optional[str] = ..., created: _Optional[int] = ..., model: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[_sampling_pb2.Usage, _Mapping]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[ChatChoice, _Mapping]]] = ..., usage: _Optional[_Union[_sampling_pb2.Usage, _Mapping]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ChatChoice(_message.Message):
     __slots__ = ("index", "message", "logprobs", "finish_reason", "matched_stop", "token_ids", "error")
@@ -265,20 +279,20 @@ class AssistantMessage(_message.Message):
     def __init__(self, role: _Optional[_Union[_message_pb2.Role, str]] = ..., content: _Optional[str] = ..., reasoning_content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[_message_pb2.ToolCall, _Mapping]]] = ..., function_call: _Optional[_Union[_message_pb2.FunctionCall, _Mapping]] = ...) -> None: ...
 
 class ChatCompletionChunk(_message.Message):
-    __slots__ = ("id", "created", "model", "choices", "usage", "prompt_token_ids")
+    __slots__ = ("id", "create_time", "model", "choices", "usage", "prompt_token_ids")
     ID_FIELD_NUMBER: _ClassVar[int]
-    CREATED_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     id: str
-    created: int
+    create_time: _timestamp_pb2.Timestamp
     model: str
     choices: _containers.RepeatedCompositeFieldContainer[ChatChunkChoice]
     usage: _sampling_pb2.Usage
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, id: _Optional[str] = ..., created: _Optional[int] = ..., model: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[ChatChunkChoice, _Mapping]]] = ..., usage: _Optional[_Union[_sampling_pb2.Usage, _Mapping]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[ChatChunkChoice, _Mapping]]] = ..., usage: _Optional[_Union[_sampling_pb2.Usage, _Mapping]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ChatChunkChoice(_message.Message):
     __slots__ = ("index", "delta", "logprobs", "finish_reason", "matched_stop", "token_ids", "error")
@@ -313,16 +327,16 @@ class ChatDelta(_message.Message):
     def __init__(self, role: _Optional[_Union[_message_pb2.Role, str]] = ..., content: _Optional[str] = ..., reasoning_content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallDelta, _Mapping]]] = ..., function_call: _Optional[_Union[FunctionCallDelta, _Mapping]] = ...) -> None: ...
 
 class ToolCallDelta(_message.Message):
-    __slots__ = ("index", "id", "type", "function")
+    __slots__ = ("index", "id", "function", "custom")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
-    TYPE_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_FIELD_NUMBER: _ClassVar[int]
     index: int
     id: str
-    type: str
     function: FunctionCallDelta
-    def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., type: _Optional[str] = ..., function: _Optional[_Union[FunctionCallDelta, _Mapping]] = ...) -> None: ...
+    custom: CustomToolCallDelta
+    def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., function: _Optional[_Union[FunctionCallDelta, _Mapping]] = ..., custom: _Optional[_Union[CustomToolCallDelta, _Mapping]] = ...) -> None: ...
 
 class FunctionCallDelta(_message.Message):
     __slots__ = ("name", "arguments")
@@ -331,6 +345,14 @@ class FunctionCallDelta(_message.Message):
     name: str
     arguments: str
     def __init__(self, name: _Optional[str] = ..., arguments: _Optional[str] = ...) -> None: ...
+
+class CustomToolCallDelta(_message.Message):
+    __slots__ = ("name", "input")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    input: str
+    def __init__(self, name: _Optional[str] = ..., input: _Optional[str] = ...) -> None: ...
 
 class ChatLogprobs(_message.Message):
     __slots__ = ("content",)

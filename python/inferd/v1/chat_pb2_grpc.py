@@ -28,14 +28,15 @@ if _version_not_supported:
 class ChatServiceStub:
     """Answers conversations.
 
-    Errors of both RPCs, with their reasons (ErrorInfo) and HTTP statuses. INVALID_ARGUMENT (400): the request is
-    at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING, OUT_OF_RANGE,
-    UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA, MEDIA_NOT_FETCHED,
-    TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404, MODEL_NOT_FOUND): no model or
-    adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or RUNTIME_OVERLOADED): the server or the runtime
-    is at its limit of requests. UNAVAILABLE (503, MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or
-    ADAPTER_NOT_LOADED): no runtime of the model can answer now. DEADLINE_EXCEEDED (504): the deadline of the
-    call, or the server's request_timeout, passed. INTERNAL (500): the server or the runtime failed.
+    Errors of both RPCs, with their reasons (ErrorReason, in ErrorInfo) and HTTP statuses. INVALID_ARGUMENT
+    (400): the request is at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING,
+    OUT_OF_RANGE, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA,
+    MEDIA_NOT_FETCHED, TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404,
+    MODEL_NOT_FOUND): no model or adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or
+    RUNTIME_OVERLOADED): the server or the runtime is at its limit of requests. UNAVAILABLE (503,
+    MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or ADAPTER_NOT_LOADED): no runtime of the model can
+    answer now. DEADLINE_EXCEEDED (504): the deadline of the call, or the server's request_timeout, passed.
+    INTERNAL (500): the server or the runtime failed.
 
     If the client cancels a call, the runtime ends the work.
     """
@@ -61,14 +62,15 @@ class ChatServiceStub:
 class ChatServiceServicer:
     """Answers conversations.
 
-    Errors of both RPCs, with their reasons (ErrorInfo) and HTTP statuses. INVALID_ARGUMENT (400): the request is
-    at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING, OUT_OF_RANGE,
-    UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA, MEDIA_NOT_FETCHED,
-    TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404, MODEL_NOT_FOUND): no model or
-    adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or RUNTIME_OVERLOADED): the server or the runtime
-    is at its limit of requests. UNAVAILABLE (503, MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or
-    ADAPTER_NOT_LOADED): no runtime of the model can answer now. DEADLINE_EXCEEDED (504): the deadline of the
-    call, or the server's request_timeout, passed. INTERNAL (500): the server or the runtime failed.
+    Errors of both RPCs, with their reasons (ErrorReason, in ErrorInfo) and HTTP statuses. INVALID_ARGUMENT
+    (400): the request is at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING,
+    OUT_OF_RANGE, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA,
+    MEDIA_NOT_FETCHED, TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404,
+    MODEL_NOT_FOUND): no model or adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or
+    RUNTIME_OVERLOADED): the server or the runtime is at its limit of requests. UNAVAILABLE (503,
+    MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or ADAPTER_NOT_LOADED): no runtime of the model can
+    answer now. DEADLINE_EXCEEDED (504): the deadline of the call, or the server's request_timeout, passed.
+    INTERNAL (500): the server or the runtime failed.
 
     If the client cancels a call, the runtime ends the work.
     """
@@ -116,14 +118,15 @@ def add_ChatServiceServicer_to_server(servicer, server):
 class ChatService:
     """Answers conversations.
 
-    Errors of both RPCs, with their reasons (ErrorInfo) and HTTP statuses. INVALID_ARGUMENT (400): the request is
-    at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING, OUT_OF_RANGE,
-    UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA, MEDIA_NOT_FETCHED,
-    TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404, MODEL_NOT_FOUND): no model or
-    adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or RUNTIME_OVERLOADED): the server or the runtime
-    is at its limit of requests. UNAVAILABLE (503, MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or
-    ADAPTER_NOT_LOADED): no runtime of the model can answer now. DEADLINE_EXCEEDED (504): the deadline of the
-    call, or the server's request_timeout, passed. INTERNAL (500): the server or the runtime failed.
+    Errors of both RPCs, with their reasons (ErrorReason, in ErrorInfo) and HTTP statuses. INVALID_ARGUMENT
+    (400): the request is at fault; BadRequest names the field, and the reason is REQUIRED_FIELD_MISSING,
+    OUT_OF_RANGE, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA,
+    MEDIA_NOT_FETCHED, TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404,
+    MODEL_NOT_FOUND): no model or adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or
+    RUNTIME_OVERLOADED): the server or the runtime is at its limit of requests. UNAVAILABLE (503,
+    MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or ADAPTER_NOT_LOADED): no runtime of the model can
+    answer now. DEADLINE_EXCEEDED (504): the deadline of the call, or the server's request_timeout, passed.
+    INTERNAL (500): the server or the runtime failed.
 
     If the client cancels a call, the runtime ends the work.
     """

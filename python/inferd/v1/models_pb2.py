@@ -23,38 +23,47 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/models.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1finferd/options/v1/options.proto\"\x13\n\x11ListModelsRequest\"V\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x10.inferd.v1.ModelB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x06models:\n\xea\xe0\x18\x06\n\x04list\"2\n\x0fGetModelRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x04\x38\x01R\x05model\"\xdb\x01\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x63reated\x18\x02 \x01(\x03R\x07\x63reated\x12\x19\n\x08owned_by\x18\x03 \x01(\tR\x07ownedBy\x12\"\n\rmax_model_len\x18\x04 \x01(\rR\x0bmaxModelLen\x12\x18\n\x07\x61liases\x18\x05 \x03(\tR\x07\x61liases\x12#\n\x06parent\x18\x06 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x06parent\x88\x01\x01\x12\x12\n\x04root\x18\x07 \x01(\tR\x04root:\x0b\xea\xe0\x18\x07\n\x05modelB\t\n\x07_parent2\x80\x02\n\x0cModelService\x12h\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\x85\x01\n\x08GetModel\x12\x1a.inferd.v1.GetModelRequest\x1a\x10.inferd.v1.Model\"K\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02-\x12\x15/v1/models/{model=**}Z\x14\x12\x12/models/{model=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/models.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1finferd/options/v1/options.proto\"\x8e\x01\n\x11ListModelsRequest\x12\x43\n\tpage_size\x18\x01 \x01(\rB!\xea\xe0\x18\x07\n\x05limit\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00R\x08pageSize\x88\x01\x01\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\tpageTokenB\x0c\n\n_page_size\"\x97\x01\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x10.inferd.v1.ModelB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x06models\x12+\n\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01:\n\xea\xe0\x18\x06\n\x04listB\x12\n\x10_next_page_token\"4\n\x0fGetModelRequest\x12!\n\x05model\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x04R\x05model\"\x8f\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12L\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0f\xea\xe0\x18\x0b\n\x07\x63reatedH\x01R\ncreateTime\x12\x19\n\x08owned_by\x18\x03 \x01(\tR\x07ownedBy\x12\"\n\rmax_model_len\x18\x04 \x01(\rR\x0bmaxModelLen\x12\x18\n\x07\x61liases\x18\x05 \x03(\tR\x07\x61liases\x12#\n\x06parent\x18\x06 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x06parent\x88\x01\x01\x12\x12\n\x04root\x18\x07 \x01(\tR\x04root:\x0b\xea\xe0\x18\x07\n\x05modelB\t\n\x07_parent2\x86\x02\n\x0cModelService\x12k\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\x88\x01\n\x08GetModel\x12\x1a.inferd.v1.GetModelRequest\x1a\x10.inferd.v1.Model\"N\x90\x02\x01\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02-\x12\x15/v1/models/{model=**}Z\x14\x12\x12/models/{model=**}B}\n\rdev.inferd.v1B\x0bModelsProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inferd.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.inferd.v1B\013ModelsProtoP\001Z\035inferd.dev/inferd/v1;inferdv1\242\002\003IFD\252\002\tInferd.V1\312\002\tInferd\\V1\342\002\022Inferd\\V1\\Metadata\352\002\nInferd::V1'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\352\340\030\007\n\005limit\362\340\030\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000@\217@'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\362\340\030\0030\200\004'
   _globals['_LISTMODELSRESPONSE'].fields_by_name['models']._loaded_options = None
   _globals['_LISTMODELSRESPONSE'].fields_by_name['models']._serialized_options = b'\352\340\030\006\n\004data'
   _globals['_LISTMODELSRESPONSE']._loaded_options = None
   _globals['_LISTMODELSRESPONSE']._serialized_options = b'\352\340\030\006\n\004list'
   _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\362\340\030\0050\200\0048\001'
+  _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\362\340\030\0030\200\004'
+  _globals['_MODEL'].fields_by_name['create_time']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['create_time']._serialized_options = b'\352\340\030\013\n\007createdH\001'
   _globals['_MODEL'].fields_by_name['parent']._loaded_options = None
   _globals['_MODEL'].fields_by_name['parent']._serialized_options = b'\352\340\030\002 \001'
   _globals['_MODEL']._loaded_options = None
   _globals['_MODEL']._serialized_options = b'\352\340\030\007\n\005model'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\027\022\n/v1/modelsZ\t\022\007/models'
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001\202\323\344\223\002\027\022\n/v1/modelsZ\t\022\007/models'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\362\340\030\024{\"model\": \"smollm2\"}\202\323\344\223\002-\022\025/v1/models/{model=**}Z\024\022\022/models/{model=**}'
-  _globals['_LISTMODELSREQUEST']._serialized_start=100
-  _globals['_LISTMODELSREQUEST']._serialized_end=119
-  _globals['_LISTMODELSRESPONSE']._serialized_start=121
-  _globals['_LISTMODELSRESPONSE']._serialized_end=207
-  _globals['_GETMODELREQUEST']._serialized_start=209
-  _globals['_GETMODELREQUEST']._serialized_end=259
-  _globals['_MODEL']._serialized_start=262
-  _globals['_MODEL']._serialized_end=481
-  _globals['_MODELSERVICE']._serialized_start=484
-  _globals['_MODELSERVICE']._serialized_end=740
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\220\002\001\362\340\030\024{\"model\": \"smollm2\"}\202\323\344\223\002-\022\025/v1/models/{model=**}Z\024\022\022/models/{model=**}'
+  _globals['_LISTMODELSREQUEST']._serialized_start=167
+  _globals['_LISTMODELSREQUEST']._serialized_end=309
+  _globals['_LISTMODELSRESPONSE']._serialized_start=312
+  _globals['_LISTMODELSRESPONSE']._serialized_end=463
+  _globals['_GETMODELREQUEST']._serialized_start=465
+  _globals['_GETMODELREQUEST']._serialized_end=517
+  _globals['_MODEL']._serialized_start=520
+  _globals['_MODEL']._serialized_end=791
+  _globals['_MODELSERVICE']._serialized_start=794
+  _globals['_MODELSERVICE']._serialized_end=1056
 # @@protoc_insertion_point(module_scope)

@@ -52,7 +52,8 @@ class ModelServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Lists all models, in the order of the configuration, each followed by its LoRA adapters.
+        """Lists models, in the order of the configuration, each followed by its LoRA adapters. INVALID_ARGUMENT (400,
+        INVALID_PAGE_TOKEN) if page_token is not one that this method returned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/prompt.proto\x12\tinferd.v1\x1a\x1finferd/options/v1/options.proto\"d\n\x06Prompt\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x32\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x13.inferd.v1.TokenIdsH\x00R\x08tokenIds:\x06\xea\xe0\x18\x02\x10\x01\x42\x08\n\x06prompt\"$\n\x08TokenIds\x12\x10\n\x03ids\x18\x01 \x03(\rR\x03ids:\x06\xea\xe0\x18\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/prompt.proto\x12\tinferd.v1\x1a\x1finferd/options/v1/options.proto\"d\n\x06Prompt\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x32\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x13.inferd.v1.TokenIdsH\x00R\x08tokenIds:\x06\xea\xe0\x18\x02\x10\x01\x42\x08\n\x06prompt\"$\n\x08TokenIds\x12\x10\n\x03ids\x18\x01 \x03(\rR\x03ids:\x06\xea\xe0\x18\x02\x10\x01\x42}\n\rdev.inferd.v1B\x0bPromptProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inferd.v1.prompt_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.inferd.v1B\013PromptProtoP\001Z\035inferd.dev/inferd/v1;inferdv1\242\002\003IFD\252\002\tInferd.V1\312\002\tInferd\\V1\342\002\022Inferd\\V1\\Metadata\352\002\nInferd::V1'
   _globals['_PROMPT']._loaded_options = None
   _globals['_PROMPT']._serialized_options = b'\352\340\030\002\020\001'
   _globals['_TOKENIDS']._loaded_options = None

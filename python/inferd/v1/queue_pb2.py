@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
@@ -30,13 +31,18 @@ from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_optio
 from inferd.v1 import chat_pb2 as inferd_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15inferd/v1/queue.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1finferd/options/v1/options.proto\x1a\x14inferd/v1/chat.proto\"\xa4\x04\n\x0e\x45nqueueRequest\x12N\n\x07request\x18\x01 \x01(\x0b\x32&.inferd.v1.CreateChatCompletionRequestB\x0c\xea\xe0\x18\x02\x38\x01\xf2\xe0\x18\x02\x38\x01R\x07request\x12\x37\n\x08priority\x18\x02 \x01(\x05\x42\x16\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x80\x84.\xc1\x11\x00\x00\x00\x00\x80\x84.AH\x00R\x08priority\x88\x01\x01\x12\x39\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tnotBefore\x12>\n\rexpires_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0c\x65xpiresAfter\x12>\n\x0cmax_attempts\x18\x05 \x01(\rB\x16\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00Y@H\x01R\x0bmaxAttempts\x88\x01\x01\x12,\n\x07webhook\x18\x06 \x01(\x0b\x32\x12.inferd.v1.WebhookR\x07webhook\x12+\n\nrequest_id\x18\x07 \x01(\tB\x07\xf2\xe0\x18\x03\x30\xff\x01H\x02R\trequestId\x88\x01\x01\x12\x35\n\x0cwait_seconds\x18\x08 \x01(\rB\r\xf2\xe0\x18\t\x11\x00\x00\x00\x00\x00 \xac@H\x03R\x0bwaitSeconds\x88\x01\x01\x42\x0b\n\t_priorityB\x0f\n\r_max_attemptsB\r\n\x0b_request_idB\x0f\n\r_wait_seconds\"b\n\x07Webhook\x12\x1b\n\x03url\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x10\x38\x01R\x03url\x12$\n\x06secret\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x01H\x00R\x06secret\x88\x01\x01:\t\xea\xe0\x18\x05\"\x03urlB\t\n\x07_secret\"r\n\rGetJobRequest\x12\x19\n\x02id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x01\x38\x01R\x02id\x12\x35\n\x0cwait_seconds\x18\x02 \x01(\rB\r\xf2\xe0\x18\t\x11\x00\x00\x00\x00\x00 \xac@H\x00R\x0bwaitSeconds\x88\x01\x01\x42\x0f\n\r_wait_seconds\"`\n\x0eWaitJobRequest\x12\x19\n\x02id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x01\x38\x01R\x02id\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"\xb6\x02\n\x0fListJobsRequest\x12\x43\n\tpage_size\x18\x01 \x01(\rB!\xea\xe0\x18\x07\n\x05limit\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00Y@H\x00R\x08pageSize\x88\x01\x01\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\tpageToken\x12\x1d\n\x05\x61\x66ter\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x01R\x05\x61\x66ter\x12?\n\x06states\x18\x04 \x03(\x0e\x32\x13.inferd.v1.JobStateB\x12\xea\xe0\x18\x08\n\x06status\xf2\xe0\x18\x02(\x10R\x06states\x12\x1d\n\x05model\x18\x05 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\x05model\x12)\n\x05order\x18\x06 \x01(\x0e\x32\x13.inferd.v1.JobOrderR\x05orderB\x0c\n\n_page_size\"\xf8\x01\n\x10ListJobsResponse\x12.\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.inferd.v1.JobB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x19\n\x08has_more\x18\x03 \x01(\x08R\x07hasMore\x12&\n\x08\x66irst_id\x18\x04 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x07\x66irstId\x88\x01\x01\x12$\n\x07last_id\x18\x05 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x01R\x06lastId\x88\x01\x01:\n\xea\xe0\x18\x06\n\x04listB\x0b\n\t_first_idB\n\n\x08_last_id\"-\n\x10\x43\x61ncelJobRequest\x12\x19\n\x02id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x01\x38\x01R\x02id\"-\n\x10\x44\x65leteJobRequest\x12\x19\n\x02id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x01\x38\x01R\x02id\"\\\n\x11\x44\x65leteJobResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x64\x65leted\x18\x02 \x01(\x08R\x07\x64\x65leted:\x1d\xea\xe0\x18\x19\n\x17\x63hat.completion.deleted\"\xb1\x07\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x63reated\x18\x02 \x01(\x03R\x07\x63reated\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32\x13.inferd.v1.JobStateB\x0c\xea\xe0\x18\x08\n\x06statusR\x05state\x12\x1a\n\x08priority\x18\x05 \x01(\x05R\x08priority\x12*\n\x0equeue_position\x18\x06 \x01(\rH\x00R\rqueuePosition\x88\x01\x01\x12\x1a\n\x08\x61ttempts\x18\x07 \x01(\rR\x08\x61ttempts\x12#\n\rlost_attempts\x18\x08 \x01(\rR\x0clostAttempts\x12!\n\x0cmax_attempts\x18\t \x01(\rR\x0bmaxAttempts\x12;\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x39\n\nnot_before\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tnotBefore\x12\x39\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12;\n\x0b\x66inish_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nfinishTime\x12;\n\x0b\x65xpire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x39\n\npurge_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tpurgeTime\x12\x41\n\ncompletion\x18\x10 \x01(\x0b\x32\x19.inferd.v1.ChatCompletionB\x06\xea\xe0\x18\x02\x38\x01R\ncompletion\x12(\n\x05\x65rror\x18\x11 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12$\n\x0bretry_after\x18\x12 \x01(\rH\x01R\nretryAfter\x88\x01\x01\x12\x34\n\x07webhook\x18\x13 \x01(\x0b\x32\x1a.inferd.v1.WebhookDeliveryR\x07webhook\x12\"\n\nrequest_id\x18\x14 \x01(\tH\x02R\trequestId\x88\x01\x01\x42\x11\n\x0f_queue_positionB\x0e\n\x0c_retry_afterB\r\n\x0b_request_id\"\xeb\x02\n\x0fWebhookDelivery\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\x12<\n\x05state\x18\x02 \x01(\x0e\x32\x18.inferd.v1.DeliveryStateB\x0c\xea\xe0\x18\x08\n\x06statusR\x05state\x12\x1a\n\x08\x61ttempts\x18\x03 \x01(\rR\x08\x61ttempts\x12,\n\x0fresponse_status\x18\x04 \x01(\rH\x00R\x0eresponseStatus\x88\x01\x01\x12\x19\n\x05\x65rror\x18\x05 \x01(\tH\x01R\x05\x65rror\x88\x01\x01\x12=\n\x0c\x61ttempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x61ttemptTime\x12\x46\n\x11next_attempt_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fnextAttemptTimeB\x12\n\x10_response_statusB\x08\n\x06_error\"\xab\x01\n\x08JobEvent\x12*\n\x03job\x18\x01 \x01(\x0b\x32\x0e.inferd.v1.JobB\x06\xea\xe0\x18\x02@\x01H\x00R\x03job\x12\x36\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.inferd.v1.ChatCompletionChunkH\x00R\x05\x63hunk\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x05\x65rror:\x06\xea\xe0\x18\x02\x10\x01\x42\x07\n\x05\x65vent\"\x13\n\x11QueueStatsRequest\"\x92\x01\n\nQueueStats\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x15.inferd.v1.ModelQueueR\x06models\x12\x16\n\x06queued\x18\x02 \x01(\x04R\x06queued\x12\x18\n\x07running\x18\x03 \x01(\x04R\x07running\x12#\n\rrunning_limit\x18\x04 \x01(\rR\x0crunningLimit\"\xc3\x01\n\nModelQueue\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n\x06queued\x18\x02 \x01(\x04R\x06queued\x12\x18\n\x07running\x18\x03 \x01(\x04R\x07running\x12#\n\rrunning_limit\x18\x04 \x01(\rR\x0crunningLimit\x12H\n\x12oldest_queued_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10oldestQueuedTime*_\n\x08JobOrder\x12\x19\n\x15JOB_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x0eJOB_ORDER_DESC\x10\x01\x1a\x08\xea\xe0\x18\x04\x64\x65sc\x12\x1a\n\rJOB_ORDER_ASC\x10\x02\x1a\x07\xea\xe0\x18\x03\x61sc*\x81\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12 \n\x10JOB_STATE_QUEUED\x10\x01\x1a\n\xea\xe0\x18\x06queued\x12\"\n\x11JOB_STATE_RUNNING\x10\x02\x1a\x0b\xea\xe0\x18\x07running\x12&\n\x13JOB_STATE_SUCCEEDED\x10\x03\x1a\r\xea\xe0\x18\tsucceeded\x12 \n\x10JOB_STATE_FAILED\x10\x04\x1a\n\xea\xe0\x18\x06\x66\x61iled\x12&\n\x13JOB_STATE_CANCELLED\x10\x05\x1a\r\xea\xe0\x18\tcancelled\x12\"\n\x11JOB_STATE_EXPIRED\x10\x06\x1a\x0b\xea\xe0\x18\x07\x65xpired*\xac\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\'\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x1a\x0b\xea\xe0\x18\x07pending\x12+\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x02\x1a\r\xea\xe0\x18\tdelivered\x12%\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x03\x1a\n\xea\xe0\x18\x06\x66\x61iled2\xbd\x08\n\x0cQueueService\x12\xdb\x02\n\x07\x45nqueue\x12\x19.inferd.v1.EnqueueRequest\x1a\x0e.inferd.v1.Job\"\xa4\x02\xea\xe0\x18!\n\x0f\x45nqueueAndWatch\x12\x06stream\x1a\x06[DONE]\xf2\xe0\x18\x94\x01{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}], \"max_tokens\": 32, \"temperature\": 0, \"priority\": 1}\x82\xe1\x18\x10\n\x0bretry_after\x10\xca\x01\x8a\xe1\x18\x1c/queue/chat/completions/{id}\x92\xe1\x18\x0cwait_seconds\x82\xd3\xe4\x93\x02\x1c\"\x17/queue/chat/completions:\x01*\x12\x43\n\x0f\x45nqueueAndWatch\x12\x19.inferd.v1.EnqueueRequest\x1a\x13.inferd.v1.JobEvent0\x01\x12\x94\x01\n\x03Get\x12\x18.inferd.v1.GetJobRequest\x1a\x0e.inferd.v1.Job\"c\xea\xe0\x18\x17\n\x05Watch\x12\x06stream\x1a\x06[DONE]\x82\xe1\x18\x10\n\x0bretry_after\x10\xc8\x01\x92\xe1\x18\x0cwait_seconds\x82\xd3\xe4\x93\x02\x1e\x12\x1c/queue/chat/completions/{id}\x12\x38\n\x05Watch\x12\x18.inferd.v1.GetJobRequest\x1a\x13.inferd.v1.JobEvent0\x01\x12\x31\n\x04Wait\x12\x19.inferd.v1.WaitJobRequest\x1a\x0e.inferd.v1.Job\x12`\n\x04List\x12\x1a.inferd.v1.ListJobsRequest\x1a\x1b.inferd.v1.ListJobsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/queue/chat/completions\x12\x65\n\x06\x43\x61ncel\x12\x1b.inferd.v1.CancelJobRequest\x1a\x0e.inferd.v1.Job\".\x82\xd3\xe4\x93\x02(\"#/queue/chat/completions/{id}/cancel:\x01*\x12i\n\x06\x44\x65lete\x12\x1b.inferd.v1.DeleteJobRequest\x1a\x1c.inferd.v1.DeleteJobResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/queue/chat/completions/{id}\x12R\n\x05Stats\x12\x1c.inferd.v1.QueueStatsRequest\x1a\x15.inferd.v1.QueueStats\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/queue/statsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15inferd/v1/queue.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1finferd/options/v1/options.proto\x1a\x14inferd/v1/chat.proto\"\xb5\x04\n\x0e\x45nqueueRequest\x12L\n\x07request\x18\x01 \x01(\x0b\x32&.inferd.v1.CreateChatCompletionRequestB\n\xe2\x41\x01\x02\xea\xe0\x18\x02\x38\x01R\x07request\x12\x37\n\x08priority\x18\x02 \x01(\x05\x42\x16\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x80\x84.\xc1\x11\x00\x00\x00\x00\x80\x84.AH\x00R\x08priority\x88\x01\x01\x12\x39\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tnotBefore\x12>\n\rexpires_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0c\x65xpiresAfter\x12>\n\x0cmax_attempts\x18\x05 \x01(\rB\x16\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00Y@H\x01R\x0bmaxAttempts\x88\x01\x01\x12,\n\x07webhook\x18\x06 \x01(\x0b\x32\x12.inferd.v1.WebhookR\x07webhook\x12+\n\nrequest_id\x18\x07 \x01(\tB\x07\xf2\xe0\x18\x03\x30\xff\x01H\x02R\trequestId\x88\x01\x01\x12Y\n\x04wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB*\xea\xe0\x18\x10\n\x0cwait_secondsH\x01\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00 \xac@R\x04waitB\x0b\n\t_priorityB\x0f\n\r_max_attemptsB\r\n\x0b_request_id\"h\n\x07Webhook\x12\x1d\n\x03url\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x10R\x03url\x12(\n\x06secret\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x04\xf2\xe0\x18\x03\x30\x80\x01H\x00R\x06secret\x88\x01\x01:\t\xea\xe0\x18\x05\"\x03urlB\t\n\x07_secret\"\xaf\x01\n\rGetJobRequest\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x01R\x02id\x12Y\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB*\xea\xe0\x18\x10\n\x0cwait_secondsH\x01\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00 \xac@R\x04wait\x12&\n\x04view\x18\x03 \x01(\x0e\x32\x12.inferd.v1.JobViewR\x04view\"b\n\x0eWaitJobRequest\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x01R\x02id\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"\xde\x02\n\x0fListJobsRequest\x12\x43\n\tpage_size\x18\x01 \x01(\rB!\xea\xe0\x18\x07\n\x05limit\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00Y@H\x00R\x08pageSize\x88\x01\x01\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\tpageToken\x12\x1d\n\x05\x61\x66ter\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x01R\x05\x61\x66ter\x12?\n\x06states\x18\x04 \x03(\x0e\x32\x13.inferd.v1.JobStateB\x12\xea\xe0\x18\x08\n\x06status\xf2\xe0\x18\x02(\x10R\x06states\x12\x1d\n\x05model\x18\x05 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\x05model\x12)\n\x05order\x18\x06 \x01(\x0e\x32\x13.inferd.v1.JobOrderR\x05order\x12&\n\x04view\x18\x07 \x01(\x0e\x32\x12.inferd.v1.JobViewR\x04viewB\x0c\n\n_page_size\"\xf8\x01\n\x10ListJobsResponse\x12.\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.inferd.v1.JobB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x19\n\x08has_more\x18\x03 \x01(\x08R\x07hasMore\x12&\n\x08\x66irst_id\x18\x04 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x07\x66irstId\x88\x01\x01\x12$\n\x07last_id\x18\x05 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x01R\x06lastId\x88\x01\x01:\n\xea\xe0\x18\x06\n\x04listB\x0b\n\t_first_idB\n\n\x08_last_id\"/\n\x10\x43\x61ncelJobRequest\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x01R\x02id\"/\n\x10\x44\x65leteJobRequest\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x01R\x02id\"\\\n\x11\x44\x65leteJobResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x64\x65leted\x18\x02 \x01(\x08R\x07\x64\x65leted:\x1d\xea\xe0\x18\x19\n\x17\x63hat.completion.deleted\"\xc6\x07\n\x03Job\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\xea\xe0\x18\x02p\x01R\x02id\x12L\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0f\xea\xe0\x18\x0bR\x07\x63reatedp\x01R\ncreateTime\x12\x1c\n\x05model\x18\x03 \x01(\tB\x06\xea\xe0\x18\x02p\x01R\x05model\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32\x13.inferd.v1.JobStateB\x0c\xea\xe0\x18\x08\n\x06statusR\x05state\x12\x1a\n\x08priority\x18\x05 \x01(\x05R\x08priority\x12*\n\x0equeue_position\x18\x06 \x01(\rH\x00R\rqueuePosition\x88\x01\x01\x12\x1a\n\x08\x61ttempts\x18\x07 \x01(\rR\x08\x61ttempts\x12#\n\rlost_attempts\x18\x08 \x01(\rR\x0clostAttempts\x12!\n\x0cmax_attempts\x18\t \x01(\rR\x0bmaxAttempts\x12\x39\n\nnot_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tnotBefore\x12\x39\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12;\n\x0b\x66inish_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nfinishTime\x12;\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x39\n\npurge_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tpurgeTime\x12\x41\n\ncompletion\x18\x0f \x01(\x0b\x32\x19.inferd.v1.ChatCompletionB\x06\xea\xe0\x18\x02\x38\x01R\ncompletion\x12(\n\x05\x65rror\x18\x10 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x42\n\x0bretry_after\x18\x11 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xea\xe0\x18\x02H\x01R\nretryAfter\x12\x34\n\x07webhook\x18\x12 \x01(\x0b\x32\x1a.inferd.v1.WebhookDeliveryR\x07webhook\x12\"\n\nrequest_id\x18\x13 \x01(\tH\x01R\trequestId\x88\x01\x01\x42\x11\n\x0f_queue_positionB\r\n\x0b_request_id\"\xeb\x02\n\x0fWebhookDelivery\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\x12<\n\x05state\x18\x02 \x01(\x0e\x32\x18.inferd.v1.DeliveryStateB\x0c\xea\xe0\x18\x08\n\x06statusR\x05state\x12\x1a\n\x08\x61ttempts\x18\x03 \x01(\rR\x08\x61ttempts\x12,\n\x0fresponse_status\x18\x04 \x01(\rH\x00R\x0eresponseStatus\x88\x01\x01\x12\x19\n\x05\x65rror\x18\x05 \x01(\tH\x01R\x05\x65rror\x88\x01\x01\x12=\n\x0c\x61ttempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x61ttemptTime\x12\x46\n\x11next_attempt_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fnextAttemptTimeB\x12\n\x10_response_statusB\x08\n\x06_error\"\xab\x01\n\x08JobEvent\x12*\n\x03job\x18\x01 \x01(\x0b\x32\x0e.inferd.v1.JobB\x06\xea\xe0\x18\x02@\x01H\x00R\x03job\x12\x36\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.inferd.v1.ChatCompletionChunkH\x00R\x05\x63hunk\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x05\x65rror:\x06\xea\xe0\x18\x02\x10\x01\x42\x07\n\x05\x65vent\"\x16\n\x14GetQueueStatsRequest\"\x92\x01\n\nQueueStats\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x15.inferd.v1.ModelQueueR\x06models\x12\x16\n\x06queued\x18\x02 \x01(\x04R\x06queued\x12\x18\n\x07running\x18\x03 \x01(\x04R\x07running\x12#\n\rrunning_limit\x18\x04 \x01(\rR\x0crunningLimit\"\xc3\x01\n\nModelQueue\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n\x06queued\x18\x02 \x01(\x04R\x06queued\x12\x18\n\x07running\x18\x03 \x01(\x04R\x07running\x12#\n\rrunning_limit\x18\x04 \x01(\rR\x0crunningLimit\x12H\n\x12oldest_queued_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10oldestQueuedTime*_\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x1d\n\x0eJOB_VIEW_BASIC\x10\x01\x1a\t\xea\xe0\x18\x05\x62\x61sic\x12\x1b\n\rJOB_VIEW_FULL\x10\x02\x1a\x08\xea\xe0\x18\x04\x66ull*_\n\x08JobOrder\x12\x19\n\x15JOB_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x0eJOB_ORDER_DESC\x10\x01\x1a\x08\xea\xe0\x18\x04\x64\x65sc\x12\x1a\n\rJOB_ORDER_ASC\x10\x02\x1a\x07\xea\xe0\x18\x03\x61sc*\x81\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12 \n\x10JOB_STATE_QUEUED\x10\x01\x1a\n\xea\xe0\x18\x06queued\x12\"\n\x11JOB_STATE_RUNNING\x10\x02\x1a\x0b\xea\xe0\x18\x07running\x12&\n\x13JOB_STATE_SUCCEEDED\x10\x03\x1a\r\xea\xe0\x18\tsucceeded\x12 \n\x10JOB_STATE_FAILED\x10\x04\x1a\n\xea\xe0\x18\x06\x66\x61iled\x12&\n\x13JOB_STATE_CANCELLED\x10\x05\x1a\r\xea\xe0\x18\tcancelled\x12\"\n\x11JOB_STATE_EXPIRED\x10\x06\x1a\x0b\xea\xe0\x18\x07\x65xpired*\xac\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\'\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x1a\x0b\xea\xe0\x18\x07pending\x12+\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x02\x1a\r\xea\xe0\x18\tdelivered\x12%\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x03\x1a\n\xea\xe0\x18\x06\x66\x61iled2\xe7\x08\n\x0cQueueService\x12\xd3\x02\n\x07\x45nqueue\x12\x19.inferd.v1.EnqueueRequest\x1a\x0e.inferd.v1.Job\"\x9c\x02\xea\xe0\x18!\n\x0f\x45nqueueAndWatch\x12\x06stream\x1a\x06[DONE]\xf2\xe0\x18\x94\x01{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}], \"max_tokens\": 32, \"temperature\": 0, \"priority\": 1}\x82\xe1\x18\x10\n\x0bretry_after\x10\xca\x01\x8a\xe1\x18\x1c/queue/chat/completions/{id}\x92\xe1\x18\x04wait\x82\xd3\xe4\x93\x02\x1c\"\x17/queue/chat/completions:\x01*\x12\x43\n\x0f\x45nqueueAndWatch\x12\x19.inferd.v1.EnqueueRequest\x1a\x13.inferd.v1.JobEvent0\x01\x12\x95\x01\n\x06GetJob\x12\x18.inferd.v1.GetJobRequest\x1a\x0e.inferd.v1.Job\"a\x90\x02\x01\xea\xe0\x18\x1a\n\x08WatchJob\x12\x06stream\x1a\x06[DONE]\x82\xe1\x18\x10\n\x0bretry_after\x10\xc8\x01\x92\xe1\x18\x04wait\x82\xd3\xe4\x93\x02\x1e\x12\x1c/queue/chat/completions/{id}\x12@\n\x08WatchJob\x12\x18.inferd.v1.GetJobRequest\x1a\x13.inferd.v1.JobEvent\"\x03\x90\x02\x01\x30\x01\x12\x39\n\x07WaitJob\x12\x19.inferd.v1.WaitJobRequest\x1a\x0e.inferd.v1.Job\"\x03\x90\x02\x01\x12g\n\x08ListJobs\x12\x1a.inferd.v1.ListJobsRequest\x1a\x1b.inferd.v1.ListJobsResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/queue/chat/completions\x12k\n\tCancelJob\x12\x1b.inferd.v1.CancelJobRequest\x1a\x0e.inferd.v1.Job\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/queue/chat/completions/{id}/cancel:\x01*\x12o\n\tDeleteJob\x12\x1b.inferd.v1.DeleteJobRequest\x1a\x1c.inferd.v1.DeleteJobResponse\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e*\x1c/queue/chat/completions/{id}\x12`\n\rGetQueueStats\x12\x1f.inferd.v1.GetQueueStatsRequest\x1a\x15.inferd.v1.QueueStats\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/queue/statsB|\n\rdev.inferd.v1B\nQueueProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inferd.v1.queue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.inferd.v1B\nQueueProtoP\001Z\035inferd.dev/inferd/v1;inferdv1\242\002\003IFD\252\002\tInferd.V1\312\002\tInferd\\V1\342\002\022Inferd\\V1\\Metadata\352\002\nInferd::V1'
+  _globals['_JOBVIEW'].values_by_name["JOB_VIEW_BASIC"]._loaded_options = None
+  _globals['_JOBVIEW'].values_by_name["JOB_VIEW_BASIC"]._serialized_options = b'\352\340\030\005basic'
+  _globals['_JOBVIEW'].values_by_name["JOB_VIEW_FULL"]._loaded_options = None
+  _globals['_JOBVIEW'].values_by_name["JOB_VIEW_FULL"]._serialized_options = b'\352\340\030\004full'
   _globals['_JOBORDER'].values_by_name["JOB_ORDER_DESC"]._loaded_options = None
   _globals['_JOBORDER'].values_by_name["JOB_ORDER_DESC"]._serialized_options = b'\352\340\030\004desc'
   _globals['_JOBORDER'].values_by_name["JOB_ORDER_ASC"]._loaded_options = None
@@ -60,27 +66,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELIVERYSTATE'].values_by_name["DELIVERY_STATE_FAILED"]._loaded_options = None
   _globals['_DELIVERYSTATE'].values_by_name["DELIVERY_STATE_FAILED"]._serialized_options = b'\352\340\030\006failed'
   _globals['_ENQUEUEREQUEST'].fields_by_name['request']._loaded_options = None
-  _globals['_ENQUEUEREQUEST'].fields_by_name['request']._serialized_options = b'\352\340\030\0028\001\362\340\030\0028\001'
+  _globals['_ENQUEUEREQUEST'].fields_by_name['request']._serialized_options = b'\342A\001\002\352\340\030\0028\001'
   _globals['_ENQUEUEREQUEST'].fields_by_name['priority']._loaded_options = None
   _globals['_ENQUEUEREQUEST'].fields_by_name['priority']._serialized_options = b'\362\340\030\022\t\000\000\000\000\200\204.\301\021\000\000\000\000\200\204.A'
   _globals['_ENQUEUEREQUEST'].fields_by_name['max_attempts']._loaded_options = None
   _globals['_ENQUEUEREQUEST'].fields_by_name['max_attempts']._serialized_options = b'\362\340\030\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000Y@'
   _globals['_ENQUEUEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_ENQUEUEREQUEST'].fields_by_name['request_id']._serialized_options = b'\362\340\030\0030\377\001'
-  _globals['_ENQUEUEREQUEST'].fields_by_name['wait_seconds']._loaded_options = None
-  _globals['_ENQUEUEREQUEST'].fields_by_name['wait_seconds']._serialized_options = b'\362\340\030\t\021\000\000\000\000\000 \254@'
+  _globals['_ENQUEUEREQUEST'].fields_by_name['wait']._loaded_options = None
+  _globals['_ENQUEUEREQUEST'].fields_by_name['wait']._serialized_options = b'\352\340\030\020\n\014wait_secondsH\001\362\340\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000 \254@'
   _globals['_WEBHOOK'].fields_by_name['url']._loaded_options = None
-  _globals['_WEBHOOK'].fields_by_name['url']._serialized_options = b'\362\340\030\0050\200\0208\001'
+  _globals['_WEBHOOK'].fields_by_name['url']._serialized_options = b'\342A\001\002\362\340\030\0030\200\020'
   _globals['_WEBHOOK'].fields_by_name['secret']._loaded_options = None
-  _globals['_WEBHOOK'].fields_by_name['secret']._serialized_options = b'\362\340\030\0030\200\001'
+  _globals['_WEBHOOK'].fields_by_name['secret']._serialized_options = b'\342A\001\004\362\340\030\0030\200\001'
   _globals['_WEBHOOK']._loaded_options = None
   _globals['_WEBHOOK']._serialized_options = b'\352\340\030\005\"\003url'
   _globals['_GETJOBREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_GETJOBREQUEST'].fields_by_name['id']._serialized_options = b'\362\340\030\0050\200\0018\001'
-  _globals['_GETJOBREQUEST'].fields_by_name['wait_seconds']._loaded_options = None
-  _globals['_GETJOBREQUEST'].fields_by_name['wait_seconds']._serialized_options = b'\362\340\030\t\021\000\000\000\000\000 \254@'
+  _globals['_GETJOBREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\362\340\030\0030\200\001'
+  _globals['_GETJOBREQUEST'].fields_by_name['wait']._loaded_options = None
+  _globals['_GETJOBREQUEST'].fields_by_name['wait']._serialized_options = b'\352\340\030\020\n\014wait_secondsH\001\362\340\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000 \254@'
   _globals['_WAITJOBREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_WAITJOBREQUEST'].fields_by_name['id']._serialized_options = b'\362\340\030\0050\200\0018\001'
+  _globals['_WAITJOBREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\362\340\030\0030\200\001'
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._serialized_options = b'\352\340\030\007\n\005limit\362\340\030\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000Y@'
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -100,15 +106,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSRESPONSE']._loaded_options = None
   _globals['_LISTJOBSRESPONSE']._serialized_options = b'\352\340\030\006\n\004list'
   _globals['_CANCELJOBREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_CANCELJOBREQUEST'].fields_by_name['id']._serialized_options = b'\362\340\030\0050\200\0018\001'
+  _globals['_CANCELJOBREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\362\340\030\0030\200\001'
   _globals['_DELETEJOBREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_DELETEJOBREQUEST'].fields_by_name['id']._serialized_options = b'\362\340\030\0050\200\0018\001'
+  _globals['_DELETEJOBREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\362\340\030\0030\200\001'
   _globals['_DELETEJOBRESPONSE']._loaded_options = None
   _globals['_DELETEJOBRESPONSE']._serialized_options = b'\352\340\030\031\n\027chat.completion.deleted'
+  _globals['_JOB'].fields_by_name['id']._loaded_options = None
+  _globals['_JOB'].fields_by_name['id']._serialized_options = b'\352\340\030\002p\001'
+  _globals['_JOB'].fields_by_name['create_time']._loaded_options = None
+  _globals['_JOB'].fields_by_name['create_time']._serialized_options = b'\352\340\030\013R\007createdp\001'
+  _globals['_JOB'].fields_by_name['model']._loaded_options = None
+  _globals['_JOB'].fields_by_name['model']._serialized_options = b'\352\340\030\002p\001'
   _globals['_JOB'].fields_by_name['state']._loaded_options = None
   _globals['_JOB'].fields_by_name['state']._serialized_options = b'\352\340\030\010\n\006status'
   _globals['_JOB'].fields_by_name['completion']._loaded_options = None
   _globals['_JOB'].fields_by_name['completion']._serialized_options = b'\352\340\030\0028\001'
+  _globals['_JOB'].fields_by_name['retry_after']._loaded_options = None
+  _globals['_JOB'].fields_by_name['retry_after']._serialized_options = b'\352\340\030\002H\001'
   _globals['_WEBHOOKDELIVERY'].fields_by_name['state']._loaded_options = None
   _globals['_WEBHOOKDELIVERY'].fields_by_name['state']._serialized_options = b'\352\340\030\010\n\006status'
   _globals['_JOBEVENT'].fields_by_name['job']._loaded_options = None
@@ -116,53 +130,59 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBEVENT']._loaded_options = None
   _globals['_JOBEVENT']._serialized_options = b'\352\340\030\002\020\001'
   _globals['_QUEUESERVICE'].methods_by_name['Enqueue']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['Enqueue']._serialized_options = b'\352\340\030!\n\017EnqueueAndWatch\022\006stream\032\006[DONE]\362\340\030\224\001{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}], \"max_tokens\": 32, \"temperature\": 0, \"priority\": 1}\202\341\030\020\n\013retry_after\020\312\001\212\341\030\034/queue/chat/completions/{id}\222\341\030\014wait_seconds\202\323\344\223\002\034\"\027/queue/chat/completions:\001*'
-  _globals['_QUEUESERVICE'].methods_by_name['Get']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['Get']._serialized_options = b'\352\340\030\027\n\005Watch\022\006stream\032\006[DONE]\202\341\030\020\n\013retry_after\020\310\001\222\341\030\014wait_seconds\202\323\344\223\002\036\022\034/queue/chat/completions/{id}'
-  _globals['_QUEUESERVICE'].methods_by_name['List']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['List']._serialized_options = b'\202\323\344\223\002\031\022\027/queue/chat/completions'
-  _globals['_QUEUESERVICE'].methods_by_name['Cancel']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['Cancel']._serialized_options = b'\202\323\344\223\002(\"#/queue/chat/completions/{id}/cancel:\001*'
-  _globals['_QUEUESERVICE'].methods_by_name['Delete']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['Delete']._serialized_options = b'\202\323\344\223\002\036*\034/queue/chat/completions/{id}'
-  _globals['_QUEUESERVICE'].methods_by_name['Stats']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['Stats']._serialized_options = b'\202\323\344\223\002\016\022\014/queue/stats'
-  _globals['_JOBORDER']._serialized_start=3684
-  _globals['_JOBORDER']._serialized_end=3779
-  _globals['_JOBSTATE']._serialized_start=3782
-  _globals['_JOBSTATE']._serialized_end=4039
-  _globals['_DELIVERYSTATE']._serialized_start=4042
-  _globals['_DELIVERYSTATE']._serialized_end=4214
-  _globals['_ENQUEUEREQUEST']._serialized_start=212
-  _globals['_ENQUEUEREQUEST']._serialized_end=760
-  _globals['_WEBHOOK']._serialized_start=762
-  _globals['_WEBHOOK']._serialized_end=860
-  _globals['_GETJOBREQUEST']._serialized_start=862
-  _globals['_GETJOBREQUEST']._serialized_end=976
-  _globals['_WAITJOBREQUEST']._serialized_start=978
-  _globals['_WAITJOBREQUEST']._serialized_end=1074
-  _globals['_LISTJOBSREQUEST']._serialized_start=1077
-  _globals['_LISTJOBSREQUEST']._serialized_end=1387
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1390
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1638
-  _globals['_CANCELJOBREQUEST']._serialized_start=1640
-  _globals['_CANCELJOBREQUEST']._serialized_end=1685
-  _globals['_DELETEJOBREQUEST']._serialized_start=1687
-  _globals['_DELETEJOBREQUEST']._serialized_end=1732
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1734
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1826
-  _globals['_JOB']._serialized_start=1829
-  _globals['_JOB']._serialized_end=2774
-  _globals['_WEBHOOKDELIVERY']._serialized_start=2777
-  _globals['_WEBHOOKDELIVERY']._serialized_end=3140
-  _globals['_JOBEVENT']._serialized_start=3143
-  _globals['_JOBEVENT']._serialized_end=3314
-  _globals['_QUEUESTATSREQUEST']._serialized_start=3316
-  _globals['_QUEUESTATSREQUEST']._serialized_end=3335
-  _globals['_QUEUESTATS']._serialized_start=3338
-  _globals['_QUEUESTATS']._serialized_end=3484
-  _globals['_MODELQUEUE']._serialized_start=3487
-  _globals['_MODELQUEUE']._serialized_end=3682
-  _globals['_QUEUESERVICE']._serialized_start=4217
-  _globals['_QUEUESERVICE']._serialized_end=5302
+  _globals['_QUEUESERVICE'].methods_by_name['Enqueue']._serialized_options = b'\352\340\030!\n\017EnqueueAndWatch\022\006stream\032\006[DONE]\362\340\030\224\001{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}], \"max_tokens\": 32, \"temperature\": 0, \"priority\": 1}\202\341\030\020\n\013retry_after\020\312\001\212\341\030\034/queue/chat/completions/{id}\222\341\030\004wait\202\323\344\223\002\034\"\027/queue/chat/completions:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['GetJob']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['GetJob']._serialized_options = b'\220\002\001\352\340\030\032\n\010WatchJob\022\006stream\032\006[DONE]\202\341\030\020\n\013retry_after\020\310\001\222\341\030\004wait\202\323\344\223\002\036\022\034/queue/chat/completions/{id}'
+  _globals['_QUEUESERVICE'].methods_by_name['WatchJob']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['WatchJob']._serialized_options = b'\220\002\001'
+  _globals['_QUEUESERVICE'].methods_by_name['WaitJob']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['WaitJob']._serialized_options = b'\220\002\001'
+  _globals['_QUEUESERVICE'].methods_by_name['ListJobs']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['ListJobs']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/queue/chat/completions'
+  _globals['_QUEUESERVICE'].methods_by_name['CancelJob']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['CancelJob']._serialized_options = b'\220\002\002\202\323\344\223\002(\"#/queue/chat/completions/{id}/cancel:\001*'
+  _globals['_QUEUESERVICE'].methods_by_name['DeleteJob']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['DeleteJob']._serialized_options = b'\220\002\002\202\323\344\223\002\036*\034/queue/chat/completions/{id}'
+  _globals['_QUEUESERVICE'].methods_by_name['GetQueueStats']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['GetQueueStats']._serialized_options = b'\220\002\001\202\323\344\223\002\016\022\014/queue/stats'
+  _globals['_JOBVIEW']._serialized_start=3872
+  _globals['_JOBVIEW']._serialized_end=3967
+  _globals['_JOBORDER']._serialized_start=3969
+  _globals['_JOBORDER']._serialized_end=4064
+  _globals['_JOBSTATE']._serialized_start=4067
+  _globals['_JOBSTATE']._serialized_end=4324
+  _globals['_DELIVERYSTATE']._serialized_start=4327
+  _globals['_DELIVERYSTATE']._serialized_end=4499
+  _globals['_ENQUEUEREQUEST']._serialized_start=245
+  _globals['_ENQUEUEREQUEST']._serialized_end=810
+  _globals['_WEBHOOK']._serialized_start=812
+  _globals['_WEBHOOK']._serialized_end=916
+  _globals['_GETJOBREQUEST']._serialized_start=919
+  _globals['_GETJOBREQUEST']._serialized_end=1094
+  _globals['_WAITJOBREQUEST']._serialized_start=1096
+  _globals['_WAITJOBREQUEST']._serialized_end=1194
+  _globals['_LISTJOBSREQUEST']._serialized_start=1197
+  _globals['_LISTJOBSREQUEST']._serialized_end=1547
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1550
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1798
+  _globals['_CANCELJOBREQUEST']._serialized_start=1800
+  _globals['_CANCELJOBREQUEST']._serialized_end=1847
+  _globals['_DELETEJOBREQUEST']._serialized_start=1849
+  _globals['_DELETEJOBREQUEST']._serialized_end=1896
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1898
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1990
+  _globals['_JOB']._serialized_start=1993
+  _globals['_JOB']._serialized_end=2959
+  _globals['_WEBHOOKDELIVERY']._serialized_start=2962
+  _globals['_WEBHOOKDELIVERY']._serialized_end=3325
+  _globals['_JOBEVENT']._serialized_start=3328
+  _globals['_JOBEVENT']._serialized_end=3499
+  _globals['_GETQUEUESTATSREQUEST']._serialized_start=3501
+  _globals['_GETQUEUESTATSREQUEST']._serialized_end=3523
+  _globals['_QUEUESTATS']._serialized_start=3526
+  _globals['_QUEUESTATS']._serialized_end=3672
+  _globals['_MODELQUEUE']._serialized_start=3675
+  _globals['_MODELQUEUE']._serialized_end=3870
+  _globals['_QUEUESERVICE']._serialized_start=4502
+  _globals['_QUEUESERVICE']._serialized_end=5629
 # @@protoc_insertion_point(module_scope)

@@ -56,39 +56,39 @@ class QueueServiceStub:
                 request_serializer=inferd_dot_v1_dot_queue__pb2.EnqueueRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
                 _registered_method=True)
-        self.Get = channel.unary_unary(
-                '/inferd.v1.QueueService/Get',
+        self.GetJob = channel.unary_unary(
+                '/inferd.v1.QueueService/GetJob',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
                 _registered_method=True)
-        self.Watch = channel.unary_stream(
-                '/inferd.v1.QueueService/Watch',
+        self.WatchJob = channel.unary_stream(
+                '/inferd.v1.QueueService/WatchJob',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
                 _registered_method=True)
-        self.Wait = channel.unary_unary(
-                '/inferd.v1.QueueService/Wait',
+        self.WaitJob = channel.unary_unary(
+                '/inferd.v1.QueueService/WaitJob',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.WaitJobRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
                 _registered_method=True)
-        self.List = channel.unary_unary(
-                '/inferd.v1.QueueService/List',
+        self.ListJobs = channel.unary_unary(
+                '/inferd.v1.QueueService/ListJobs',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
-        self.Cancel = channel.unary_unary(
-                '/inferd.v1.QueueService/Cancel',
+        self.CancelJob = channel.unary_unary(
+                '/inferd.v1.QueueService/CancelJob',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.Job.FromString,
                 _registered_method=True)
-        self.Delete = channel.unary_unary(
-                '/inferd.v1.QueueService/Delete',
+        self.DeleteJob = channel.unary_unary(
+                '/inferd.v1.QueueService/DeleteJob',
                 request_serializer=inferd_dot_v1_dot_queue__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
-        self.Stats = channel.unary_unary(
-                '/inferd.v1.QueueService/Stats',
-                request_serializer=inferd_dot_v1_dot_queue__pb2.QueueStatsRequest.SerializeToString,
+        self.GetQueueStats = channel.unary_unary(
+                '/inferd.v1.QueueService/GetQueueStats',
+                request_serializer=inferd_dot_v1_dot_queue__pb2.GetQueueStatsRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_queue__pb2.QueueStats.FromString,
                 _registered_method=True)
 
@@ -110,7 +110,7 @@ class QueueServiceServicer:
 
     def Enqueue(self, request, context):
         """Queues a chat completion as a job. The request is checked as CreateChatCompletion checks it. The call
-        returns at once, or waits up to wait_seconds for the job's end. Without a request_id, each call queues
+        returns at once, or waits up to `wait` for the job's end. Without a request_id, each call queues
         another job.
 
         Over HTTP, the status is 200 if the job has ended, else 202; the header Location is the job's path, and at
@@ -125,8 +125,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueAndWatch(self, request, context):
-        """Queues a chat completion as a job, and streams the job's events as Watch does. The initial metadata (over
-        HTTP, a header) has the job's id as x-inferd-job. If the client leaves, the job goes on.
+        """Queues a chat completion as a job, and streams the job's events as WatchJob does. The initial metadata
+        (over HTTP, a header) has the job's id as x-inferd-job. If the client leaves, the job goes on.
 
         Over HTTP, the path of Enqueue streams server-sent events if "stream" is true in the body.
         """
@@ -134,30 +134,30 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Get(self, request, context):
-        """Returns a job in any state, with its answer if it has succeeded. The call waits up to wait_seconds for the
+    def GetJob(self, request, context):
+        """Returns a job in any state, with its answer if it has succeeded. The call waits up to `wait` for the
         job's end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Watch(self, request, context):
+    def WatchJob(self, request, context):
         """Streams the events of a job until it has ended: the job whenever its state or its queue position changes,
         and the chunks of its answer as they are generated. A job that does not succeed ends with an error event.
         The chunks always begin with the answer's first one; an answer that is already complete may come as one
         chunk for each choice.
 
         The stream ends with ABORTED (409, ATTEMPT_LOST) if chunks were sent and the attempt that generated them
-        was lost. Watch again to get the chunks of the next attempt.
+        was lost. Call WatchJob again to get the chunks of the next attempt.
 
-        Over HTTP, the path of Get streams server-sent events if the query has `stream=true`.
+        Over HTTP, the path of GetJob streams server-sent events if the query has `stream=true`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Wait(self, request, context):
+    def WaitJob(self, request, context):
         """Waits for the end of a job, and returns the job. The job is returned before its end if the timeout, or all
         but 0.2 seconds of the call's deadline, has passed. Not served over HTTP.
         """
@@ -165,7 +165,7 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def List(self, request, context):
+    def ListJobs(self, request, context):
         """Lists jobs, newest first by default. INVALID_ARGUMENT (400, INVALID_PAGE_TOKEN) if page_token is from
         another query; NOT_FOUND (404, MODEL_NOT_FOUND) if the model does not exist.
         """
@@ -173,14 +173,14 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Cancel(self, request, context):
+    def CancelJob(self, request, context):
         """Cancels a job that has not ended. FAILED_PRECONDITION (409, JOB_ENDED) if the job has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Delete(self, request, context):
+    def DeleteJob(self, request, context):
         """Deletes a job in any state, and its result. A job that has not ended is aborted. Its request_id can be used
         again.
         """
@@ -188,7 +188,7 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Stats(self, request, context):
+    def GetQueueStats(self, request, context):
         """Returns the numbers of queued and running jobs, by model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -208,39 +208,39 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.EnqueueRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.JobEvent.SerializeToString,
             ),
-            'Get': grpc.unary_unary_rpc_method_handler(
-                    servicer.Get,
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
             ),
-            'Watch': grpc.unary_stream_rpc_method_handler(
-                    servicer.Watch,
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.GetJobRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.JobEvent.SerializeToString,
             ),
-            'Wait': grpc.unary_unary_rpc_method_handler(
-                    servicer.Wait,
+            'WaitJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitJob,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.WaitJobRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
             ),
-            'List': grpc.unary_unary_rpc_method_handler(
-                    servicer.List,
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.ListJobsRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.ListJobsResponse.SerializeToString,
             ),
-            'Cancel': grpc.unary_unary_rpc_method_handler(
-                    servicer.Cancel,
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.CancelJobRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.Job.SerializeToString,
             ),
-            'Delete': grpc.unary_unary_rpc_method_handler(
-                    servicer.Delete,
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
                     request_deserializer=inferd_dot_v1_dot_queue__pb2.DeleteJobRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.DeleteJobResponse.SerializeToString,
             ),
-            'Stats': grpc.unary_unary_rpc_method_handler(
-                    servicer.Stats,
-                    request_deserializer=inferd_dot_v1_dot_queue__pb2.QueueStatsRequest.FromString,
+            'GetQueueStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueueStats,
+                    request_deserializer=inferd_dot_v1_dot_queue__pb2.GetQueueStatsRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_queue__pb2.QueueStats.SerializeToString,
             ),
     }
@@ -321,7 +321,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def Get(request,
+    def GetJob(request,
             target,
             options=(),
             channel_credentials=None,
@@ -334,7 +334,7 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/inferd.v1.QueueService/Get',
+            '/inferd.v1.QueueService/GetJob',
             inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.Job.FromString,
             options,
@@ -348,7 +348,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def Watch(request,
+    def WatchJob(request,
             target,
             options=(),
             channel_credentials=None,
@@ -361,7 +361,7 @@ class QueueService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/inferd.v1.QueueService/Watch',
+            '/inferd.v1.QueueService/WatchJob',
             inferd_dot_v1_dot_queue__pb2.GetJobRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.JobEvent.FromString,
             options,
@@ -375,7 +375,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def Wait(request,
+    def WaitJob(request,
             target,
             options=(),
             channel_credentials=None,
@@ -388,7 +388,7 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/inferd.v1.QueueService/Wait',
+            '/inferd.v1.QueueService/WaitJob',
             inferd_dot_v1_dot_queue__pb2.WaitJobRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.Job.FromString,
             options,
@@ -402,7 +402,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def List(request,
+    def ListJobs(request,
             target,
             options=(),
             channel_credentials=None,
@@ -415,7 +415,7 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/inferd.v1.QueueService/List',
+            '/inferd.v1.QueueService/ListJobs',
             inferd_dot_v1_dot_queue__pb2.ListJobsRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.ListJobsResponse.FromString,
             options,
@@ -429,7 +429,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def Cancel(request,
+    def CancelJob(request,
             target,
             options=(),
             channel_credentials=None,
@@ -442,7 +442,7 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/inferd.v1.QueueService/Cancel',
+            '/inferd.v1.QueueService/CancelJob',
             inferd_dot_v1_dot_queue__pb2.CancelJobRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.Job.FromString,
             options,
@@ -456,7 +456,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def Delete(request,
+    def DeleteJob(request,
             target,
             options=(),
             channel_credentials=None,
@@ -469,7 +469,7 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/inferd.v1.QueueService/Delete',
+            '/inferd.v1.QueueService/DeleteJob',
             inferd_dot_v1_dot_queue__pb2.DeleteJobRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.DeleteJobResponse.FromString,
             options,
@@ -483,7 +483,7 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
-    def Stats(request,
+    def GetQueueStats(request,
             target,
             options=(),
             channel_credentials=None,
@@ -496,8 +496,8 @@ class QueueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/inferd.v1.QueueService/Stats',
-            inferd_dot_v1_dot_queue__pb2.QueueStatsRequest.SerializeToString,
+            '/inferd.v1.QueueService/GetQueueStats',
+            inferd_dot_v1_dot_queue__pb2.GetQueueStatsRequest.SerializeToString,
             inferd_dot_v1_dot_queue__pb2.QueueStats.FromString,
             options,
             channel_credentials,

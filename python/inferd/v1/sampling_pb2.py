@@ -22,16 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18inferd/v1/sampling.proto\x12\tinferd.v1\x1a\x1finferd/options/v1/options.proto\"S\n\x0bMatchedStop\x12\x1b\n\x08token_id\x18\x01 \x01(\rH\x00R\x07tokenId\x12\x14\n\x04text\x18\x02 \x01(\tH\x00R\x04text:\x06\xea\xe0\x18\x02\x10\x01\x42\t\n\x07matched\"\xb0\x02\n\x05Usage\x12#\n\rprompt_tokens\x18\x01 \x01(\rR\x0cpromptTokens\x12+\n\x11\x63ompletion_tokens\x18\x02 \x01(\rR\x10\x63ompletionTokens\x12!\n\x0ctotal_tokens\x18\x03 \x01(\rR\x0btotalTokens\x12R\n\x15prompt_tokens_details\x18\x04 \x01(\x0b\x32\x1e.inferd.v1.PromptTokensDetailsR\x13promptTokensDetails\x12^\n\x19\x63ompletion_tokens_details\x18\x05 \x01(\x0b\x32\".inferd.v1.CompletionTokensDetailsR\x17\x63ompletionTokensDetails\":\n\x13PromptTokensDetails\x12#\n\rcached_tokens\x18\x01 \x01(\rR\x0c\x63\x61\x63hedTokens\"D\n\x17\x43ompletionTokensDetails\x12)\n\x10reasoning_tokens\x18\x01 \x01(\rR\x0freasoningTokens\"\xef\x01\n\rStreamOptions\x12(\n\rinclude_usage\x18\x01 \x01(\x08H\x00R\x0cincludeUsage\x88\x01\x01\x12\x39\n\x16\x63ontinuous_usage_stats\x18\x02 \x01(\x08H\x01R\x14\x63ontinuousUsageStats\x88\x01\x01\x12\x34\n\x13include_obfuscation\x18\x03 \x01(\x08H\x02R\x12includeObfuscation\x88\x01\x01\x42\x10\n\x0e_include_usageB\x19\n\x17_continuous_usage_statsB\x16\n\x14_include_obfuscation\"\xd8\x03\n\x0eResponseFormat\x12+\n\x04text\x18\x01 \x01(\x0b\x32\x15.inferd.v1.TextFormatH\x00R\x04text\x12>\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x1b.inferd.v1.JsonObjectFormatH\x00R\njsonObject\x12>\n\x0bjson_schema\x18\x03 \x01(\x0b\x32\x1b.inferd.v1.JsonSchemaFormatH\x00R\njsonSchema\x12G\n\x0estructural_tag\x18\x04 \x01(\x0b\x32\x1e.inferd.v1.StructuralTagFormatH\x00R\rstructuralTag\x12\x32\n\ntag_format\x18\x05 \x01(\tB\x0e\xea\xe0\x18\n\n\x06\x66ormat\x18\x01H\x01R\ttagFormat\x88\x01\x01\x12I\n\nstructures\x18\x06 \x03(\x0b\x32\x1a.inferd.v1.TaggedStructureB\r\xea\xe0\x18\x02(\x01\xf2\xe0\x18\x03(\x80\x01R\nstructures\x12,\n\x08triggers\x18\x07 \x03(\tB\x10\xea\xe0\x18\x02(\x01\xf2\xe0\x18\x06(\x80\x01\x30\x80\x08R\x08triggers:\n\xea\xe0\x18\x06\x1a\x04typeB\x08\n\x06\x66ormatB\r\n\x0b_tag_format\"\x15\n\x13StructuralTagFormat\"u\n\x0fTaggedStructure\x12\x1f\n\x05\x62\x65gin\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x08\x38\x01R\x05\x62\x65gin\x12$\n\x06schema\x18\x02 \x01(\tB\x0c\xea\xe0\x18\x02\x18\x01\xf2\xe0\x18\x02\x38\x01R\x06schema\x12\x1b\n\x03\x65nd\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x08\x38\x01R\x03\x65nd\"\x0c\n\nTextFormat\"\x12\n\x10JsonObjectFormat\"\xb6\x01\n\x10JsonSchemaFormat\x12\x1d\n\x04name\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x02\x38\x01R\x04name\x12%\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00R\x0b\x64\x65scription\x88\x01\x01\x12$\n\x06schema\x18\x03 \x01(\tB\x0c\xea\xe0\x18\x02\x18\x01\xf2\xe0\x18\x02\x38\x01R\x06schema\x12\x1b\n\x06strict\x18\x04 \x01(\x08H\x01R\x06strict\x88\x01\x01\x42\x0e\n\x0c_descriptionB\t\n\x07_strict*\xfb\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12 \n\x12\x46INISH_REASON_STOP\x10\x01\x1a\x08\xea\xe0\x18\x04stop\x12$\n\x14\x46INISH_REASON_LENGTH\x10\x02\x1a\n\xea\xe0\x18\x06length\x12,\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x1a\x0e\xea\xe0\x18\ntool_calls\x12\x32\n\x1b\x46INISH_REASON_FUNCTION_CALL\x10\x04\x1a\x11\xea\xe0\x18\rfunction_call\x12\"\n\x13\x46INISH_REASON_ERROR\x10\x05\x1a\t\xea\xe0\x18\x05\x65rrorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18inferd/v1/sampling.proto\x12\tinferd.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1finferd/options/v1/options.proto\"S\n\x0bMatchedStop\x12\x1b\n\x08token_id\x18\x01 \x01(\rH\x00R\x07tokenId\x12\x14\n\x04text\x18\x02 \x01(\tH\x00R\x04text:\x06\xea\xe0\x18\x02\x10\x01\x42\t\n\x07matched\"\xb0\x02\n\x05Usage\x12#\n\rprompt_tokens\x18\x01 \x01(\rR\x0cpromptTokens\x12+\n\x11\x63ompletion_tokens\x18\x02 \x01(\rR\x10\x63ompletionTokens\x12!\n\x0ctotal_tokens\x18\x03 \x01(\rR\x0btotalTokens\x12R\n\x15prompt_tokens_details\x18\x04 \x01(\x0b\x32\x1e.inferd.v1.PromptTokensDetailsR\x13promptTokensDetails\x12^\n\x19\x63ompletion_tokens_details\x18\x05 \x01(\x0b\x32\".inferd.v1.CompletionTokensDetailsR\x17\x63ompletionTokensDetails\":\n\x13PromptTokensDetails\x12#\n\rcached_tokens\x18\x01 \x01(\rR\x0c\x63\x61\x63hedTokens\"D\n\x17\x43ompletionTokensDetails\x12)\n\x10reasoning_tokens\x18\x01 \x01(\rR\x0freasoningTokens\"\xef\x01\n\rStreamOptions\x12(\n\rinclude_usage\x18\x01 \x01(\x08H\x00R\x0cincludeUsage\x88\x01\x01\x12\x39\n\x16\x63ontinuous_usage_stats\x18\x02 \x01(\x08H\x01R\x14\x63ontinuousUsageStats\x88\x01\x01\x12\x34\n\x13include_obfuscation\x18\x03 \x01(\x08H\x02R\x12includeObfuscation\x88\x01\x01\x42\x10\n\x0e_include_usageB\x19\n\x17_continuous_usage_statsB\x16\n\x14_include_obfuscation\"\xd8\x03\n\x0eResponseFormat\x12+\n\x04text\x18\x01 \x01(\x0b\x32\x15.inferd.v1.TextFormatH\x00R\x04text\x12>\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x1b.inferd.v1.JsonObjectFormatH\x00R\njsonObject\x12>\n\x0bjson_schema\x18\x03 \x01(\x0b\x32\x1b.inferd.v1.JsonSchemaFormatH\x00R\njsonSchema\x12G\n\x0estructural_tag\x18\x04 \x01(\x0b\x32\x1e.inferd.v1.StructuralTagFormatH\x00R\rstructuralTag\x12\x32\n\ntag_format\x18\x05 \x01(\tB\x0e\xea\xe0\x18\n\n\x06\x66ormat\x18\x01H\x01R\ttagFormat\x88\x01\x01\x12I\n\nstructures\x18\x06 \x03(\x0b\x32\x1a.inferd.v1.TaggedStructureB\r\xea\xe0\x18\x02(\x01\xf2\xe0\x18\x03(\x80\x01R\nstructures\x12,\n\x08triggers\x18\x07 \x03(\tB\x10\xea\xe0\x18\x02(\x01\xf2\xe0\x18\x06(\x80\x01\x30\x80\x08R\x08triggers:\n\xea\xe0\x18\x06\x1a\x04typeB\x08\n\x06\x66ormatB\r\n\x0b_tag_format\"\x15\n\x13StructuralTagFormat\"w\n\x0fTaggedStructure\x12!\n\x05\x62\x65gin\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x08R\x05\x62\x65gin\x12\"\n\x06schema\x18\x02 \x01(\tB\n\xe2\x41\x01\x02\xea\xe0\x18\x02\x18\x01R\x06schema\x12\x1d\n\x03\x65nd\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x08R\x03\x65nd\"\x0c\n\nTextFormat\"\x12\n\x10JsonObjectFormat\"\xb6\x01\n\x10JsonSchemaFormat\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12%\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\"\n\x06schema\x18\x03 \x01(\tB\n\xe2\x41\x01\x02\xea\xe0\x18\x02\x18\x01R\x06schema\x12\x1b\n\x06strict\x18\x04 \x01(\x08H\x01R\x06strict\x88\x01\x01\x42\x0e\n\x0c_descriptionB\t\n\x07_strict*\xb1\x02\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12 \n\x12\x46INISH_REASON_STOP\x10\x01\x1a\x08\xea\xe0\x18\x04stop\x12$\n\x14\x46INISH_REASON_LENGTH\x10\x02\x1a\n\xea\xe0\x18\x06length\x12,\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x1a\x0e\xea\xe0\x18\ntool_calls\x12\x32\n\x1b\x46INISH_REASON_FUNCTION_CALL\x10\x04\x1a\x11\xea\xe0\x18\rfunction_call\x12\"\n\x13\x46INISH_REASON_ERROR\x10\x05\x1a\t\xea\xe0\x18\x05\x65rror\x12\x34\n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x06\x1a\x12\xea\xe0\x18\x0e\x63ontent_filterB\x7f\n\rdev.inferd.v1B\rSamplingProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inferd.v1.sampling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.inferd.v1B\rSamplingProtoP\001Z\035inferd.dev/inferd/v1;inferdv1\242\002\003IFD\252\002\tInferd.V1\312\002\tInferd\\V1\342\002\022Inferd\\V1\\Metadata\352\002\nInferd::V1'
   _globals['_FINISHREASON'].values_by_name["FINISH_REASON_STOP"]._loaded_options = None
   _globals['_FINISHREASON'].values_by_name["FINISH_REASON_STOP"]._serialized_options = b'\352\340\030\004stop'
   _globals['_FINISHREASON'].values_by_name["FINISH_REASON_LENGTH"]._loaded_options = None
@@ -42,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINISHREASON'].values_by_name["FINISH_REASON_FUNCTION_CALL"]._serialized_options = b'\352\340\030\rfunction_call'
   _globals['_FINISHREASON'].values_by_name["FINISH_REASON_ERROR"]._loaded_options = None
   _globals['_FINISHREASON'].values_by_name["FINISH_REASON_ERROR"]._serialized_options = b'\352\340\030\005error'
+  _globals['_FINISHREASON'].values_by_name["FINISH_REASON_CONTENT_FILTER"]._loaded_options = None
+  _globals['_FINISHREASON'].values_by_name["FINISH_REASON_CONTENT_FILTER"]._serialized_options = b'\352\340\030\016content_filter'
   _globals['_MATCHEDSTOP']._loaded_options = None
   _globals['_MATCHEDSTOP']._serialized_options = b'\352\340\030\002\020\001'
   _globals['_RESPONSEFORMAT'].fields_by_name['tag_format']._loaded_options = None
@@ -53,37 +57,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESPONSEFORMAT']._loaded_options = None
   _globals['_RESPONSEFORMAT']._serialized_options = b'\352\340\030\006\032\004type'
   _globals['_TAGGEDSTRUCTURE'].fields_by_name['begin']._loaded_options = None
-  _globals['_TAGGEDSTRUCTURE'].fields_by_name['begin']._serialized_options = b'\362\340\030\0050\200\0108\001'
+  _globals['_TAGGEDSTRUCTURE'].fields_by_name['begin']._serialized_options = b'\342A\001\002\362\340\030\0030\200\010'
   _globals['_TAGGEDSTRUCTURE'].fields_by_name['schema']._loaded_options = None
-  _globals['_TAGGEDSTRUCTURE'].fields_by_name['schema']._serialized_options = b'\352\340\030\002\030\001\362\340\030\0028\001'
+  _globals['_TAGGEDSTRUCTURE'].fields_by_name['schema']._serialized_options = b'\342A\001\002\352\340\030\002\030\001'
   _globals['_TAGGEDSTRUCTURE'].fields_by_name['end']._loaded_options = None
-  _globals['_TAGGEDSTRUCTURE'].fields_by_name['end']._serialized_options = b'\362\340\030\0050\200\0108\001'
+  _globals['_TAGGEDSTRUCTURE'].fields_by_name['end']._serialized_options = b'\342A\001\002\362\340\030\0030\200\010'
   _globals['_JSONSCHEMAFORMAT'].fields_by_name['name']._loaded_options = None
-  _globals['_JSONSCHEMAFORMAT'].fields_by_name['name']._serialized_options = b'\362\340\030\0050\200\0028\001'
+  _globals['_JSONSCHEMAFORMAT'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0030\200\002'
   _globals['_JSONSCHEMAFORMAT'].fields_by_name['schema']._loaded_options = None
-  _globals['_JSONSCHEMAFORMAT'].fields_by_name['schema']._serialized_options = b'\352\340\030\002\030\001\362\340\030\0028\001'
-  _globals['_FINISHREASON']._serialized_start=1673
-  _globals['_FINISHREASON']._serialized_end=1924
-  _globals['_MATCHEDSTOP']._serialized_start=72
-  _globals['_MATCHEDSTOP']._serialized_end=155
-  _globals['_USAGE']._serialized_start=158
-  _globals['_USAGE']._serialized_end=462
-  _globals['_PROMPTTOKENSDETAILS']._serialized_start=464
-  _globals['_PROMPTTOKENSDETAILS']._serialized_end=522
-  _globals['_COMPLETIONTOKENSDETAILS']._serialized_start=524
-  _globals['_COMPLETIONTOKENSDETAILS']._serialized_end=592
-  _globals['_STREAMOPTIONS']._serialized_start=595
-  _globals['_STREAMOPTIONS']._serialized_end=834
-  _globals['_RESPONSEFORMAT']._serialized_start=837
-  _globals['_RESPONSEFORMAT']._serialized_end=1309
-  _globals['_STRUCTURALTAGFORMAT']._serialized_start=1311
-  _globals['_STRUCTURALTAGFORMAT']._serialized_end=1332
-  _globals['_TAGGEDSTRUCTURE']._serialized_start=1334
-  _globals['_TAGGEDSTRUCTURE']._serialized_end=1451
-  _globals['_TEXTFORMAT']._serialized_start=1453
-  _globals['_TEXTFORMAT']._serialized_end=1465
-  _globals['_JSONOBJECTFORMAT']._serialized_start=1467
-  _globals['_JSONOBJECTFORMAT']._serialized_end=1485
-  _globals['_JSONSCHEMAFORMAT']._serialized_start=1488
-  _globals['_JSONSCHEMAFORMAT']._serialized_end=1670
+  _globals['_JSONSCHEMAFORMAT'].fields_by_name['schema']._serialized_options = b'\342A\001\002\352\340\030\002\030\001'
+  _globals['_FINISHREASON']._serialized_start=1708
+  _globals['_FINISHREASON']._serialized_end=2013
+  _globals['_MATCHEDSTOP']._serialized_start=105
+  _globals['_MATCHEDSTOP']._serialized_end=188
+  _globals['_USAGE']._serialized_start=191
+  _globals['_USAGE']._serialized_end=495
+  _globals['_PROMPTTOKENSDETAILS']._serialized_start=497
+  _globals['_PROMPTTOKENSDETAILS']._serialized_end=555
+  _globals['_COMPLETIONTOKENSDETAILS']._serialized_start=557
+  _globals['_COMPLETIONTOKENSDETAILS']._serialized_end=625
+  _globals['_STREAMOPTIONS']._serialized_start=628
+  _globals['_STREAMOPTIONS']._serialized_end=867
+  _globals['_RESPONSEFORMAT']._serialized_start=870
+  _globals['_RESPONSEFORMAT']._serialized_end=1342
+  _globals['_STRUCTURALTAGFORMAT']._serialized_start=1344
+  _globals['_STRUCTURALTAGFORMAT']._serialized_end=1365
+  _globals['_TAGGEDSTRUCTURE']._serialized_start=1367
+  _globals['_TAGGEDSTRUCTURE']._serialized_end=1486
+  _globals['_TEXTFORMAT']._serialized_start=1488
+  _globals['_TEXTFORMAT']._serialized_end=1500
+  _globals['_JSONOBJECTFORMAT']._serialized_start=1502
+  _globals['_JSONOBJECTFORMAT']._serialized_end=1520
+  _globals['_JSONSCHEMAFORMAT']._serialized_start=1523
+  _globals['_JSONSCHEMAFORMAT']._serialized_end=1705
 # @@protoc_insertion_point(module_scope)

@@ -23,61 +23,48 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 from inferd.v1 import chat_pb2 as inferd_dot_v1_dot_chat__pb2
-from inferd.v1 import message_pb2 as inferd_dot_v1_dot_message__pb2
-from inferd.v1 import prompt_pb2 as inferd_dot_v1_dot_prompt__pb2
+from inferd.v1 import completion_pb2 as inferd_dot_v1_dot_completion__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18inferd/v1/tokenize.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1finferd/options/v1/options.proto\x1a\x14inferd/v1/chat.proto\x1a\x17inferd/v1/message.proto\x1a\x16inferd/v1/prompt.proto\"\xaf\x07\n\x12\x43ountTokensRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x04\x38\x01R\x05model\x12\x38\n\x06prompt\x18\x02 \x03(\x0b\x32\x11.inferd.v1.PromptB\r\xea\xe0\x18\x02\x10\x01\xf2\xe0\x18\x03(\x80\x08R\x06prompt\x12\x38\n\x08messages\x18\x03 \x03(\x0b\x32\x12.inferd.v1.MessageB\x08\xf2\xe0\x18\x04(\x80\x80\x01R\x08messages\x12.\n\x05tools\x18\x04 \x03(\x0b\x32\x0f.inferd.v1.ToolB\x07\xf2\xe0\x18\x03(\x80\x01R\x05tools\x12;\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x15.inferd.v1.ToolChoiceH\x00R\ntoolChoice\x88\x01\x01\x12>\n\tfunctions\x18\x06 \x03(\x0b\x32\x17.inferd.v1.FunctionToolB\x07\xf2\xe0\x18\x03(\x80\x01R\tfunctions\x12G\n\rfunction_call\x18\x07 \x01(\x0b\x32\x1d.inferd.v1.FunctionCallChoiceH\x01R\x0c\x66unctionCall\x88\x01\x01\x12J\n\x10reasoning_effort\x18\x08 \x01(\x0e\x32\x1a.inferd.v1.ReasoningEffortH\x02R\x0freasoningEffort\x88\x01\x01\x12=\n\x14\x63hat_template_kwargs\x18\t \x01(\tB\x06\xea\xe0\x18\x02\x18\x01H\x03R\x12\x63hatTemplateKwargs\x88\x01\x01\x12\x39\n\x16\x63ontinue_final_message\x18\n \x01(\x08H\x04R\x14\x63ontinueFinalMessage\x88\x01\x01\x12\x37\n\x15\x61\x64\x64_generation_prompt\x18\x0b \x01(\x08H\x05R\x13\x61\x64\x64GenerationPrompt\x88\x01\x01\x12\x1b\n\tinput_ids\x18\x0c \x03(\rR\x08inputIds\x12)\n\tverbosity\x18\r \x01(\tB\x06\xf2\xe0\x18\x02\x30@H\x06R\tverbosity\x88\x01\x01\x12\'\n\x08thinking\x18\x0e \x01(\tB\x06\xea\xe0\x18\x02\x18\x01H\x07R\x08thinking\x88\x01\x01\x42\x0e\n\x0c_tool_choiceB\x10\n\x0e_function_callB\x13\n\x11_reasoning_effortB\x17\n\x15_chat_template_kwargsB\x19\n\x17_continue_final_messageB\x18\n\x16_add_generation_promptB\x0c\n\n_verbosityB\x0b\n\t_thinking\"\xa3\x01\n\x13\x43ountTokensResponse\x12!\n\x0ctotal_tokens\x18\x01 \x01(\rR\x0btotalTokens\x12#\n\rrequest_model\x18\x02 \x01(\tR\x0crequestModel\x12\x1d\n\nmodel_used\x18\x03 \x01(\tR\tmodelUsed\x12%\n\x0etokenizer_type\x18\x04 \x01(\tR\rtokenizerType\"\x8e\x02\n\x0fTokenizeRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x04\x38\x01R\x05model\x12\x1b\n\x06prompt\x18\x02 \x01(\tH\x00R\x06prompt\x88\x01\x01\x12\x38\n\x08messages\x18\x03 \x03(\x0b\x32\x12.inferd.v1.MessageB\x08\xf2\xe0\x18\x04(\x80\x80\x01R\x08messages\x12.\n\x05tools\x18\x04 \x03(\x0b\x32\x0f.inferd.v1.ToolB\x07\xf2\xe0\x18\x03(\x80\x01R\x05tools\x12\x31\n\x12\x61\x64\x64_special_tokens\x18\x05 \x01(\x08H\x01R\x10\x61\x64\x64SpecialTokens\x88\x01\x01\x42\t\n\x07_promptB\x15\n\x13_add_special_tokens\"d\n\x10TokenizeResponse\x12\x16\n\x06tokens\x18\x01 \x03(\rR\x06tokens\x12\x14\n\x05\x63ount\x18\x02 \x01(\rR\x05\x63ount\x12\"\n\rmax_model_len\x18\x03 \x01(\rR\x0bmaxModelLen\"\x99\x01\n\x11\x44\x65tokenizeRequest\x12\x1f\n\x05model\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x30\x80\x04\x38\x01R\x05model\x12\x16\n\x06tokens\x18\x02 \x03(\rR\x06tokens\x12\x33\n\x13skip_special_tokens\x18\x03 \x01(\x08H\x00R\x11skipSpecialTokens\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"(\n\x12\x44\x65tokenizeResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2\xb0\x04\n\x0fTokenizeService\x12\xd3\x01\n\x0b\x43ountTokens\x12\x1d.inferd.v1.CountTokensRequest\x1a\x1e.inferd.v1.CountTokensResponse\"\x84\x01\xf2\xe0\x18\x61{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]}\x82\xd3\xe4\x93\x02\x19\"\x14/utils/token_counter:\x01*\x12\x9d\x01\n\x08Tokenize\x12\x1a.inferd.v1.TokenizeRequest\x1a\x1b.inferd.v1.TokenizeResponse\"X\xf2\xe0\x18-{\"model\": \"smollm2\", \"prompt\": \"Hello world\"}\x82\xd3\xe4\x93\x02!\"\x0c/v1/tokenize:\x01*Z\x0e\"\t/tokenize:\x01*\x12\xa6\x01\n\nDetokenize\x12\x1c.inferd.v1.DetokenizeRequest\x1a\x1d.inferd.v1.DetokenizeResponse\"[\xf2\xe0\x18,{\"model\": \"smollm2\", \"tokens\": [19556, 905]}\x82\xd3\xe4\x93\x02%\"\x0e/v1/detokenize:\x01*Z\x10\"\x0b/detokenize:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18inferd/v1/tokenize.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1finferd/options/v1/options.proto\x1a\x14inferd/v1/chat.proto\x1a\x1ainferd/v1/completion.proto\"\xc8\x01\n\x12\x43ountTokensRequest\x12Y\n\x04\x63hat\x18\x01 \x01(\x0b\x32&.inferd.v1.CreateChatCompletionRequestB\x1b\xea\xe0\x18\x17\x38\x01j\x08messagesj\tinput_idsH\x00R\x04\x63hat\x12L\n\ncompletion\x18\x02 \x01(\x0b\x32\".inferd.v1.CreateCompletionRequestB\x06\xea\xe0\x18\x02\x38\x01H\x00R\ncompletionB\t\n\x07request\"\xa3\x01\n\x13\x43ountTokensResponse\x12!\n\x0ctotal_tokens\x18\x01 \x01(\rR\x0btotalTokens\x12#\n\rrequest_model\x18\x02 \x01(\tR\x0crequestModel\x12\x1d\n\nmodel_used\x18\x03 \x01(\tR\tmodelUsed\x12%\n\x0etokenizer_type\x18\x04 \x01(\tR\rtokenizerType\"\x8f\x02\n\x0fTokenizeRequest\x12Y\n\x04\x63hat\x18\x01 \x01(\x0b\x32&.inferd.v1.CreateChatCompletionRequestB\x1b\xea\xe0\x18\x17\x38\x01j\x08messagesj\tinput_idsH\x00R\x04\x63hat\x12L\n\ncompletion\x18\x02 \x01(\x0b\x32\".inferd.v1.CreateCompletionRequestB\x06\xea\xe0\x18\x02\x38\x01H\x00R\ncompletion\x12\x31\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x01R\x10\x61\x64\x64SpecialTokens\x88\x01\x01\x42\t\n\x07requestB\x15\n\x13_add_special_tokens\"d\n\x10TokenizeResponse\x12\x16\n\x06tokens\x18\x01 \x03(\rR\x06tokens\x12\x14\n\x05\x63ount\x18\x02 \x01(\rR\x05\x63ount\x12\"\n\rmax_model_len\x18\x03 \x01(\rR\x0bmaxModelLen\"\x9b\x01\n\x11\x44\x65tokenizeRequest\x12!\n\x05model\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x04R\x05model\x12\x16\n\x06tokens\x18\x02 \x03(\rR\x06tokens\x12\x33\n\x13skip_special_tokens\x18\x03 \x01(\x08H\x00R\x11skipSpecialTokens\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"(\n\x12\x44\x65tokenizeResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2\xb9\x04\n\x0fTokenizeService\x12\xd6\x01\n\x0b\x43ountTokens\x12\x1d.inferd.v1.CountTokensRequest\x1a\x1e.inferd.v1.CountTokensResponse\"\x87\x01\x90\x02\x01\xf2\xe0\x18\x61{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]}\x82\xd3\xe4\x93\x02\x19\"\x14/utils/token_counter:\x01*\x12\xa0\x01\n\x08Tokenize\x12\x1a.inferd.v1.TokenizeRequest\x1a\x1b.inferd.v1.TokenizeResponse\"[\x90\x02\x01\xf2\xe0\x18-{\"model\": \"smollm2\", \"prompt\": \"Hello world\"}\x82\xd3\xe4\x93\x02!\"\x0c/v1/tokenize:\x01*Z\x0e\"\t/tokenize:\x01*\x12\xa9\x01\n\nDetokenize\x12\x1c.inferd.v1.DetokenizeRequest\x1a\x1d.inferd.v1.DetokenizeResponse\"^\x90\x02\x01\xf2\xe0\x18,{\"model\": \"smollm2\", \"tokens\": [19556, 905]}\x82\xd3\xe4\x93\x02%\"\x0e/v1/detokenize:\x01*Z\x10\"\x0b/detokenize:\x01*B\x7f\n\rdev.inferd.v1B\rTokenizeProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inferd.v1.tokenize_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['model']._serialized_options = b'\362\340\030\0050\200\0048\001'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['prompt']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['prompt']._serialized_options = b'\352\340\030\002\020\001\362\340\030\003(\200\010'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['messages']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['messages']._serialized_options = b'\362\340\030\004(\200\200\001'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['tools']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['tools']._serialized_options = b'\362\340\030\003(\200\001'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['functions']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['functions']._serialized_options = b'\362\340\030\003(\200\001'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['chat_template_kwargs']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['chat_template_kwargs']._serialized_options = b'\352\340\030\002\030\001'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['verbosity']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['verbosity']._serialized_options = b'\362\340\030\0020@'
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['thinking']._loaded_options = None
-  _globals['_COUNTTOKENSREQUEST'].fields_by_name['thinking']._serialized_options = b'\352\340\030\002\030\001'
-  _globals['_TOKENIZEREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_TOKENIZEREQUEST'].fields_by_name['model']._serialized_options = b'\362\340\030\0050\200\0048\001'
-  _globals['_TOKENIZEREQUEST'].fields_by_name['messages']._loaded_options = None
-  _globals['_TOKENIZEREQUEST'].fields_by_name['messages']._serialized_options = b'\362\340\030\004(\200\200\001'
-  _globals['_TOKENIZEREQUEST'].fields_by_name['tools']._loaded_options = None
-  _globals['_TOKENIZEREQUEST'].fields_by_name['tools']._serialized_options = b'\362\340\030\003(\200\001'
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.inferd.v1B\rTokenizeProtoP\001Z\035inferd.dev/inferd/v1;inferdv1\242\002\003IFD\252\002\tInferd.V1\312\002\tInferd\\V1\342\002\022Inferd\\V1\\Metadata\352\002\nInferd::V1'
+  _globals['_COUNTTOKENSREQUEST'].fields_by_name['chat']._loaded_options = None
+  _globals['_COUNTTOKENSREQUEST'].fields_by_name['chat']._serialized_options = b'\352\340\030\0278\001j\010messagesj\tinput_ids'
+  _globals['_COUNTTOKENSREQUEST'].fields_by_name['completion']._loaded_options = None
+  _globals['_COUNTTOKENSREQUEST'].fields_by_name['completion']._serialized_options = b'\352\340\030\0028\001'
+  _globals['_TOKENIZEREQUEST'].fields_by_name['chat']._loaded_options = None
+  _globals['_TOKENIZEREQUEST'].fields_by_name['chat']._serialized_options = b'\352\340\030\0278\001j\010messagesj\tinput_ids'
+  _globals['_TOKENIZEREQUEST'].fields_by_name['completion']._loaded_options = None
+  _globals['_TOKENIZEREQUEST'].fields_by_name['completion']._serialized_options = b'\352\340\030\0028\001'
   _globals['_DETOKENIZEREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_DETOKENIZEREQUEST'].fields_by_name['model']._serialized_options = b'\362\340\030\0050\200\0048\001'
+  _globals['_DETOKENIZEREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\362\340\030\0030\200\004'
   _globals['_TOKENIZESERVICE'].methods_by_name['CountTokens']._loaded_options = None
-  _globals['_TOKENIZESERVICE'].methods_by_name['CountTokens']._serialized_options = b'\362\340\030a{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]}\202\323\344\223\002\031\"\024/utils/token_counter:\001*'
+  _globals['_TOKENIZESERVICE'].methods_by_name['CountTokens']._serialized_options = b'\220\002\001\362\340\030a{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]}\202\323\344\223\002\031\"\024/utils/token_counter:\001*'
   _globals['_TOKENIZESERVICE'].methods_by_name['Tokenize']._loaded_options = None
-  _globals['_TOKENIZESERVICE'].methods_by_name['Tokenize']._serialized_options = b'\362\340\030-{\"model\": \"smollm2\", \"prompt\": \"Hello world\"}\202\323\344\223\002!\"\014/v1/tokenize:\001*Z\016\"\t/tokenize:\001*'
+  _globals['_TOKENIZESERVICE'].methods_by_name['Tokenize']._serialized_options = b'\220\002\001\362\340\030-{\"model\": \"smollm2\", \"prompt\": \"Hello world\"}\202\323\344\223\002!\"\014/v1/tokenize:\001*Z\016\"\t/tokenize:\001*'
   _globals['_TOKENIZESERVICE'].methods_by_name['Detokenize']._loaded_options = None
-  _globals['_TOKENIZESERVICE'].methods_by_name['Detokenize']._serialized_options = b'\362\340\030,{\"model\": \"smollm2\", \"tokens\": [19556, 905]}\202\323\344\223\002%\"\016/v1/detokenize:\001*Z\020\"\013/detokenize:\001*'
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=174
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1117
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1120
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1283
-  _globals['_TOKENIZEREQUEST']._serialized_start=1286
-  _globals['_TOKENIZEREQUEST']._serialized_end=1556
-  _globals['_TOKENIZERESPONSE']._serialized_start=1558
-  _globals['_TOKENIZERESPONSE']._serialized_end=1658
-  _globals['_DETOKENIZEREQUEST']._serialized_start=1661
-  _globals['_DETOKENIZEREQUEST']._serialized_end=1814
-  _globals['_DETOKENIZERESPONSE']._serialized_start=1816
-  _globals['_DETOKENIZERESPONSE']._serialized_end=1856
-  _globals['_TOKENIZESERVICE']._serialized_start=1859
-  _globals['_TOKENIZESERVICE']._serialized_end=2419
+  _globals['_TOKENIZESERVICE'].methods_by_name['Detokenize']._serialized_options = b'\220\002\001\362\340\030,{\"model\": \"smollm2\", \"tokens\": [19556, 905]}\202\323\344\223\002%\"\016/v1/detokenize:\001*Z\020\"\013/detokenize:\001*'
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=186
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=386
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=389
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=552
+  _globals['_TOKENIZEREQUEST']._serialized_start=555
+  _globals['_TOKENIZEREQUEST']._serialized_end=826
+  _globals['_TOKENIZERESPONSE']._serialized_start=828
+  _globals['_TOKENIZERESPONSE']._serialized_end=928
+  _globals['_DETOKENIZEREQUEST']._serialized_start=931
+  _globals['_DETOKENIZEREQUEST']._serialized_end=1086
+  _globals['_DETOKENIZERESPONSE']._serialized_start=1088
+  _globals['_DETOKENIZERESPONSE']._serialized_end=1128
+  _globals['_TOKENIZESERVICE']._serialized_start=1131
+  _globals['_TOKENIZESERVICE']._serialized_end=1700
 # @@protoc_insertion_point(module_scope)

@@ -1,8 +1,8 @@
 from google.api import annotations_pb2 as _annotations_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from inferd.options.v1 import options_pb2 as _options_pb2
 from inferd.v1 import chat_pb2 as _chat_pb2
-from inferd.v1 import message_pb2 as _message_pb2
-from inferd.v1 import prompt_pb2 as _prompt_pb2
+from inferd.v1 import completion_pb2 as _completion_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -12,36 +12,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CountTokensRequest(_message.Message):
-    __slots__ = ("model", "prompt", "messages", "tools", "tool_choice", "functions", "function_call", "reasoning_effort", "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "input_ids", "verbosity", "thinking")
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_FIELD_NUMBER: _ClassVar[int]
-    TOOLS_FIELD_NUMBER: _ClassVar[int]
-    TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
-    FUNCTIONS_FIELD_NUMBER: _ClassVar[int]
-    FUNCTION_CALL_FIELD_NUMBER: _ClassVar[int]
-    REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
-    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
-    CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    ADD_GENERATION_PROMPT_FIELD_NUMBER: _ClassVar[int]
-    INPUT_IDS_FIELD_NUMBER: _ClassVar[int]
-    VERBOSITY_FIELD_NUMBER: _ClassVar[int]
-    THINKING_FIELD_NUMBER: _ClassVar[int]
-    model: str
-    prompt: _containers.RepeatedCompositeFieldContainer[_prompt_pb2.Prompt]
-    messages: _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]
-    tools: _containers.RepeatedCompositeFieldContainer[_message_pb2.Tool]
-    tool_choice: _chat_pb2.ToolChoice
-    functions: _containers.RepeatedCompositeFieldContainer[_message_pb2.FunctionTool]
-    function_call: _chat_pb2.FunctionCallChoice
-    reasoning_effort: _chat_pb2.ReasoningEffort
-    chat_template_kwargs: str
-    continue_final_message: bool
-    add_generation_prompt: bool
-    input_ids: _containers.RepeatedScalarFieldContainer[int]
-    verbosity: str
-    thinking: str
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[_Iterable[_Union[_prompt_pb2.Prompt, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[_message_pb2.Message, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[_message_pb2.Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[_chat_pb2.ToolChoice, _Mapping]] = ..., functions: _Optional[_Iterable[_Union[_message_pb2.FunctionTool, _Mapping]]] = ..., function_call: _Optional[_Union[_chat_pb2.FunctionCallChoice, _Mapping]] = ..., reasoning_effort: _Optional[_Union[_chat_pb2.ReasoningEffort, str]] = ..., chat_template_kwargs: _Optional[str] = ..., continue_final_message: _Optional[bool] = ..., add_generation_prompt: _Optional[bool] = ..., input_ids: _Optional[_Iterable[int]] = ..., verbosity: _Optional[str] = ..., thinking: _Optional[str] = ...) -> None: ...
+    __slots__ = ("chat", "completion")
+    CHAT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_FIELD_NUMBER: _ClassVar[int]
+    chat: _chat_pb2.CreateChatCompletionRequest
+    completion: _completion_pb2.CreateCompletionRequest
+    def __init__(self, chat: _Optional[_Union[_chat_pb2.CreateChatCompletionRequest, _Mapping]] = ..., completion: _Optional[_Union[_completion_pb2.CreateCompletionRequest, _Mapping]] = ...) -> None: ...
 
 class CountTokensResponse(_message.Message):
     __slots__ = ("total_tokens", "request_model", "model_used", "tokenizer_type")
@@ -56,18 +32,14 @@ class CountTokensResponse(_message.Message):
     def __init__(self, total_tokens: _Optional[int] = ..., request_model: _Optional[str] = ..., model_used: _Optional[str] = ..., tokenizer_type: _Optional[str] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
-    __slots__ = ("model", "prompt", "messages", "tools", "add_special_tokens")
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_FIELD_NUMBER: _ClassVar[int]
-    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("chat", "completion", "add_special_tokens")
+    CHAT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_FIELD_NUMBER: _ClassVar[int]
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    model: str
-    prompt: str
-    messages: _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]
-    tools: _containers.RepeatedCompositeFieldContainer[_message_pb2.Tool]
+    chat: _chat_pb2.CreateChatCompletionRequest
+    completion: _completion_pb2.CreateCompletionRequest
     add_special_tokens: bool
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_message_pb2.Message, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[_message_pb2.Tool, _Mapping]]] = ..., add_special_tokens: _Optional[bool] = ...) -> None: ...
+    def __init__(self, chat: _Optional[_Union[_chat_pb2.CreateChatCompletionRequest, _Mapping]] = ..., completion: _Optional[_Union[_completion_pb2.CreateCompletionRequest, _Mapping]] = ..., add_special_tokens: _Optional[bool] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
     __slots__ = ("tokens", "count", "max_model_len")

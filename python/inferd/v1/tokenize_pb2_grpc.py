@@ -68,15 +68,14 @@ class TokenizeServiceServicer:
 
     def CountTokens(self, request, context):
         """Counts the prompt tokens of a completion request. The number equals the usage.prompt_tokens of that
-        completion. A request with messages or input_ids counts as a chat completion, one with a prompt alone as a
-        text completion.
+        completion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Returns the tokens of a text or a conversation.
+        """Returns the prompt tokens of a completion request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

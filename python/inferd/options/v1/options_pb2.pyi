@@ -1,9 +1,10 @@
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.rpc import code_pb2 as _code_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from collections.abc import Iterable as _Iterable
+from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 STREAMING_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +25,10 @@ JSON_FIELD_NUMBER: _ClassVar[int]
 json: _descriptor.FieldDescriptor
 LIMITS_FIELD_NUMBER: _ClassVar[int]
 limits: _descriptor.FieldDescriptor
+CODE_FIELD_NUMBER: _ClassVar[int]
+code: _descriptor.FieldDescriptor
+HTTP_STATUS_FIELD_NUMBER: _ClassVar[int]
+http_status: _descriptor.FieldDescriptor
 JSON_VALUE_FIELD_NUMBER: _ClassVar[int]
 json_value: _descriptor.FieldDescriptor
 
@@ -46,29 +51,21 @@ class Pending(_message.Message):
     def __init__(self, field: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
 
 class MessageJson(_message.Message):
-    __slots__ = ("object", "bare", "tag", "shorthand", "refused")
+    __slots__ = ("object", "bare", "tag", "shorthand", "tag_after")
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     BARE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     SHORTHAND_FIELD_NUMBER: _ClassVar[int]
-    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    TAG_AFTER_FIELD_NUMBER: _ClassVar[int]
     object: str
     bare: bool
     tag: str
     shorthand: str
-    refused: _containers.RepeatedCompositeFieldContainer[RefusedMember]
-    def __init__(self, object: _Optional[str] = ..., bare: _Optional[bool] = ..., tag: _Optional[str] = ..., shorthand: _Optional[str] = ..., refused: _Optional[_Iterable[_Union[RefusedMember, _Mapping]]] = ...) -> None: ...
-
-class RefusedMember(_message.Message):
-    __slots__ = ("name", "reason")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    reason: str
-    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    tag_after: str
+    def __init__(self, object: _Optional[str] = ..., bare: _Optional[bool] = ..., tag: _Optional[str] = ..., shorthand: _Optional[str] = ..., tag_after: _Optional[str] = ...) -> None: ...
 
 class FieldJson(_message.Message):
-    __slots__ = ("name", "shorthand", "raw", "null_when_unset", "omit_when_empty", "byte_list", "inline", "comment")
+    __slots__ = ("name", "shorthand", "raw", "null_when_unset", "omit_when_empty", "byte_list", "inline", "comment", "seconds", "also_seconds", "first_only", "pairs", "selected_by", "hides_inline")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHORTHAND_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +74,12 @@ class FieldJson(_message.Message):
     BYTE_LIST_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
     COMMENT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ALSO_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ONLY_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    SELECTED_BY_FIELD_NUMBER: _ClassVar[int]
+    HIDES_INLINE_FIELD_NUMBER: _ClassVar[int]
     name: str
     shorthand: bool
     raw: bool
@@ -85,22 +88,26 @@ class FieldJson(_message.Message):
     byte_list: bool
     inline: bool
     comment: bool
-    def __init__(self, name: _Optional[str] = ..., shorthand: _Optional[bool] = ..., raw: _Optional[bool] = ..., null_when_unset: _Optional[bool] = ..., omit_when_empty: _Optional[bool] = ..., byte_list: _Optional[bool] = ..., inline: _Optional[bool] = ..., comment: _Optional[bool] = ...) -> None: ...
+    seconds: bool
+    also_seconds: str
+    first_only: bool
+    pairs: bool
+    selected_by: _containers.RepeatedScalarFieldContainer[str]
+    hides_inline: bool
+    def __init__(self, name: _Optional[str] = ..., shorthand: _Optional[bool] = ..., raw: _Optional[bool] = ..., null_when_unset: _Optional[bool] = ..., omit_when_empty: _Optional[bool] = ..., byte_list: _Optional[bool] = ..., inline: _Optional[bool] = ..., comment: _Optional[bool] = ..., seconds: _Optional[bool] = ..., also_seconds: _Optional[str] = ..., first_only: _Optional[bool] = ..., pairs: _Optional[bool] = ..., selected_by: _Optional[_Iterable[str]] = ..., hides_inline: _Optional[bool] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("min", "max", "above", "min_items", "max_items", "max_length", "required")
+    __slots__ = ("min", "max", "above", "min_items", "max_items", "max_length")
     MIN_FIELD_NUMBER: _ClassVar[int]
     MAX_FIELD_NUMBER: _ClassVar[int]
     ABOVE_FIELD_NUMBER: _ClassVar[int]
     MIN_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
-    REQUIRED_FIELD_NUMBER: _ClassVar[int]
     min: float
     max: float
     above: float
     min_items: int
     max_items: int
     max_length: int
-    required: bool
-    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ..., above: _Optional[float] = ..., min_items: _Optional[int] = ..., max_items: _Optional[int] = ..., max_length: _Optional[int] = ..., required: _Optional[bool] = ...) -> None: ...
+    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ..., above: _Optional[float] = ..., min_items: _Optional[int] = ..., max_items: _Optional[int] = ..., max_length: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,105 @@
+from inferd.options.v1 import options_pb2 as _options_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from typing import ClassVar as _ClassVar
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_REASON_UNSPECIFIED: _ClassVar[ErrorReason]
+    INVALID_ARGUMENT: _ClassVar[ErrorReason]
+    REQUIRED_FIELD_MISSING: _ClassVar[ErrorReason]
+    OUT_OF_RANGE: _ClassVar[ErrorReason]
+    UNSUPPORTED_PARAMETER: _ClassVar[ErrorReason]
+    UNSUPPORTED_CONTENT: _ClassVar[ErrorReason]
+    RESERVED_VARIABLE: _ClassVar[ErrorReason]
+    INVALID_CONSTRAINT: _ClassVar[ErrorReason]
+    INVALID_MEDIA: _ClassVar[ErrorReason]
+    MEDIA_NOT_FETCHED: _ClassVar[ErrorReason]
+    NO_CHAT_TEMPLATE: _ClassVar[ErrorReason]
+    TEMPLATE_REFUSED: _ClassVar[ErrorReason]
+    PLACEHOLDER_IN_TEXT: _ClassVar[ErrorReason]
+    EMPTY_PROMPT: _ClassVar[ErrorReason]
+    CONTEXT_LENGTH_EXCEEDED: _ClassVar[ErrorReason]
+    RUNTIME_REFUSED: _ClassVar[ErrorReason]
+    INVALID_PAGE_TOKEN: _ClassVar[ErrorReason]
+    MALFORMED_MESSAGE: _ClassVar[ErrorReason]
+    MALFORMED_JSON: _ClassVar[ErrorReason]
+    MALFORMED_QUERY: _ClassVar[ErrorReason]
+    MALFORMED_PATH: _ClassVar[ErrorReason]
+    MALFORMED_HEADER: _ClassVar[ErrorReason]
+    BODY_TOO_LARGE: _ClassVar[ErrorReason]
+    MODEL_NOT_FOUND: _ClassVar[ErrorReason]
+    JOB_NOT_FOUND: _ClassVar[ErrorReason]
+    PATH_NOT_FOUND: _ClassVar[ErrorReason]
+    METHOD_NOT_ALLOWED: _ClassVar[ErrorReason]
+    UNSUPPORTED_MEDIA_TYPE: _ClassVar[ErrorReason]
+    REQUEST_TIMEOUT: _ClassVar[ErrorReason]
+    REQUEST_ID_REUSED: _ClassVar[ErrorReason]
+    JOB_ENDED: _ClassVar[ErrorReason]
+    ATTEMPT_LOST: _ClassVar[ErrorReason]
+    OVERLOADED: _ClassVar[ErrorReason]
+    RUNTIME_OVERLOADED: _ClassVar[ErrorReason]
+    QUEUE_FULL: _ClassVar[ErrorReason]
+    MODEL_UNAVAILABLE: _ClassVar[ErrorReason]
+    RUNTIME_UNAVAILABLE: _ClassVar[ErrorReason]
+    RUNTIME_ABORTED: _ClassVar[ErrorReason]
+    ADAPTER_NOT_LOADED: _ClassVar[ErrorReason]
+    QUEUE_UNAVAILABLE: _ClassVar[ErrorReason]
+    SHUTTING_DOWN: _ClassVar[ErrorReason]
+    DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
+    RUNTIME_DEADLINE: _ClassVar[ErrorReason]
+    JOB_CANCELLED: _ClassVar[ErrorReason]
+    JOB_EXPIRED: _ClassVar[ErrorReason]
+    ATTEMPTS_LOST: _ClassVar[ErrorReason]
+    RUNTIME_ERROR: _ClassVar[ErrorReason]
+    INTERNAL: _ClassVar[ErrorReason]
+ERROR_REASON_UNSPECIFIED: ErrorReason
+INVALID_ARGUMENT: ErrorReason
+REQUIRED_FIELD_MISSING: ErrorReason
+OUT_OF_RANGE: ErrorReason
+UNSUPPORTED_PARAMETER: ErrorReason
+UNSUPPORTED_CONTENT: ErrorReason
+RESERVED_VARIABLE: ErrorReason
+INVALID_CONSTRAINT: ErrorReason
+INVALID_MEDIA: ErrorReason
+MEDIA_NOT_FETCHED: ErrorReason
+NO_CHAT_TEMPLATE: ErrorReason
+TEMPLATE_REFUSED: ErrorReason
+PLACEHOLDER_IN_TEXT: ErrorReason
+EMPTY_PROMPT: ErrorReason
+CONTEXT_LENGTH_EXCEEDED: ErrorReason
+RUNTIME_REFUSED: ErrorReason
+INVALID_PAGE_TOKEN: ErrorReason
+MALFORMED_MESSAGE: ErrorReason
+MALFORMED_JSON: ErrorReason
+MALFORMED_QUERY: ErrorReason
+MALFORMED_PATH: ErrorReason
+MALFORMED_HEADER: ErrorReason
+BODY_TOO_LARGE: ErrorReason
+MODEL_NOT_FOUND: ErrorReason
+JOB_NOT_FOUND: ErrorReason
+PATH_NOT_FOUND: ErrorReason
+METHOD_NOT_ALLOWED: ErrorReason
+UNSUPPORTED_MEDIA_TYPE: ErrorReason
+REQUEST_TIMEOUT: ErrorReason
+REQUEST_ID_REUSED: ErrorReason
+JOB_ENDED: ErrorReason
+ATTEMPT_LOST: ErrorReason
+OVERLOADED: ErrorReason
+RUNTIME_OVERLOADED: ErrorReason
+QUEUE_FULL: ErrorReason
+MODEL_UNAVAILABLE: ErrorReason
+RUNTIME_UNAVAILABLE: ErrorReason
+RUNTIME_ABORTED: ErrorReason
+ADAPTER_NOT_LOADED: ErrorReason
+QUEUE_UNAVAILABLE: ErrorReason
+SHUTTING_DOWN: ErrorReason
+DEADLINE_EXCEEDED: ErrorReason
+RUNTIME_DEADLINE: ErrorReason
+JOB_CANCELLED: ErrorReason
+JOB_EXPIRED: ErrorReason
+ATTEMPTS_LOST: ErrorReason
+RUNTIME_ERROR: ErrorReason
+INTERNAL: ErrorReason
