@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 from inferd.rest_bridge.errors import HttpError
 from inferd.rest_bridge.prefer_header import preferred_wait
-from inferd.services.net.random_id import random_id
-
-REQUEST_ID = "x-request-id"
+from inferd.services.net.request_id import REQUEST_ID, request_id_of
 
 #: Metadata keys by the HTTP headers that are passed on.
 _FORWARDED = {
@@ -25,7 +23,6 @@ _FORWARDED = {
 # Values that gRPC allows in metadata.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _KEY = re.compile(rb"[\x20-\x7e]{1,255}")
-_ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
 # TimeoutValue of gRPC over HTTP/2 has at most 8 digits.
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -114,9 +111,7 @@ def read_headers(headers: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
         key = _FORWARDED.get(name)
         if key is not None and _PRINTABLE.fullmatch(value):
             metadata.append((key, value.decode("ascii")))
-    given = values.get(b"x-request-id")
-    is_given = given is not None and _ID.fullmatch(given)
-    request_id = given.decode("ascii") if given is not None and is_given else random_id()
+    request_id = request_id_of(values.get(b"x-request-id"))
     metadata.append((REQUEST_ID, request_id))
     return RequestHeaders(request_id, metadata, values, headers)
 

@@ -12,6 +12,7 @@ FACE = {
     "message_writer": ("MessageWriter", "Metadata"),
     "public_address": ("AddressNotAllowed", "check_url", "parse_url"),
     "random_id": ("random_id",),
+    "request_id": ("REQUEST_ID", "request_id_of"),
     "text_sink": ("TextSink",),
     "timeouts": ("SharedTimeout",),
     "wait": ("wait_for_event",),

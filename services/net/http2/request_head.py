@@ -8,9 +8,12 @@ import grpc
 
 from inferd.services.net.http2.compression import ENCODINGS
 from inferd.services.net.http2.framing import Metadata, decode_metadata, decode_timeout
+from inferd.services.net.request_id import REQUEST_ID, request_id_of
 
-#: Headers of the transport, which are no metadata.
-_TRANSPORT_HEADERS = frozenset(
+_REQUEST_ID = REQUEST_ID.encode()
+
+#: Headers that are no metadata, or that are replaced in it.
+_OTHER_HEADERS = frozenset(
     (
         b"te",
         b"content-type",
@@ -20,6 +23,7 @@ _TRANSPORT_HEADERS = frozenset(
         b"grpc-encoding",
         b"grpc-accept-encoding",
         b"grpc-message-type",
+        _REQUEST_ID,
     )
 )
 
@@ -47,16 +51,29 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """`timeout` is in seconds; infinite if there is none. `encoding` is that of compressed messages."""
+    """`timeout` is in seconds; infinite if there is none. `encoding` is that of compressed messages.
+
+    `metadata` includes the call's id.
+    """
 
     path: str
     timeout: float
     encoding: bytes
     metadata: Metadata
+    request_id: str
 
 
-def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
-    """Parse the headers of a call. Raises NotGrpc and BadRequest."""
+def read_request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The id of a call: the last one in its headers, or a random one."""
+    given = None
+    for name, value in headers:
+        if name == _REQUEST_ID:
+            given = value
+    return request_id_of(given)
+
+
+def parse_head(headers: Sequence[tuple[bytes, bytes]], request_id: str) -> RequestHead:
+    """Parse the headers of a call, whose id is `request_id`. Raises NotGrpc and BadRequest."""
     fields = dict(headers)
     if fields.get(b":method") != b"POST":
         raise NotGrpc(405)
@@ -74,12 +91,14 @@ def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
     try:
         if b"grpc-timeout" in fields:
             timeout = decode_timeout(fields[b"grpc-timeout"].decode("latin-1"))
-        metadata = decode_metadata([header for header in headers if header[0] not in _TRANSPORT_HEADERS])
+        metadata = decode_metadata([header for header in headers if header[0] not in _OTHER_HEADERS])
     except ValueError as error:
         raise BadRequest(grpc.StatusCode.INTERNAL, str(error)) from error
+    metadata.append((REQUEST_ID, request_id))
     return RequestHead(
         path=fields.get(b":path", b"").decode("latin-1"),
         timeout=timeout if timeout <= _MAX_TIMEOUT else math.inf,
         encoding=encoding,
         metadata=metadata,
+        request_id=request_id,
     )

@@ -22,9 +22,13 @@ from inferd.services.net.http2.server_context import Aborted, ServerContext
 
 log = logging.getLogger("inferd.rpc")
 
-#: The headers of every response, before its initial metadata.
-RESPONSE_HEADERS = header_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
+_RESPONSE_HEADERS = header_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
 _OK = header_block([(b"grpc-status", b"0")])
+
+
+def response_headers(request_id: str) -> bytes:
+    """The headers of every response, before the handler's initial metadata."""
+    return _RESPONSE_HEADERS + header_block([(b"x-request-id", request_id.encode())])
 
 
 def status_block(code: grpc.StatusCode, details: str) -> bytes:
@@ -239,7 +243,8 @@ class ServerCall:
 
     def _send_headers(self, metadata: bytes = b"") -> None:
         self.has_sent_headers = True
-        self._connection.send_headers(self._stream_id, RESPONSE_HEADERS + metadata, end_stream=False)
+        headers = response_headers(self._head.request_id)
+        self._connection.send_headers(self._stream_id, headers + metadata, end_stream=False)
 
     def _finish(
         self, code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, str | bytes]] = ()
@@ -253,7 +258,9 @@ class ServerCall:
             log.exception("unexpected trailers of %s", self._head.path)
             block = status_block(grpc.StatusCode.UNKNOWN, "an unexpected error, which the server has logged")
         if not self.has_sent_headers:
-            block = RESPONSE_HEADERS + block
+            # A single block for both (Trailers-Only): clients repeat no call whose headers were sent before
+            # its status (gRFC A6).
+            block = response_headers(self._head.request_id) + block
         self._connection.send_headers(self._stream_id, block, end_stream=True)
 
     def _set_over(self) -> None:

@@ -36,8 +36,14 @@ from inferd.services.net.http2.framing import encode_metadata
 from inferd.services.net.http2.header_block import EMPTY_TABLE, header_block, header_frames
 from inferd.services.net.http2.method import Method
 from inferd.services.net.http2.rate_limit import RateLimit
-from inferd.services.net.http2.request_head import BadRequest, NotGrpc, RequestHead, parse_head
-from inferd.services.net.http2.server_call import RESPONSE_HEADERS, ServerCall, status_block
+from inferd.services.net.http2.request_head import (
+    BadRequest,
+    NotGrpc,
+    RequestHead,
+    parse_head,
+    read_request_id,
+)
+from inferd.services.net.http2.server_call import ServerCall, response_headers, status_block
 
 log = logging.getLogger("inferd.rpc")
 
@@ -294,15 +300,17 @@ class ServerConnection(Connection):
         if self._is_draining or len(self._calls) >= MAX_STREAMS:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
             return
+        request_id = read_request_id(event.headers)
         try:
-            head = parse_head(event.headers)
+            head = parse_head(event.headers, request_id)
             method = self._find_method(head)
         except NotGrpc as error:
-            block = header_block([(b":status", str(error.http_status).encode())])
+            status = str(error.http_status).encode()
+            block = header_block([(b":status", status), (b"x-request-id", request_id.encode())])
             self.send_headers(stream_id, block, end_stream=True)
             return
         except BadRequest as error:
-            block = RESPONSE_HEADERS + status_block(error.code, error.details)
+            block = response_headers(request_id) + status_block(error.code, error.details)
             self.send_headers(
                 stream_id, block + header_block(encode_metadata(error.trailers)), end_stream=True
             )
