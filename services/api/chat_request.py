@@ -58,6 +58,7 @@ async def prepare_chat(
         legacy=tools.legacy,
         separate_reasoning=separate,
         stream_reasoning=not request.HasField("stream_reasoning") or request.stream_reasoning,
+        end_token_ids=model.text.end_token_ids,
     )
     return ChatAnswer(request, generation, parser_options, options)
 

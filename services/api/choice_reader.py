@@ -22,13 +22,14 @@ class ChoiceOptions:
 
     If `one_call` is set, calls after the first are left out. If `legacy` is set, the call is a
     `function_call`. Without `separate_reasoning`, reasoning is content. Without `stream_reasoning`, reasoning
-    is sent when it is complete.
+    is sent when it is complete. `end_token_ids` are the tokens with which the model itself ends an answer.
     """
 
     one_call: bool = False
     legacy: bool = False
     separate_reasoning: bool = True
     stream_reasoning: bool = True
+    end_token_ids: frozenset[int] = frozenset()
 
 
 class ChoiceReader:
@@ -51,7 +52,7 @@ class ChoiceReader:
             return [Content(delta.text)] if delta.text else []
         events = parser.feed(delta.text) if delta.text else []
         if delta.finish:
-            events = [*events, *parser.finish()]
+            events = [*events, *parser.finish(cut=self._is_cut(delta))]
         self._count(parser, delta)
         return self._selected(events, last=delta.finish is not None)
 
@@ -143,6 +144,11 @@ class ChoiceReader:
             selected += self._held_reasoning
             self._held_reasoning = []
         return selected
+
+    def _is_cut(self, last: TextDelta) -> bool:
+        """Whether something else than the model ended the choice: a limit, a stop string, or a failure."""
+        by_model = last.matched is None or last.matched in self._options.end_token_ids
+        return last.finish != "stop" or not by_model
 
     def _call_delta(self, delta: pb.ChatDelta, index: int) -> pb.FunctionCallDelta:
         if self._options.legacy:

@@ -7,7 +7,7 @@ Checks nothing: callers pass schemas and forms that are checked already. Knows n
 from collections.abc import Mapping
 from typing import Any
 
-from inferd.services.text.output.format_types import HarmonyCalls, ToolFormat
+from inferd.services.text.output.format_types import HARMONY_CALLS, HarmonyCalls, ToolFormat
 from inferd.services.text.output.formats import OutputFormat
 
 #: One format of a structural tag, as a JSON object: see xgrammar/structural_tag.py.
@@ -17,13 +17,6 @@ _ANY_TEXT: Structure = {"type": "any_text"}
 
 _HARMONY_START = "<|start|>assistant"
 _HARMONY_FINAL = "<|channel|>final<|message|>"
-#: gpt-oss names the recipient after the role or after the channel: its chat template and its weights differ.
-_HARMONY_CALLS = (
-    "<|channel|>commentary to=functions.{} <|constrain|>json<|message|>",
-    "<|channel|>commentary to=functions.{}<|constrain|>json<|message|>",
-    " to=functions.{}<|channel|>commentary <|constrain|>json<|message|>",
-    " to=functions.{}<|channel|>commentary json<|message|>",
-)
 
 
 def json_document(schema: Structure) -> Structure:
@@ -171,7 +164,7 @@ def _trigger(tools: ToolFormat, begin: str) -> str:
 def _harmony_call(name: str, schema: Structure) -> Structure:
     # Optional because <|call|> is a stop token: an engine that stops at it does not match it as text.
     return _sequence(
-        _either([_text(begin.format(name)) for begin in _HARMONY_CALLS]),
+        _either([_text(begin.format(name)) for begin in HARMONY_CALLS]),
         json_document(schema),
         {"type": "optional", "content": _text("<|call|>")},
     )

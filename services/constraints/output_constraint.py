@@ -97,7 +97,7 @@ def output_constraint(
             )
         tools = own or JSON_ARRAY
         calls = answer_structure.calls_only(tools, _schemas(functions, all_strict=True), single=single)
-        return _constraint(calls, format, prompt_end, _parameters_field(functions), gap=True), tools
+        return _constraint(calls, format, prompt_end, _parameters_field(functions), gap=True), tools.enforced
     if form:
         if own is None:
             return _content(form, format, prompt_end), None

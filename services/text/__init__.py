@@ -11,7 +11,7 @@ FACE = {
     "model_text": ("ModelText", "check_token_ids"),
     "output.events": ("CallArguments", "CallBegin", "CallEnd", "Content", "Event", "Reasoning"),
     "output.format_choice": ("REASONING_PARSERS", "TOOL_PARSERS", "choose_format"),
-    "output.format_types": ("HarmonyCalls", "ToolFormat"),
+    "output.format_types": ("HARMONY_CALLS", "HarmonyCalls", "ToolFormat"),
     "output.formats": ("OutputFormat",),
     "output.parser": ("OutputParser",),
     "output.tool_families": ("JSON_ARRAY",),

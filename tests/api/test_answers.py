@@ -182,7 +182,7 @@ class Said:
             message.get("content") or "",
             message.get("reasoning_content") or "",
             [
-                (call["id"], call["function"]["name"], call["function"]["arguments"])
+                (call["id"], call["function"]["name"], call["function"].get("arguments", ""))
                 for call in message.get("tool_calls", [])
             ],
             choice["finish_reason"],

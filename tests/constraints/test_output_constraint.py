@@ -236,7 +236,7 @@ def test_what_a_template_writes_is_accepted_and_read_back(name):
     constraint, form = chat(
         functions=[WEATHER, CLOCK], choice=REQUIRED, format=OutputFormat(tools), prompt_end=prompt_end
     )
-    assert form is tools
+    assert form == tools.enforced
     enforced = Grammar(constraint)
     call = written(tools, WEATHER, '{"city": "Oslo", "days": 3}')
     assert enforced.accepts(call)
@@ -267,6 +267,22 @@ def test_every_text_that_is_allowed_is_calls_with_valid_arguments(name, choice):
         for called, arguments, complete in calls:
             jsonschema.validate(arguments, CITY if called == "weather" else {"maxProperties": 0})
             assert complete
+
+
+@pytest.mark.parametrize("name", [*EXPRESSIBLE, "pythonic"])
+def test_no_beginning_of_a_forced_call_is_content(name):
+    tools = TOOL_FORMATS[name]
+    prompt_end = HARMONY if name == "gpt-oss" else ""
+    functions = [CLOCK, WEATHER]
+    constraint, form = chat(
+        functions=functions, choice=REQUIRED, format=OutputFormat(tools), prompt_end=prompt_end
+    )
+    for seed in range(4):
+        text = Grammar(constraint).random_text(seed)
+        for end in range(len(text or "")):
+            parser = OutputParser(OutputFormat(form), functions, prompt_end)
+            events = [*parser.feed(text[:end]), *parser.finish(cut=True)]
+            assert not any(isinstance(event, Content) for event in events), text[:end]
 
 
 @pytest.mark.parametrize("tools", [None, TOOL_FORMATS["pythonic"]], ids=["none", "pythonic"])

@@ -3,7 +3,10 @@
 Does not decide what happens if no call follows a marker: the parser does.
 """
 
+from collections.abc import Iterable
+
 from inferd.services.text.output.format_types import (
+    HARMONY_CALLS,
     HarmonyCalls,
     JsonCalls,
     NamedCalls,
@@ -25,7 +28,8 @@ class CallMarkers:
 
     `call_begins` and `section_begins` begin a call or a section of calls; `begins` are both together.
     `all_begins` also has the brackets that may begin a call without a marker. `end_sequence` are the texts
-    that end a call, in order, each with its variants; `call_ends` are all of these texts.
+    that end a call, in order, each with its variants; `call_ends` are all of these texts. `certain` are the
+    texts of `all_begins` behind which any name is that of a call.
     """
 
     __slots__ = (
@@ -34,6 +38,7 @@ class CallMarkers:
         "begins",
         "call_begins",
         "call_ends",
+        "certain",
         "end_sequence",
         "section_begins",
         "section_ends",
@@ -65,6 +70,8 @@ class CallMarkers:
         self.call_begins = self.begins
         self.begins |= self.section_begins
         self.all_begins = self.begins | bare
+        enforced = isinstance(format.syntax, JsonCalls) and format.syntax.enforced
+        self.certain = self.all_begins if enforced else self.begins
 
     def read_calls(self, state: ParserState, mark: str) -> Steps[None]:
         """Read the calls behind the marker `mark`, which is the next text. A section may have no calls.
@@ -90,13 +97,35 @@ class CallMarkers:
             case NamedCalls() as layout:
                 yield from read_named_call(state, layout, format)
             case PythonCalls() as layout:
-                yield from read_python_calls(state, layout, marked=mark in self.begins)
+                yield from read_python_calls(state, layout, marked=mark in self.certain)
             case JsonCalls() as layout:
                 yield from buffer.skip_spaces()
                 if layout.name_ends and (yield from buffer.peek()) not in ("{", "["):
                     yield from read_name_and_json(state, layout.name_ends, layout.id_mark)
                 else:
-                    yield from read_json_calls(state, layout, marked=mark in self.begins)
+                    yield from read_json_calls(state, layout, marked=mark in self.certain)
+
+    def may_begin_call(self, text: str, names: Iterable[str]) -> bool:
+        """Whether `text` may be the beginning of a call of one of these functions, or of a marker.
+
+        Whitespace does not matter, and text that has nothing else may be such a beginning.
+        """
+        begins = [*self.begins, *self.section_ends]
+        for name in names:
+            match self._format.syntax:
+                case HarmonyCalls():
+                    begins += ["<|start|>assistant", *(call.format(name) for call in HARMONY_CALLS)]
+                case JsonCalls(bare=True):
+                    call = self._format.call_begin + name + self._format.call_name_end
+                    begins += [call, "[" + call]
+                case PythonCalls(bare=True):
+                    begins.append(f"[{name}(")
+        start = _without_spaces(text)
+        return any(_without_spaces(begin).startswith(start) for begin in begins)
+
+
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
 def _stripped(text: str) -> frozenset[str]:

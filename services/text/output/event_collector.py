@@ -20,6 +20,11 @@ class EventCollector:
         self.in_call = False
         """A call has begun and not ended."""
 
+    @property
+    def blank(self) -> bool:
+        """Whether calls are possible, and no content but whitespace came since the start or the last call."""
+        return self._blank
+
     def take(self) -> list[Event]:
         """The events since the last `take`."""
         events, self._events = self._events, []

@@ -5,7 +5,7 @@ Reads no text. `tool_families` and `reasoning_families` have the descriptions of
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ArgumentsStyle = Literal["json", "qwen_xml", "glm_xml", "deepseek_xml", "deepseek_v4_1_xml", "minimax_xml"]
@@ -35,6 +35,8 @@ class JsonCalls:
     """A call is {NAME: ARGUMENTS} instead."""
     bare: bool = False
     """Calls may also have no marker: a JSON object is a call if its name is that of a function."""
+    enforced: bool = False
+    """The engine enforces calls, so a bracket without a marker begins a call, too, whatever its name is."""
     name_ends: tuple[str, ...] = ()
     """After a begin marker, a call may also be NAME, one of these texts, ARGUMENTS. "{?": the arguments
     follow the name at once, and begin with "{"."""
@@ -159,6 +161,13 @@ class ToolFormat:
         return before, after
 
     @property
+    def enforced(self) -> "ToolFormat":
+        """This format, in an answer that must be calls."""
+        if not (isinstance(self.syntax, JsonCalls) and self.syntax.bare) or self.syntax.enforced:
+            return self
+        return replace(self, syntax=replace(self.syntax, enforced=True))
+
+    @property
     def markers(self) -> frozenset[str]:
         """All texts of this format that may be special tokens of the tokenizer."""
         texts = [self.call_begin, self.call_name_end, self.call_end, self.section_begin, self.section_end]
@@ -212,6 +221,14 @@ class ReasoningFormat:
         return frozenset(markers_in(*texts))
 
 
+#: How calls begin in harmony, up to the arguments. gpt-oss names the recipient after the role or after the
+#: channel, because its chat template and its weights differ.
+HARMONY_CALLS = (
+    "<|channel|>commentary to=functions.{} <|constrain|>json<|message|>",
+    "<|channel|>commentary to=functions.{}<|constrain|>json<|message|>",
+    " to=functions.{}<|channel|>commentary <|constrain|>json<|message|>",
+    " to=functions.{}<|channel|>commentary json<|message|>",
+)
 HARMONY_MARKERS = (
     "<|start|>",
     "<|channel|>",

@@ -57,13 +57,22 @@ class HarmonyReader:
         header, in_body, _ = self._header.partition(_MESSAGE)
         if in_body:
             yield from self._read_body(_MessageHeader.of(header), 0)
-        elif "<|channel|>" in header:
+        elif "<|channel|>" in header or (yield from self._begins_with_recipient()):
             yield from self._read_message(header, 0)
         buffer = self._buffer
         while not (buffer.ended and buffer.position >= len(buffer.text)):
             mark = yield from buffer.copy_until(_ALL, self._write_outside)
             if mark in _BEGINS:
                 yield from self._read_message(mark, buffer.offset - len(mark))
+
+    def _begins_with_recipient(self) -> Steps[bool]:
+        """Whether the answer begins with the recipient of its first message, whose role ends the prompt."""
+        buffer = self._buffer
+        buffer.hold()
+        yield from buffer.skip_spaces()
+        begins = bool((yield from buffer.accept("to=")))
+        buffer.rewind()
+        return begins
 
     def _write_outside(self, text: str) -> None:
         """Write text that stands outside of messages."""

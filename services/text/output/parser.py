@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from inferd.services.text.function import Function
 from inferd.services.text.output.call_markers import NOTHING, CallMarkers
 from inferd.services.text.output.event_collector import EventCollector
-from inferd.services.text.output.events import Event
-from inferd.services.text.output.format_types import HarmonyCalls
+from inferd.services.text.output.events import Content, Event
+from inferd.services.text.output.format_types import HarmonyCalls, ReasoningFormat
 from inferd.services.text.output.formats import OutputFormat
 from inferd.services.text.output.harmony import HarmonyReader
 from inferd.services.text.output.json_scanner import JsonScanner
@@ -41,7 +41,10 @@ class OutputParser:
         tools = format.tools if functions else None
         self._buffer = TextBuffer(OutputFormat(tools, format.reasoning).markers)
         self._writer = EventCollector(calls=tools is not None)
-        state = ParserState(self._buffer, self._writer, {function.name: function for function in functions})
+        self._call_markers = CallMarkers(tools) if tools else None
+        self._state = state = ParserState(
+            self._buffer, self._writer, {function.name: function for function in functions}
+        )
         self._answer: HarmonyReader | _MarkedTextReader
         if any(
             (
@@ -52,7 +55,7 @@ class OutputParser:
             self._answer = HarmonyReader(state, prompt_end, reasoning=format.reasoning is not None)
         else:
             self._answer = _MarkedTextReader(
-                state, OutputFormat(tools, format.reasoning), prompt_end, keep_markers=keep_markers
+                state, self._call_markers, format.reasoning, prompt_end, keep_markers=keep_markers
             )
         self._steps = self._answer.read()
         next(self._steps)
@@ -68,13 +71,23 @@ class OutputParser:
         next(self._steps)
         return self._writer.take()
 
-    def finish(self) -> list[Event]:
-        """End the text, and return the events of the text that was held back."""
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """End the text, and return the events of the text that was held back.
+
+        `cut`: the model did not end the text itself. Then the beginning of a call is no content, if all the
+        content since the start or since the last call is that beginning.
+        """
+        blank = self._writer.blank
         self._buffer.ended = True
         for _ in self._steps:
             pass
         self._writer.finish()
-        return self._writer.take()
+        events = self._writer.take()
+        if cut and blank and self._call_markers:
+            rest = "".join([event.text for event in events if isinstance(event, Content)])
+            if self._call_markers.may_begin_call(rest, self._state.functions):
+                return [event for event in events if not isinstance(event, Content)]
+        return events
 
 
 class _MarkedTextReader:
@@ -85,13 +98,19 @@ class _MarkedTextReader:
     """
 
     def __init__(
-        self, state: ParserState, format: OutputFormat, prompt_end: str, *, keep_markers: bool
+        self,
+        state: ParserState,
+        call_markers: CallMarkers | None,
+        reasoning: ReasoningFormat | None,
+        prompt_end: str,
+        *,
+        keep_markers: bool,
     ) -> None:
         self._state, self._buffer, self._writer = state, state.buffer, state.writer
-        self._reasoning = format.reasoning
+        self._reasoning = reasoning
         self._keep_markers = keep_markers
         self.reasoning_end: int | None = None
-        self._call_markers = CallMarkers(format.tools) if format.tools else None
+        self._call_markers = call_markers
         self._late_ends: set[str] = set()  # end markers of calls and sections that have not come yet
         self._inside, self._closed = False, self._reasoning is None
         if self._reasoning:
@@ -198,7 +217,7 @@ class _MarkedTextReader:
         buffer, markers = self._buffer, self._call_markers
         assert markers
         calls_before = self._writer.call_count
-        marked = mark in markers.begins
+        marked = mark in markers.certain
         buffer.position -= len(mark)
         buffer.hold()
         buffer.hit_end = False

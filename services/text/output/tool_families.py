@@ -19,7 +19,7 @@ from inferd.services.text.output.format_types import (
 JSON_ARRAY = ToolFormat(
     # The format of constrained calls if the family's own format cannot be constrained, as in SGLang.
     "json_array",
-    JsonCalls(bare=True),
+    JsonCalls(bare=True, enforced=True),
     section_begin="[",
     call_begin='{"name": "',
     call_name_end='", "parameters": ',
