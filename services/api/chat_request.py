@@ -51,6 +51,7 @@ async def prepare_chat(
         token_ends=format.reasoning is not None,
         keep=_special_tokens_in_text(model, format),
         media=prompt.media,
+        ignored=prompt.ignored,
     )
     options = ChoiceOptions(
         one_call=tools.legacy

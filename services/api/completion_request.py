@@ -40,6 +40,7 @@ async def prepare_completion(
         logprobs=logprobs or count > (request.n or 1),
         top_logprobs=request.logprobs,
         prompt_logprobs=logprobs and request.echo,
+        ignored=("messages",) if request.prompt and request.messages else (),
     )
     return CompletionAnswer(request, generation)
 

@@ -26,7 +26,8 @@ class Generation:
 
     `token_ends` asks for `TextDelta.ends`. `keep` are special tokens whose text is kept if others are
     skipped. `media` are the media of the prompt. In `background` work, which nobody waits for, no
-    continuation fails alone, because the work can be done again as a whole. `created` is in Unix seconds.
+    continuation fails alone, because the work can be done again as a whole. `ignored` are names of fields of
+    the request that have no effect on this model. `created` is in Unix seconds.
     """
 
     model: ServedModel
@@ -41,6 +42,7 @@ class Generation:
     token_ends: bool = False
     keep: frozenset[int] = frozenset()
     media: tuple[Medium, ...] = ()
+    ignored: tuple[str, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -52,9 +54,9 @@ class Generation:
         return len(self.prompts) * self.n
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Initial metadata of the answer: the fields of the request that the runtimes ignore."""
-        ignored = ignored_fields(self.sampling, self.model)
-        return (("x-inferd-ignored", ",".join(ignored)),) if ignored else ()
+        """Initial metadata of the answer: the names of fields of the request that have no effect."""
+        ignored = [*self.ignored, *ignored_fields(self.sampling, self.model)]
+        return (("x-inferd-ignored", ",".join(sorted(ignored))),) if ignored else ()
 
     async def run(self, sinks: Sequence[DeltaSink], flow: Flow) -> None:
         """Generate all continuations, and push each one's text deltas to the sink of its index.

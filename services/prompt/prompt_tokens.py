@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from inferd.services.errors import invalid, missing
 from inferd.services.prompt.media import MediaReader, refuse_media
-from inferd.services.prompt.template_variables import template_variables
+from inferd.services.prompt.template_variables import ignored_variables, template_variables
 from inferd.services.prompt.tools import NO_TOOLS, Tools
 from inferd.services.runtimes.base import Medium
 from inferd.services.text.model_text import ModelText, check_token_ids
@@ -19,6 +19,15 @@ from inferd.v1 import chat_pb2, message_pb2, prompt_pb2
 
 #: How many tokens and characters at the end of a prompt of token ids may belong to the answer.
 _END_TOKENS = 200
+#: Fields that only the chat template reads.
+_TEMPLATE_FIELDS = (
+    "reasoning_effort",
+    "thinking",
+    "verbosity",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "add_generation_prompt",
+)
 
 
 @dataclass(slots=True)
@@ -26,12 +35,14 @@ class Prompt:
     """A prompt: its token ids, and its media in order.
 
     `end` is the text at the end of the prompt that belongs to the answer, such as a marker that opens the
-    reasoning.
+    reasoning. `ignored` are names of the request's fields that the prompt does not depend on, although such
+    fields are meant for it.
     """
 
     token_ids: Sequence[int]
     end: str
     media: tuple[Medium, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 async def chat_prompt(
@@ -48,9 +59,8 @@ async def chat_prompt(
     if request.input_ids:
         ids = list(request.input_ids)
         check_token_ids(ids, text, "input_ids")
-        return Prompt(
-            ids, text.tokenizer.decode(ids[-_END_TOKENS:], skip_special_tokens=False)[-_END_TOKENS:]
-        )
+        end = text.tokenizer.decode(ids[-_END_TOKENS:], skip_special_tokens=False)[-_END_TOKENS:]
+        return Prompt(ids, end, ignored=_set_fields(request, ("messages", "prompt", *_TEMPLATE_FIELDS)))
     messages = _messages(request)
     if media is None:
         refuse_media(messages)
@@ -65,7 +75,13 @@ async def chat_prompt(
     rendered, ids = await text.encode_chat(conversation)
     if not ids:
         raise invalid("messages", "the messages render to a prompt without tokens", "EMPTY_PROMPT")
-    return Prompt(ids, rendered.end, await media.fetch(found) if media else ())
+    ignored = ignored_variables(request, text.template)
+    if request.messages and request.prompt:
+        ignored.append("prompt")
+    # The engine enforces a call that must be made, whether the model was shown the function or not.
+    if not rendered.shows_functions and tools.choice.mode != "required":
+        ignored.append("functions" if tools.legacy else "tools")
+    return Prompt(ids, rendered.end, await media.fetch(found) if media else (), tuple(ignored))
 
 
 async def completion_tokens(
@@ -107,6 +123,11 @@ async def _tokens(
     if not ids:
         raise invalid(field, f"{field} has no tokens: it must have at least one", "EMPTY_PROMPT")
     return ids
+
+
+def _set_fields(request: chat_pb2.CreateChatCompletionRequest, names: Sequence[str]) -> tuple[str, ...]:
+    present = {field.name for field, _ in request.ListFields()}
+    return tuple(name for name in names if name in present)
 
 
 def _messages(request: chat_pb2.CreateChatCompletionRequest) -> Sequence[message_pb2.Message]:

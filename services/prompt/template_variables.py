@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from inferd.services.errors import invalid
+from inferd.services.text.template import ChatTemplate
 from inferd.v1 import chat_pb2
 
 #: Variables that inferd sets from other fields of the request.
@@ -27,6 +28,13 @@ _SET_BY_TRANSFORMERS = {
     "strftime_now",
 }
 _RESERVED = _SET_BY_SERVER | _SET_BY_TOKENIZER | _SET_BY_TRANSFORMERS
+
+#: The variables that each field may set.
+_VARIABLES = {
+    "reasoning_effort": ("reasoning_effort", "thinking", "enable_thinking"),
+    "thinking": ("thinking", "enable_thinking", "thinking_mode"),
+    "verbosity": ("verbosity",),
+}
 
 _EFFORTS = {
     chat_pb2.REASONING_EFFORT_NONE: "none",
@@ -62,6 +70,22 @@ def template_variables(
     if request.HasField("chat_template_kwargs"):
         variables.update(_template_kwargs(request.chat_template_kwargs))
     return variables
+
+
+def ignored_variables(
+    request: chat_pb2.CreateChatCompletionRequest, template: ChatTemplate
+) -> list[str]:
+    """Names of the fields that set only variables that the chat template does not read."""
+    ignored = [
+        field
+        for field, variables in _VARIABLES.items()
+        if getattr(request, field) and not template.reads(*variables)
+    ]
+    if request.HasField("chat_template_kwargs"):
+        names = _template_kwargs(request.chat_template_kwargs)
+        if names and not template.reads(*names):
+            ignored.append("chat_template_kwargs")
+    return ignored
 
 
 def _set_thinking(variables: dict[str, Any], thinking: bool) -> None:

@@ -17,6 +17,6 @@ FACE = {
     "output.tool_families": ("JSON_ARRAY",),
     "stop": ("StopStrings",),
     "stop_regex": ("StopPatterns", "compile_stop_regex"),
-    "template": ("Conversation",),
+    "template": ("ChatTemplate", "Conversation"),
     "tokenizer": ("Tokenizer", "TokenizerError"),
 }

@@ -14,7 +14,7 @@ import jinja2
 
 from inferd.services.errors import ServiceError, invalid
 from inferd.services.text.function import Function
-from inferd.services.text.template_form import MessageForm, template_tree
+from inferd.services.text.template_form import MessageForm, template_tree, variables_read
 from inferd.services.text.template_messages import template_messages
 from inferd.services.text.template_renderer import TemplateRenderer
 from inferd.services.text.tokenizer import TokenizerError
@@ -47,11 +47,13 @@ class RenderedPrompt:
 
     `end` is the part at the end of the text that belongs to the answer: the opening of the assistant's
     message, or the start of the message that is continued. It contains no text of other messages, because
-    those may contain the markers of reasoning, too.
+    those may contain the markers of reasoning, too. `shows_functions` is false if the conversation has
+    functions, and the text would be the same without them.
     """
 
     text: str
     end: str
+    shows_functions: bool = True
 
 
 class ChatTemplate:
@@ -72,11 +74,16 @@ class ChatTemplate:
         template = hf.chat_template
         #: The source of the template; of several named templates (such as tool_use), all joined; "" if none.
         self.source = "\n".join(template.values()) if isinstance(template, dict) else template or ""
+        self._variables = variables_read(template.values() if isinstance(template, dict) else [self.source])
         self._form = MessageForm.of(
             self.source,
             hf.get_added_vocab(),
             self._renderer.render,
         )
+
+    def reads(self, *names: str) -> bool:
+        """Whether the template may read any of these variables."""
+        return self._variables is None or not self._variables.isdisjoint(names)
 
     def render(self, conversation: Conversation) -> RenderedPrompt:
         """Render a conversation.
@@ -91,6 +98,11 @@ class ChatTemplate:
                 "NO_CHAT_TEMPLATE",
             )
         messages = template_messages(conversation.messages, self._form)
+        rendered = self._rendered(conversation, messages)
+        rendered.shows_functions = self._shows_functions(conversation, messages)
+        return rendered
+
+    def _rendered(self, conversation: Conversation, messages: list[dict[str, Any]]) -> RenderedPrompt:
         if conversation.continue_final:
             mark = _mark_end(conversation.messages[-1], messages[-1], len(messages) - 1)
             text = self._render(conversation, messages)
@@ -105,6 +117,17 @@ class ChatTemplate:
         if not conversation.generation_prompt or "add_generation_prompt" not in self.source:
             return RenderedPrompt(text, "")
         return RenderedPrompt(text, self._opening(text, conversation, messages))
+
+    def _shows_functions(self, conversation: Conversation, messages: list[dict[str, Any]]) -> bool:
+        if not conversation.functions or self._form.shows_tools:
+            return True
+        if not self.reads("tools"):
+            return False
+        try:
+            without = self._render(replace(conversation, functions=()), messages)
+        except ServiceError:
+            return True
+        return without != self._render(conversation, messages)
 
     def _check_placeholders(self, text: str, messages: list[dict[str, Any]]) -> None:
         """Raise ServiceError if the numbers of placeholders and of media differ.

@@ -9,15 +9,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 
-#: Renders messages in transformers' form. May raise anything, as templates do.
-Render = Callable[[Sequence[Mapping[str, Any]]], str]
+#: Renders messages and tools in transformers' form. May raise anything, as templates do.
+Render = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
 #: When the text content of a message is given as a list of parts: never, if there are several, or always.
 Parts = Literal["never", "several", "always"]
 
 _PROBES = ("qj1probe", "qj2probe")
 _USER = {"role": "user", "content": "hello"}
+_TOOL: Mapping[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": _PROBES[0],
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
 #: The names by which templates read the reasoning of an assistant's message, the usual name first.
 _REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 #: Finds that a template requires call ids of nine characters. Mistral's refuse or cut others.
@@ -33,7 +41,8 @@ class MessageForm:
     appears for one image or recording. A kind that is missing has no place in the template. `reasoning_name`
     is the name of a message's reasoning; None: the template reads none. `parses_arguments`: the arguments of
     calls are given as an object, else as JSON text. `developer_role`: the template knows the role developer.
-    `nine_character_ids`: ids of calls must have nine characters.
+    `nine_character_ids`: ids of calls must have nine characters. `shows_tools`: every conversation that the
+    template renders shows the tools.
     """
 
     parts: Mapping[str, Parts]
@@ -42,6 +51,7 @@ class MessageForm:
     parses_arguments: bool
     developer_role: bool
     nine_character_ids: bool
+    shows_tools: bool
 
     @classmethod
     def of(cls, source: str, tokens: Iterable[str], render: Render) -> "MessageForm":
@@ -50,9 +60,9 @@ class MessageForm:
         `tokens` are the special tokens of the tokenizer.
         """
 
-        def attempt(*messages: Mapping[str, Any]) -> str:
+        def attempt(*messages: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> str:
             try:
-                return render(list(messages))
+                return render(list(messages), tools)
             # A template is the model's code: on unexpected input it may raise anything.
             except Exception:
                 return ""
@@ -67,6 +77,7 @@ class MessageForm:
             parses_arguments=_takes_mapping(attempt) or not _takes_text(attempt),
             developer_role="developer" in source,
             nine_character_ids=bool(_NINE_CHARACTER_IDS.search(source)),
+            shows_tools=_shows_tools(attempt),
         )
 
 
@@ -78,6 +89,17 @@ def template_tree(source: str) -> nodes.Template:
     # Without the tag `generation`, which is Hugging Face's own. It does not change how messages are read.
     plain = _GENERATION.sub("", source)
     return jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+
+
+def variables_read(sources: Iterable[str]) -> frozenset[str] | None:
+    """The names of the variables that templates read; None if that cannot be told."""
+    names: set[str] = set()
+    for source in sources:
+        try:
+            names |= meta.find_undeclared_variables(template_tree(source))
+        except jinja2.TemplateError:
+            return None
+    return frozenset(names)
 
 
 def _parts(attempt: _Attempt, role: str) -> Parts:
@@ -123,6 +145,22 @@ def _takes_mapping(attempt: _Attempt) -> bool:
 def _takes_text(attempt: _Attempt) -> bool:
     text = f'{{"{_PROBES[0]}": "{_PROBES[1]}"}}'
     return text in attempt(*_called(text))
+
+
+def _shows_tools(attempt: _Attempt) -> bool:
+    conversations = (
+        [_USER],
+        [{"role": "system", "content": "hello"}, _USER],
+        [_USER, {"role": "assistant", "content": "hello"}, _USER],
+    )
+    shown = []
+    for messages in conversations:
+        without = attempt(*messages)
+        # Some templates take tools without OpenAI's wrapper.
+        with_tool = attempt(*messages, tools=[_TOOL]) or attempt(*messages, tools=[_TOOL["function"]])
+        if without and with_tool:
+            shown.append(with_tool != without)
+    return bool(shown) and all(shown)
 
 
 def _called(arguments: Any, result: Any = "1") -> list[Mapping[str, Any]]:
