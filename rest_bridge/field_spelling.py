@@ -29,16 +29,18 @@ def field_speller(message: Descriptor) -> Callable[[str], str]:
 
 
 def _spelled(message: Descriptor, steps: list[tuple[str, str]]) -> str | None:
-    """The JSON path of `steps`. None: one of them is no field."""
+    """The JSON path of `steps`; steps within a scalar stay as they are. None: one is no field."""
     path = ""
     holder: Descriptor | None = message
     # The members of an inline message, which its holder may give other names.
     inlined: dict[str, str] = {}
     for name, keys in steps:
-        field = holder.fields_by_name.get(name) if holder is not None else None
+        if holder is None:
+            path += f".{name}{keys}"
+            continue
+        field = holder.fields_by_name.get(name)
         if field is None:
             return None
-        assert holder is not None
         spelling = message_spelling(holder)
         found = next(each for each in spelling.fields if each.name == name)
         if found.inline:

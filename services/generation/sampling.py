@@ -50,8 +50,11 @@ def sampling_params(
         _check_min_tokens(params, limited_by)
     for name in model.replicas.unsupported - _BEST_EFFORT:
         if getattr(params, name) != _DEFAULTS[name]:
+            field_name = _FIELD_OF[name]
             raise invalid(
-                name, f"{name} cannot be honoured by this model's runtimes", "UNSUPPORTED_PARAMETER"
+                field_name,
+                f"{field_name} cannot be honoured by this model's runtimes",
+                "UNSUPPORTED_PARAMETER",
             )
     return params
 
@@ -134,7 +137,9 @@ _FIELDS: dict[str, tuple[str, Callable[[Any, ModelText], Any] | None]] = {
     "skip_special_tokens": ("skip_special_tokens", None),
     "logit_bias": ("logit_bias", _logit_bias),
     "seed": ("seed", None),
-    "priority": ("priority", None),
+    "runtime_priority": ("priority", None),
     "cache_salt": ("cache_salt", lambda value, _: value or None),
     "extra_key": ("extra_key", lambda value, _: value or None),
 }
+#: By the field of `SamplingParams`: the request's field.
+_FIELD_OF = {name: field for field, (name, _) in _FIELDS.items()}

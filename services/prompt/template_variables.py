@@ -72,9 +72,7 @@ def template_variables(
     return variables
 
 
-def ignored_variables(
-    request: chat_pb2.CreateChatCompletionRequest, template: ChatTemplate
-) -> list[str]:
+def ignored_variables(request: chat_pb2.CreateChatCompletionRequest, template: ChatTemplate) -> list[str]:
     """Names of the fields that set only variables that the chat template does not read."""
     ignored = [
         field

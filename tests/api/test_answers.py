@@ -200,7 +200,7 @@ class Said:
                     function = call.get("function", {})
                     if "id" in call:
                         assert call["index"] == len(said.calls)
-                        assert call["type"] == "function"
+                        assert "function" in call and call.get("type") in (None, "function")
                         said.calls.append((call["id"], function["name"], ""))
                     else:
                         assert "name" not in function

@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
 }
 BEHAVIOR: Any = field_behavior_pb2.field_behavior
 LIMITS: Any = options_pb2.limits
+JSON: Any = options_pb2.json
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def element(field: FieldDescriptor) -> Any:
         return minimal(field.message_type)
     if field.enum_type is not None:
         return field.enum_type.values[1].number
+    if field.GetOptions().Extensions[JSON].raw:
+        return "{}"
     return {FieldDescriptor.CPPTYPE_STRING: "x", FieldDescriptor.CPPTYPE_BOOL: True}.get(field.cpp_type, 1)
 
 

@@ -114,8 +114,9 @@ async def grpc_outcome(channel: grpc.aio.Channel, case: Case, request_id: str) -
     except grpc.aio.AioRpcError as error:
         outcome.error, outcome.retry_after = as_json(error, METHODS[case.method])
         outcome.status = status_of(str(outcome.error["code"]).upper())
-    metadata = dict(await call.initial_metadata())
-    outcome.request_id = metadata.get("x-request-id", request_id)
+    # A response of trailers only has all metadata in them.
+    metadata = dict((*await call.initial_metadata(), *await call.trailing_metadata()))
+    outcome.request_id = metadata["x-request-id"]
     outcome.ignored = metadata.get("x-inferd-ignored")
     return outcome
 
@@ -189,15 +190,11 @@ def joined(chunks: list[dict[str, Any]]) -> list[Any]:
         for choice in chunk.pop("choices"):
             index = choice["index"]
             choices[index] = merged(choices.get(index), choice)
-        chunk.pop("usage", None) if chunk.get("usage") is None else None
         others.append(chunk)
-    usage = [chunk["usage"] for chunk in others if "usage" in chunk][-1:]
-    return [
-        choices,
-        usage,
-        others[0] if others else None,
-        {json.dumps({**o, "usage": 0, "prompt_token_ids": 0}) for o in others[1:]},
-    ]
+    usage = [chunk.pop("usage") for chunk in others if "usage" in chunk][-1:]
+    prompt_tokens = [chunk.pop("prompt_token_ids") for chunk in others if "prompt_token_ids" in chunk]
+    assert all(chunk == others[0] for chunk in others)
+    return [choices, usage, prompt_tokens, others[:1]]
 
 
 def merged(left: Any, right: Any) -> Any:
