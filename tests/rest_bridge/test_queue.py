@@ -40,17 +40,17 @@ CONVERSATION = chat_pb2.CreateChatCompletionRequest(
 )
 QUEUED = queue_pb2.Job(
     id="chatcmpl-1",
-    created=5,
+    create_time={"seconds": 5},
     model="m",
     state=queue_pb2.JOB_STATE_QUEUED,
     priority=3,
     queue_position=2,
     max_attempts=3,
-    retry_after=7,
+    retry_after={"seconds": 6, "nanos": 1},
 )
 DONE = queue_pb2.Job(
     id="chatcmpl-1",
-    created=5,
+    create_time={"seconds": 5},
     model="m",
     state=queue_pb2.JOB_STATE_SUCCEEDED,
     completion={
@@ -77,14 +77,14 @@ class Queue(queue_pb2_grpc.QueueServiceServicer):
             raise self.error
         return self.job
 
-    Enqueue = Get = Cancel = _answer
+    Enqueue = GetJob = CancelJob = _answer
 
     async def _tell(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.asked.append(request)
         for event in self.events:
             yield event
 
-    EnqueueAndWatch = Watch = _tell
+    EnqueueAndWatch = WatchJob = _tell
 
     async def ListJobs(self, request: Any, context: Any) -> Any:
         self.asked.append(request)
@@ -136,7 +136,7 @@ def event(**kind: Any) -> queue_pb2.JobEvent:
 
 def chunk(text: str) -> chat_pb2.ChatCompletionChunk:
     return chat_pb2.ChatCompletionChunk(
-        id="chatcmpl-1", created=5, model="m", choices=[{"delta": {"content": text}}]
+        id="chatcmpl-1", create_time={"seconds": 5}, model="m", choices=[{"delta": {"content": text}}]
     )
 
 
@@ -273,6 +273,7 @@ async def test_a_job_that_is_under_way(rest: Rest) -> None:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 5,
+        "create_time": "1970-01-01T00:00:05Z",
         "model": "m",
         "choices": [],
         "status": "queued",
@@ -281,9 +282,9 @@ async def test_a_job_that_is_under_way(rest: Rest) -> None:
         "attempts": 0,
         "lost_attempts": 0,
         "max_attempts": 3,
-        "retry_after": 7,
+        "retry_after": 6,
     }
-    assert set(list(response.json())[:4]) == {"object", "id", "created", "model"}
+    assert list(response.json())[:4] == ["object", "id", "created", "model"]
 
 
 async def test_a_job_that_has_ended(rest: Rest) -> None:
@@ -347,7 +348,7 @@ async def test_prefer_wait(rest: Rest, verb: str, values: list[str], applied: in
     response = await rest.client.request(verb, path, content=content, headers=headers)
     assert response.is_success
     (asked,) = rest.queue.asked
-    assert (asked.wait_seconds if asked.HasField("wait_seconds") else None) == applied
+    assert (asked.wait.seconds if asked.HasField("wait") else None) == applied
     expected = None if applied is None else f"wait={applied}"
     assert response.headers.get("preference-applied") == expected
 
@@ -359,7 +360,7 @@ async def test_the_request_itself_says_how_long_to_wait(rest: Rest) -> None:
         await rest.client.get(f"{PATH}/x?wait_seconds=0", headers=prefer),
     ):
         assert "preference-applied" not in response.headers
-    assert [asked.wait_seconds for asked in rest.queue.asked] == [0, 0]
+    assert [(asked.HasField("wait"), asked.wait.seconds) for asked in rest.queue.asked] == [(True, 0)] * 2
     error = error_of(await rest.client.post(PATH, json={**ASK, "wait_seconds": 3601}, headers=prefer))
     assert error["param"] == "wait_seconds"
 
@@ -367,7 +368,7 @@ async def test_the_request_itself_says_how_long_to_wait(rest: Rest) -> None:
 async def test_a_stream_does_not_wait(rest: Rest) -> None:
     response = await rest.client.get(f"{PATH}/x?stream=true", headers={"prefer": "wait=10"})
     assert "preference-applied" not in response.headers
-    assert not rest.queue.asked[0].HasField("wait_seconds")
+    assert not rest.queue.asked[0].HasField("wait")
 
 
 # --- streams
