@@ -9,6 +9,7 @@ import base64
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter, itemgetter, methodcaller
 from typing import Any
 
@@ -66,14 +67,16 @@ class Encoder:
         return lambda message: orjson.dumps(convert(message))
 
 
+@dataclass
 class _Members:
-    """How the fields of a message become members of its JSON object. Filled after the closures are made."""
+    """How the fields of a message become members of its JSON object. Filled after the closures are made.
 
-    def __init__(self) -> None:
-        #: By field: the JSON member, and the conversion of the value.
-        self.fields: dict[FieldDescriptor, tuple[str, _Convert]] = {}
-        #: The inline fields, each with the conversion of its message.
-        self.inlines: list[tuple[InlineSpelling, Callable[[Any], Any]]] = []
+    `fields` has the JSON member of each field, and the conversion of its value. `inlines` are the inline
+    fields, each with the conversion of its message.
+    """
+
+    fields: dict[FieldDescriptor, tuple[str, _Convert]]
+    inlines: list[tuple[InlineSpelling, Callable[[Any], Any]]]
 
 
 class _Compiler:
@@ -108,18 +111,15 @@ class _Compiler:
             return self._bare_stream(spelling)
         if not spelling.is_first_only:
             return None
-        members = self._members[message]
+        members, blank = self._members[message], _empty_document(spelling)
+        first_only = [(field.field, field.member) for field in spelling.fields if field.first_only]
 
         def begin() -> Callable[[Any], Any]:
-            empty = _empty_document(spelling)
-            in_stream = _Members()
-            in_stream.inlines = members.inlines
-            in_stream.fields = {
-                field.field: (field.member, _remember(field.member, empty, members.fields[field.field][1]))
-                if field.first_only
-                else members.fields[field.field]
-                for field in spelling.fields
-            }
+            empty = blank.copy()
+            in_stream = _Members(members.fields.copy(), members.inlines)
+            for field, member in first_only:
+                convert = members.fields[field][1]
+                in_stream.fields[field] = (member, _remember(member, empty, convert))
             return _object(spelling, empty, in_stream)
 
         return begin
@@ -140,7 +140,7 @@ class _Compiler:
         return lambda: _set_field(fields | {field: begin() for field, begin in streams.items()}, unset)
 
     def _object(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
-        members = self._members[spelling.descriptor] = _Members()
+        members = self._members[spelling.descriptor] = _Members({}, [])
         convert = _object(spelling, _empty_document(spelling), members)
         # Stored before the fields are compiled, because one of them may be of this type.
         self._messages[spelling.descriptor] = convert
