@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from inferd.rest_bridge import well_known_types
 from inferd.rest_bridge.json_body import bad_body
 from inferd.rest_bridge.json_errors import Mismatch, expected, kind_names, not_one_of, quoted, required
+from inferd.rest_bridge.json_kinds import bare_forms, element_kinds, field_kinds, inner_list_kinds
 from inferd.rest_bridge.json_scalars import (
     BITS,
     Convert,
@@ -35,11 +36,7 @@ from inferd.rest_bridge.json_spelling import (
     InlineSpelling,
     MessageSpelling,
     SpellingError,
-    bare_forms,
-    element_kinds,
     enum_spelling,
-    field_kinds,
-    inner_list_kinds,
     json_fields,
     message_spelling,
 )

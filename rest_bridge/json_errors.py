@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from inferd.rest_bridge.json_spelling import NUMBER, Kinds
+from inferd.rest_bridge.json_kinds import NUMBER, Kinds
 from inferd.services.errors import ServiceError, invalid
 
 _KIND_NAMES = {
