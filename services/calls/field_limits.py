@@ -4,6 +4,7 @@ The limits of a message type are compiled once into closures, so that only field
 module knows no meaning of a field: limits that depend on a model are checked by those who know the model.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -23,6 +24,9 @@ Check = Callable[[Any, str], None]
 # protobuf's stubs and its generated code disagree on the type of an extension.
 _LIMITS: Any = options_pb2.limits
 _BEHAVIOR: Any = field_behavior_pb2.field_behavior
+
+#: Characters of a refused string that the error shows.
+_SHOWN = 256
 
 
 class FieldLimits:
@@ -139,7 +143,7 @@ def _element_check(field: FieldDescriptor, limits: options_pb2.Limits) -> Check 
             return _duration_check(limits)
         return (lambda value, path: _message_check(message)(value, path + ".")) if message.fields else None
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return _length_check(limits)
+        return _string_check(limits)
     if field.enum_type is not None:
         return _enum_check(field.enum_type)
     return _number_check(limits)
@@ -173,14 +177,16 @@ def _size_check(limits: options_pb2.Limits) -> Check:
     return run
 
 
-def _length_check(limits: options_pb2.Limits) -> Check | None:
-    longest = limits.max_length
-    if not longest:
+def _string_check(limits: options_pb2.Limits) -> Check | None:
+    longest, pattern = limits.max_length, re.compile(limits.pattern)
+    if not longest and not limits.pattern:
         return None
 
     def run(value: str, path: str) -> None:
-        if len(value) > longest:
+        if longest and len(value) > longest:
             raise _broken(path, f"at most {longest} characters", f"{len(value)} characters")
+        if limits.pattern and pattern.fullmatch(value) is None:
+            raise _broken(path, f"a match of {limits.pattern}", repr(value[:_SHOWN]))
 
     return run
 

@@ -4,7 +4,6 @@ Reads both of OpenAI's forms: tools with tool_choice, and the older functions wi
 prompt and builds no constraint.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +14,6 @@ from inferd.services.errors import invalid
 from inferd.services.text.function import ChoiceMode, Function, FunctionChoice
 from inferd.v1 import chat_pb2, message_pb2
 
-#: OpenAI allows letters, digits, _ and - only. Engines allow more, and clients use paths as names.
-_NAME = re.compile(r"[a-zA-Z0-9_.:/-]{1,256}")
 _MODES: dict[int, ChoiceMode] = {
     chat_pb2.TOOL_CHOICE_MODE_UNSPECIFIED: "auto",
     chat_pb2.TOOL_CHOICE_MODE_NONE: "none",
@@ -147,11 +144,6 @@ def _functions(given: Iterable[tuple[message_pb2.FunctionTool, str]]) -> list[Fu
 
 
 def _function(tool: message_pb2.FunctionTool, field: str) -> Function:
-    if not _NAME.fullmatch(tool.name):
-        raise invalid(
-            f"{field}.name",
-            f"{field}.name must be 1 to 256 letters, digits, and _ - . : /, not {tool.name[:256]!r}",
-        )
     return Function(
         name=tool.name,
         parameters=_parameters(tool.parameters, f"{field}.parameters")

@@ -93,19 +93,9 @@ def test_the_older_form_means_the_same(choice, mode, only, count):
     assert [function.field for function in tools.shown] == (["functions[0]", "functions[1]"] if count else [])
 
 
-@pytest.mark.parametrize("name", ["f", "get_weather-2", "mcp.server:tool/x", "a" * 256])
-def test_names_that_are_taken(name):
-    assert tools_of(chat(name)).shown[0].name == name
-
-
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (chat("f", "a b"), "tools[1].function.name"),
-        (chat("f\n"), "tools[0].function.name"),
-        (chat("é"), "tools[0].function.name"),
-        (chat("a" * 257), "tools[0].function.name"),
-        (older("f", ""), "functions[1].name"),
         (chat("f", "g", "f"), "tools[2].function.name"),
         (pb.CreateChatCompletionRequest(tools=[message_pb2.Tool()]), "tools[0]"),
         (chat(tool_choice=pb.ToolChoice(mode=REQUIRED)), "tool_choice"),

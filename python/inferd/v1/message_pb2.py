@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17inferd/v1/message.proto\x12\tinferd.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1finferd/options/v1/options.proto\"\xd5\x03\n\x07Message\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x0f.inferd.v1.RoleB\x04\xe2\x41\x01\x02R\x04role\x12?\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x16.inferd.v1.ContentPartB\r\xea\xe0\x18\x02\x10\x01\xf2\xe0\x18\x03(\x80\x08R\x07\x63ontent\x12 \n\x04name\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x02H\x00R\x04name\x88\x01\x01\x12\x41\n\ntool_calls\x18\x04 \x03(\x0b\x32\x13.inferd.v1.ToolCallB\r\xea\xe0\x18\x02(\x01\xf2\xe0\x18\x03(\x80\x01R\ttoolCalls\x12.\n\x0ctool_call_id\x18\x05 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x02H\x01R\ntoolCallId\x88\x01\x01\x12\x30\n\x11reasoning_content\x18\x06 \x01(\tH\x02R\x10reasoningContent\x88\x01\x01\x12\x1d\n\x07refusal\x18\x07 \x01(\tH\x03R\x07refusal\x88\x01\x01\x12<\n\rfunction_call\x18\x08 \x01(\x0b\x32\x17.inferd.v1.FunctionCallR\x0c\x66unctionCallB\x07\n\x05_nameB\x0f\n\r_tool_call_idB\x14\n\x12_reasoning_contentB\n\n\x08_refusal\"\xc7\x01\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x32\n\timage_url\x18\x02 \x01(\x0b\x32\x13.inferd.v1.ImageUrlH\x00R\x08imageUrl\x12\x38\n\x0binput_audio\x18\x03 \x01(\x0b\x32\x15.inferd.v1.InputAudioH\x00R\ninputAudio\x12\x1a\n\x07refusal\x18\x04 \x01(\tH\x00R\x07refusal:\x10\xea\xe0\x18\x0c\x1a\x04type\"\x04textB\x06\n\x04part\"]\n\x08ImageUrl\x12\x16\n\x03url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x03url\x12#\n\x06\x64\x65tail\x18\x02 \x01(\tB\x06\xf2\xe0\x18\x02\x30\x10H\x00R\x06\x64\x65tail\x88\x01\x01:\t\xea\xe0\x18\x05\"\x03urlB\t\n\x07_detail\"J\n\nInputAudio\x12\x18\n\x04\x64\x61ta\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x04\x64\x61ta\x12\"\n\x06\x66ormat\x18\x02 \x01(\tB\n\xe2\x41\x01\x02\xf2\xe0\x18\x02\x30\x10R\x06\x66ormat\"\x82\x01\n\x04Tool\x12\x35\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x17.inferd.v1.FunctionToolH\x00R\x08\x66unction\x12/\n\x06\x63ustom\x18\x02 \x01(\x0b\x32\x15.inferd.v1.CustomToolH\x00R\x06\x63ustom:\n\xea\xe0\x18\x06\x1a\x04typeB\x06\n\x04tool\"\xca\x01\n\x0c\x46unctionTool\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12%\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00R\x0b\x64\x65scription\x88\x01\x01\x12+\n\nparameters\x18\x03 \x01(\tB\x06\xea\xe0\x18\x02\x18\x01H\x01R\nparameters\x88\x01\x01\x12\x1b\n\x06strict\x18\x04 \x01(\x08H\x02R\x06strict\x88\x01\x01\x42\x0e\n\x0c_descriptionB\r\n\x0b_parametersB\t\n\x07_strict\"\xa3\x01\n\x08ToolCall\x12\x17\n\x02id\x18\x01 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x02R\x02id\x12\x35\n\x08\x66unction\x18\x02 \x01(\x0b\x32\x17.inferd.v1.FunctionCallH\x00R\x08\x66unction\x12\x33\n\x06\x63ustom\x18\x03 \x01(\x0b\x32\x19.inferd.v1.CustomToolCallH\x00R\x06\x63ustom:\n\xea\xe0\x18\x06\x1a\x04typeB\x06\n\x04\x63\x61ll\"M\n\x0c\x46unctionCall\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12\x1c\n\targuments\x18\x02 \x01(\tR\targuments\"\xa9\x01\n\nCustomTool\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12%\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x38\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x1b.inferd.v1.CustomToolFormatH\x01R\x06\x66ormat\x88\x01\x01\x42\x0e\n\x0c_descriptionB\t\n\x07_format\"\x93\x01\n\x10\x43ustomToolFormat\x12/\n\x04text\x18\x01 \x01(\x0b\x32\x19.inferd.v1.CustomToolTextH\x00R\x04text\x12\x38\n\x07grammar\x18\x02 \x01(\x0b\x32\x1c.inferd.v1.CustomToolGrammarH\x00R\x07grammar:\n\xea\xe0\x18\x06\x1a\x04typeB\x08\n\x06\x66ormat\"\x10\n\x0e\x43ustomToolText\"e\n\x11\x43ustomToolGrammar\x12,\n\ndefinition\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xf2\xe0\x18\x04\x30\x80\x80\x04R\ndefinition\x12\"\n\x06syntax\x18\x02 \x01(\tB\n\xe2\x41\x01\x02\xf2\xe0\x18\x02\x30\x10R\x06syntax\"G\n\x0e\x43ustomToolCall\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12\x14\n\x05input\x18\x02 \x01(\tR\x05input*\xd2\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x1b\n\x0bROLE_SYSTEM\x10\x01\x1a\n\xea\xe0\x18\x06system\x12\x17\n\tROLE_USER\x10\x02\x1a\x08\xea\xe0\x18\x04user\x12!\n\x0eROLE_ASSISTANT\x10\x03\x1a\r\xea\xe0\x18\tassistant\x12\x17\n\tROLE_TOOL\x10\x04\x1a\x08\xea\xe0\x18\x04tool\x12!\n\x0eROLE_DEVELOPER\x10\x05\x1a\r\xea\xe0\x18\tdeveloper\x12\x1f\n\rROLE_FUNCTION\x10\x06\x1a\x0c\xea\xe0\x18\x08\x66unctionB~\n\rdev.inferd.v1B\x0cMessageProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17inferd/v1/message.proto\x12\tinferd.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1finferd/options/v1/options.proto\"\xd5\x03\n\x07Message\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x0f.inferd.v1.RoleB\x04\xe2\x41\x01\x02R\x04role\x12?\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x16.inferd.v1.ContentPartB\r\xea\xe0\x18\x02\x10\x01\xf2\xe0\x18\x03(\x80\x08R\x07\x63ontent\x12 \n\x04name\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x02H\x00R\x04name\x88\x01\x01\x12\x41\n\ntool_calls\x18\x04 \x03(\x0b\x32\x13.inferd.v1.ToolCallB\r\xea\xe0\x18\x02(\x01\xf2\xe0\x18\x03(\x80\x01R\ttoolCalls\x12.\n\x0ctool_call_id\x18\x05 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x02H\x01R\ntoolCallId\x88\x01\x01\x12\x30\n\x11reasoning_content\x18\x06 \x01(\tH\x02R\x10reasoningContent\x88\x01\x01\x12\x1d\n\x07refusal\x18\x07 \x01(\tH\x03R\x07refusal\x88\x01\x01\x12<\n\rfunction_call\x18\x08 \x01(\x0b\x32\x17.inferd.v1.FunctionCallR\x0c\x66unctionCallB\x07\n\x05_nameB\x0f\n\r_tool_call_idB\x14\n\x12_reasoning_contentB\n\n\x08_refusal\"\xc7\x01\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x32\n\timage_url\x18\x02 \x01(\x0b\x32\x13.inferd.v1.ImageUrlH\x00R\x08imageUrl\x12\x38\n\x0binput_audio\x18\x03 \x01(\x0b\x32\x15.inferd.v1.InputAudioH\x00R\ninputAudio\x12\x1a\n\x07refusal\x18\x04 \x01(\tH\x00R\x07refusal:\x10\xea\xe0\x18\x0c\x1a\x04type\"\x04textB\x06\n\x04part\"]\n\x08ImageUrl\x12\x16\n\x03url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x03url\x12#\n\x06\x64\x65tail\x18\x02 \x01(\tB\x06\xf2\xe0\x18\x02\x30\x10H\x00R\x06\x64\x65tail\x88\x01\x01:\t\xea\xe0\x18\x05\"\x03urlB\t\n\x07_detail\"J\n\nInputAudio\x12\x18\n\x04\x64\x61ta\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x04\x64\x61ta\x12\"\n\x06\x66ormat\x18\x02 \x01(\tB\n\xe2\x41\x01\x02\xf2\xe0\x18\x02\x30\x10R\x06\x66ormat\"\x82\x01\n\x04Tool\x12\x35\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x17.inferd.v1.FunctionToolH\x00R\x08\x66unction\x12/\n\x06\x63ustom\x18\x02 \x01(\x0b\x32\x15.inferd.v1.CustomToolH\x00R\x06\x63ustom:\n\xea\xe0\x18\x06\x1a\x04typeB\x06\n\x04tool\"\xe3\x01\n\x0c\x46unctionTool\x12\x38\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xf2\xe0\x18\x1c\x30\x80\x02:\x17[a-zA-Z0-9_.:/-]{1,256}R\x04name\x12%\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00R\x0b\x64\x65scription\x88\x01\x01\x12+\n\nparameters\x18\x03 \x01(\tB\x06\xea\xe0\x18\x02\x18\x01H\x01R\nparameters\x88\x01\x01\x12\x1b\n\x06strict\x18\x04 \x01(\x08H\x02R\x06strict\x88\x01\x01\x42\x0e\n\x0c_descriptionB\r\n\x0b_parametersB\t\n\x07_strict\"\xa3\x01\n\x08ToolCall\x12\x17\n\x02id\x18\x01 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x02R\x02id\x12\x35\n\x08\x66unction\x18\x02 \x01(\x0b\x32\x17.inferd.v1.FunctionCallH\x00R\x08\x66unction\x12\x33\n\x06\x63ustom\x18\x03 \x01(\x0b\x32\x19.inferd.v1.CustomToolCallH\x00R\x06\x63ustom:\n\xea\xe0\x18\x06\x1a\x04typeB\x06\n\x04\x63\x61ll\"M\n\x0c\x46unctionCall\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12\x1c\n\targuments\x18\x02 \x01(\tR\targuments\"\xc2\x01\n\nCustomTool\x12\x38\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xf2\xe0\x18\x1c\x30\x80\x02:\x17[a-zA-Z0-9_.:/-]{1,256}R\x04name\x12%\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x38\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x1b.inferd.v1.CustomToolFormatH\x01R\x06\x66ormat\x88\x01\x01\x42\x0e\n\x0c_descriptionB\t\n\x07_format\"\x93\x01\n\x10\x43ustomToolFormat\x12/\n\x04text\x18\x01 \x01(\x0b\x32\x19.inferd.v1.CustomToolTextH\x00R\x04text\x12\x38\n\x07grammar\x18\x02 \x01(\x0b\x32\x1c.inferd.v1.CustomToolGrammarH\x00R\x07grammar:\n\xea\xe0\x18\x06\x1a\x04typeB\x08\n\x06\x66ormat\"\x10\n\x0e\x43ustomToolText\"e\n\x11\x43ustomToolGrammar\x12,\n\ndefinition\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xf2\xe0\x18\x04\x30\x80\x80\x04R\ndefinition\x12\"\n\x06syntax\x18\x02 \x01(\tB\n\xe2\x41\x01\x02\xf2\xe0\x18\x02\x30\x10R\x06syntax\"G\n\x0e\x43ustomToolCall\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x02R\x04name\x12\x14\n\x05input\x18\x02 \x01(\tR\x05input*\xd2\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x1b\n\x0bROLE_SYSTEM\x10\x01\x1a\n\xea\xe0\x18\x06system\x12\x17\n\tROLE_USER\x10\x02\x1a\x08\xea\xe0\x18\x04user\x12!\n\x0eROLE_ASSISTANT\x10\x03\x1a\r\xea\xe0\x18\tassistant\x12\x17\n\tROLE_TOOL\x10\x04\x1a\x08\xea\xe0\x18\x04tool\x12!\n\x0eROLE_DEVELOPER\x10\x05\x1a\r\xea\xe0\x18\tdeveloper\x12\x1f\n\rROLE_FUNCTION\x10\x06\x1a\x0c\xea\xe0\x18\x08\x66unctionB~\n\rdev.inferd.v1B\x0cMessageProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -71,7 +71,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOL']._loaded_options = None
   _globals['_TOOL']._serialized_options = b'\352\340\030\006\032\004type'
   _globals['_FUNCTIONTOOL'].fields_by_name['name']._loaded_options = None
-  _globals['_FUNCTIONTOOL'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0030\200\002'
+  _globals['_FUNCTIONTOOL'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0340\200\002:\027[a-zA-Z0-9_.:/-]{1,256}'
   _globals['_FUNCTIONTOOL'].fields_by_name['parameters']._loaded_options = None
   _globals['_FUNCTIONTOOL'].fields_by_name['parameters']._serialized_options = b'\352\340\030\002\030\001'
   _globals['_TOOLCALL'].fields_by_name['id']._loaded_options = None
@@ -81,7 +81,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTIONCALL'].fields_by_name['name']._loaded_options = None
   _globals['_FUNCTIONCALL'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0030\200\002'
   _globals['_CUSTOMTOOL'].fields_by_name['name']._loaded_options = None
-  _globals['_CUSTOMTOOL'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0030\200\002'
+  _globals['_CUSTOMTOOL'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0340\200\002:\027[a-zA-Z0-9_.:/-]{1,256}'
   _globals['_CUSTOMTOOLFORMAT']._loaded_options = None
   _globals['_CUSTOMTOOLFORMAT']._serialized_options = b'\352\340\030\006\032\004type'
   _globals['_CUSTOMTOOLGRAMMAR'].fields_by_name['definition']._loaded_options = None
@@ -90,8 +90,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMTOOLGRAMMAR'].fields_by_name['syntax']._serialized_options = b'\342A\001\002\362\340\030\0020\020'
   _globals['_CUSTOMTOOLCALL'].fields_by_name['name']._loaded_options = None
   _globals['_CUSTOMTOOLCALL'].fields_by_name['name']._serialized_options = b'\342A\001\002\362\340\030\0030\200\002'
-  _globals['_ROLE']._serialized_start=2049
-  _globals['_ROLE']._serialized_end=2259
+  _globals['_ROLE']._serialized_start=2099
+  _globals['_ROLE']._serialized_end=2309
   _globals['_MESSAGE']._serialized_start=105
   _globals['_MESSAGE']._serialized_end=574
   _globals['_CONTENTPART']._serialized_start=577
@@ -103,19 +103,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOL']._serialized_start=950
   _globals['_TOOL']._serialized_end=1080
   _globals['_FUNCTIONTOOL']._serialized_start=1083
-  _globals['_FUNCTIONTOOL']._serialized_end=1285
-  _globals['_TOOLCALL']._serialized_start=1288
-  _globals['_TOOLCALL']._serialized_end=1451
-  _globals['_FUNCTIONCALL']._serialized_start=1453
-  _globals['_FUNCTIONCALL']._serialized_end=1530
-  _globals['_CUSTOMTOOL']._serialized_start=1533
-  _globals['_CUSTOMTOOL']._serialized_end=1702
-  _globals['_CUSTOMTOOLFORMAT']._serialized_start=1705
-  _globals['_CUSTOMTOOLFORMAT']._serialized_end=1852
-  _globals['_CUSTOMTOOLTEXT']._serialized_start=1854
-  _globals['_CUSTOMTOOLTEXT']._serialized_end=1870
-  _globals['_CUSTOMTOOLGRAMMAR']._serialized_start=1872
-  _globals['_CUSTOMTOOLGRAMMAR']._serialized_end=1973
-  _globals['_CUSTOMTOOLCALL']._serialized_start=1975
-  _globals['_CUSTOMTOOLCALL']._serialized_end=2046
+  _globals['_FUNCTIONTOOL']._serialized_end=1310
+  _globals['_TOOLCALL']._serialized_start=1313
+  _globals['_TOOLCALL']._serialized_end=1476
+  _globals['_FUNCTIONCALL']._serialized_start=1478
+  _globals['_FUNCTIONCALL']._serialized_end=1555
+  _globals['_CUSTOMTOOL']._serialized_start=1558
+  _globals['_CUSTOMTOOL']._serialized_end=1752
+  _globals['_CUSTOMTOOLFORMAT']._serialized_start=1755
+  _globals['_CUSTOMTOOLFORMAT']._serialized_end=1902
+  _globals['_CUSTOMTOOLTEXT']._serialized_start=1904
+  _globals['_CUSTOMTOOLTEXT']._serialized_end=1920
+  _globals['_CUSTOMTOOLGRAMMAR']._serialized_start=1922
+  _globals['_CUSTOMTOOLGRAMMAR']._serialized_end=2023
+  _globals['_CUSTOMTOOLCALL']._serialized_start=2025
+  _globals['_CUSTOMTOOLCALL']._serialized_end=2096
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from inferd.options.v1 import options_pb2 as inferd_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/models.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1finferd/options/v1/options.proto\"\x8e\x01\n\x11ListModelsRequest\x12\x43\n\tpage_size\x18\x01 \x01(\rB!\xea\xe0\x18\x07\n\x05limit\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00R\x08pageSize\x88\x01\x01\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\tpageTokenB\x0c\n\n_page_size\"\x97\x01\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x10.inferd.v1.ModelB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x06models\x12+\n\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01:\n\xea\xe0\x18\x06\n\x04listB\x12\n\x10_next_page_token\"4\n\x0fGetModelRequest\x12!\n\x05model\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x04R\x05model\"\x8f\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12L\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0f\xea\xe0\x18\x0b\n\x07\x63reatedH\x01R\ncreateTime\x12\x19\n\x08owned_by\x18\x03 \x01(\tR\x07ownedBy\x12\"\n\rmax_model_len\x18\x04 \x01(\rR\x0bmaxModelLen\x12\x18\n\x07\x61liases\x18\x05 \x03(\tR\x07\x61liases\x12#\n\x06parent\x18\x06 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x06parent\x88\x01\x01\x12\x12\n\x04root\x18\x07 \x01(\tR\x04root:\x0b\xea\xe0\x18\x07\n\x05modelB\t\n\x07_parent2\x86\x02\n\x0cModelService\x12k\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\x88\x01\n\x08GetModel\x12\x1a.inferd.v1.GetModelRequest\x1a\x10.inferd.v1.Model\"N\x90\x02\x01\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02-\x12\x15/v1/models/{model=**}Z\x14\x12\x12/models/{model=**}B}\n\rdev.inferd.v1B\x0bModelsProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16inferd/v1/models.proto\x12\tinferd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1finferd/options/v1/options.proto\"\x8e\x01\n\x11ListModelsRequest\x12\x43\n\tpage_size\x18\x01 \x01(\rB!\xea\xe0\x18\x07\n\x05limit\xf2\xe0\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00R\x08pageSize\x88\x01\x01\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03\x30\x80\x04R\tpageTokenB\x0c\n\n_page_size\"\x97\x01\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x10.inferd.v1.ModelB\n\xea\xe0\x18\x06\n\x04\x64\x61taR\x06models\x12+\n\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01:\n\xea\xe0\x18\x06\n\x04listB\x12\n\x10_next_page_token\"4\n\x0fGetModelRequest\x12!\n\x05model\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x02\xf2\xe0\x18\x03\x30\x80\x04R\x05model\"\x93\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12P\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x13\xe2\x41\x01\x02\xea\xe0\x18\x0b\n\x07\x63reatedH\x01R\ncreateTime\x12\x19\n\x08owned_by\x18\x03 \x01(\tR\x07ownedBy\x12\"\n\rmax_model_len\x18\x04 \x01(\rR\x0bmaxModelLen\x12\x18\n\x07\x61liases\x18\x05 \x03(\tR\x07\x61liases\x12#\n\x06parent\x18\x06 \x01(\tB\x06\xea\xe0\x18\x02 \x01H\x00R\x06parent\x88\x01\x01\x12\x12\n\x04root\x18\x07 \x01(\tR\x04root:\x0b\xea\xe0\x18\x07\n\x05modelB\t\n\x07_parent2\x86\x02\n\x0cModelService\x12k\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12\x88\x01\n\x08GetModel\x12\x1a.inferd.v1.GetModelRequest\x1a\x10.inferd.v1.Model\"N\x90\x02\x01\xf2\xe0\x18\x14{\"model\": \"smollm2\"}\x82\xd3\xe4\x93\x02-\x12\x15/v1/models/{model=**}Z\x14\x12\x12/models/{model=**}B}\n\rdev.inferd.v1B\x0bModelsProtoP\x01Z\x1dinferd.dev/inferd/v1;inferdv1\xa2\x02\x03IFD\xaa\x02\tInferd.V1\xca\x02\tInferd\\V1\xe2\x02\x12Inferd\\V1\\Metadata\xea\x02\nInferd::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\362\340\030\0030\200\004'
   _globals['_MODEL'].fields_by_name['create_time']._loaded_options = None
-  _globals['_MODEL'].fields_by_name['create_time']._serialized_options = b'\352\340\030\013\n\007createdH\001'
+  _globals['_MODEL'].fields_by_name['create_time']._serialized_options = b'\342A\001\002\352\340\030\013\n\007createdH\001'
   _globals['_MODEL'].fields_by_name['parent']._loaded_options = None
   _globals['_MODEL'].fields_by_name['parent']._serialized_options = b'\352\340\030\002 \001'
   _globals['_MODEL']._loaded_options = None
@@ -63,7 +63,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=465
   _globals['_GETMODELREQUEST']._serialized_end=517
   _globals['_MODEL']._serialized_start=520
-  _globals['_MODEL']._serialized_end=791
-  _globals['_MODELSERVICE']._serialized_start=794
-  _globals['_MODELSERVICE']._serialized_end=1056
+  _globals['_MODEL']._serialized_end=795
+  _globals['_MODELSERVICE']._serialized_start=798
+  _globals['_MODELSERVICE']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

@@ -97,17 +97,19 @@ class FieldJson(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shorthand: _Optional[bool] = ..., raw: _Optional[bool] = ..., null_when_unset: _Optional[bool] = ..., omit_when_empty: _Optional[bool] = ..., byte_list: _Optional[bool] = ..., inline: _Optional[bool] = ..., comment: _Optional[bool] = ..., seconds: _Optional[bool] = ..., also_seconds: _Optional[str] = ..., first_only: _Optional[bool] = ..., pairs: _Optional[bool] = ..., selected_by: _Optional[_Iterable[str]] = ..., hides_inline: _Optional[bool] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("min", "max", "above", "min_items", "max_items", "max_length")
+    __slots__ = ("min", "max", "above", "min_items", "max_items", "max_length", "pattern")
     MIN_FIELD_NUMBER: _ClassVar[int]
     MAX_FIELD_NUMBER: _ClassVar[int]
     ABOVE_FIELD_NUMBER: _ClassVar[int]
     MIN_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
     min: float
     max: float
     above: float
     min_items: int
     max_items: int
     max_length: int
-    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ..., above: _Optional[float] = ..., min_items: _Optional[int] = ..., max_items: _Optional[int] = ..., max_length: _Optional[int] = ...) -> None: ...
+    pattern: str
+    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ..., above: _Optional[float] = ..., min_items: _Optional[int] = ..., max_items: _Optional[int] = ..., max_length: _Optional[int] = ..., pattern: _Optional[str] = ...) -> None: ...
