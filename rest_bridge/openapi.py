@@ -14,8 +14,15 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import proto_comments
 from inferd.rest_bridge.json_spelling import FieldSpelling, json_fields, message_spelling
+from inferd.rest_bridge.openapi_headers import (
+    ALL_PARAMETERS,
+    HEADERS,
+    IDEMPOTENCY_KEY,
+    PARAMETERS,
+    parameter_reference,
+)
 from inferd.rest_bridge.openapi_responses import Responses, selection
-from inferd.rest_bridge.openapi_schema import Json, Schemas
+from inferd.rest_bridge.openapi_schema import ERROR_RESPONSE, Json, Schemas
 from inferd.rest_bridge.path_template import Wildcard
 from inferd.rest_bridge.routes import Route, compile_routes
 
@@ -24,19 +31,32 @@ _EXAMPLE: Any = options_pb2.example
 
 _SELECTOR_DESCRIPTION = "If true, the answer is a stream of server-sent events. Default: false."
 
+
+def _health(description: str) -> Json:
+    schema = {"$ref": "#/components/schemas/Health"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+# The tag of operations that have a path beside their method's first one.
+_ALIASES = "Aliases"
+
 _DESCRIPTION = """\
 A gRPC service in front of SGLang runtimes, with the REST paths of OpenAI's API. This document is made from \
 the protos: every path except /health is an RPC of the protos.
 
 Members of a request that are not described here are ignored. A null in a request counts as an absent \
-member. The request header `x-request-timeout` sets a deadline, in seconds. The header `x-request-id` names \
-the request; the response repeats the id, or has a random one."""
+member.
 
+## Errors and retries
 
-def _health(description: str, status: str) -> Json:
-    properties: Json = {"status": {"type": "string", "const": status}}
-    schema: Json = {"type": "object", "properties": properties, "required": ["status"]}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+An error is an `ErrorResponse` with a status of 400 or more.
+
+- 429 and 503: repeat the request after the seconds of `retry-after`; if the header is absent, after a \
+growing delay.
+- 408, 500, 502 and 504: a repeated request may succeed, but the work of the first request may have been \
+done. Operations with the parameter `idempotency-key` can be repeated safely if the key is the same.
+- 409: repeat the request unless the response has `x-should-retry: false`.
+- Any other 4xx: the same request gets the same answer again."""
 
 
 # The only path that is not an RPC. `app` serves it.
@@ -46,9 +66,20 @@ _HEALTH: Json = {
     "summary": "Tells whether the server is ready",
     "description": "The same answer as grpc.health.v1 gives for the server as a whole.",
     "responses": {
-        "200": _health("The server is ready and answers requests.", "serving"),
-        "503": _health("The server is starting or stopping, or has no runtime.", "not_serving"),
+        "200": _health("The server is ready and answers requests."),
+        "4XX": {
+            "description": "The HTTP server refuses the request, because its head is malformed, too large or"
+            " incomplete.",
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{ERROR_RESPONSE}"}}},
+        },
+        "503": _health("The server is starting or stopping, or has no runtime."),
     },
+}
+_HEALTH_SCHEMA: Json = {
+    "type": "object",
+    "description": "Whether the server is ready.",
+    "properties": {"status": {"type": "string", "enum": ["serving", "not_serving"]}},
+    "required": ["status"],
 }
 
 
@@ -65,6 +96,7 @@ class _Document:
     def __init__(self, comments: Mapping[str, str]) -> None:
         self._comments = comments
         self._schemas = Schemas(comments)
+        self._schemas.components["Health"] = _HEALTH_SCHEMA
         self._responses = Responses(self._schemas, self._comment)
 
     def build(self, services: Sequence[ServiceDescriptor]) -> Json:
@@ -74,12 +106,17 @@ class _Document:
         for route in routes:
             if route.body:
                 self._body(route)
-        first: dict[str, Route] = {}
+        mains: dict[str, Route] = {}
+        aliases: dict[str, list[Route]] = {}
+        for route in routes:
+            main = mains.setdefault(route.method.full_name, route)
+            if route is not main:
+                aliases.setdefault(route.method.full_name, []).append(route)
         paths: dict[str, Json] = {}
         names: set[str] = set()
         for route in routes:
-            main = first.setdefault(route.method.full_name, route)
-            operation = self._operation(route, main)
+            name = route.method.full_name
+            operation = self._operation(route, mains[name], aliases.get(name, ()))
             operations, verb = paths.setdefault(_path(route), {}), route.verb.lower()
             if verb in operations or operation["operationId"] in names:
                 raise ValueError(f"{route.method.full_name}: {verb} {_path(route)} is described already")
@@ -87,15 +124,28 @@ class _Document:
             operations[verb] = operation
         paths.setdefault("/health", {})["get"] = _HEALTH
         tags = [{"name": service.name, "description": self._comment(service)} for service in services]
+        tags.append({"name": "health", "description": "Whether the server is ready."})
+        if aliases:
+            text = "Further paths of the operations above, for clients that expect them."
+            tags.append({"name": _ALIASES, "description": text})
         return {
             "openapi": "3.1.0",
-            "info": {"title": "inferd", "version": metadata.version("inferd"), "description": _DESCRIPTION},
+            "info": {
+                "title": "inferd",
+                "version": metadata.version("inferd"),
+                "description": _DESCRIPTION,
+                "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+            },
             "servers": [{"url": "/"}],
-            "tags": [*tags, {"name": "health", "description": "Whether the server is ready."}],
+            # No operation has a security scheme yet. A scheme in components.securitySchemes belongs here too.
+            "security": [],
+            "tags": tags,
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(self._schemas.components.items())),
                 "responses": self._responses.components,
+                "parameters": dict(ALL_PARAMETERS),
+                "headers": dict(HEADERS),
             },
         }
 
@@ -103,8 +153,8 @@ class _Document:
         """The comment of a descriptor, else its name."""
         return self._comments.get(descriptor.full_name, descriptor.name)
 
-    def _operation(self, route: Route, main: Route) -> Json:
-        """The operation of one route; `main` is the first route of the same method."""
+    def _operation(self, route: Route, main: Route, aliases: Sequence[Route]) -> Json:
+        """The operation of one route. `main` is the method's first route, `aliases` are its other routes."""
         method = route.method
         service = method.containing_service
         name = f"{service.name}_{method.name}"
@@ -113,6 +163,8 @@ class _Document:
         if route.streaming is not None:
             sibling = self._comment(route.streaming.method)
             texts.append(f"With {selection(route)}: {sibling}")
+        if route is main and aliases:
+            texts.append(f"Also served at {', '.join(f'`{_path(alias)}`' for alias in aliases)}.")
         if route is not main:
             texts.insert(0, f"The same as `{main.verb} {_path(main)}`.")
             name += f"_{route.verb.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', _path(route)).strip('_')}"
@@ -124,7 +176,7 @@ class _Document:
         ]
         return {
             "operationId": name,
-            "tags": [service.name],
+            "tags": [service.name if route is main else _ALIASES],
             "summary": re.split(r"(?<=\.)\s", comment)[0].removesuffix("."),
             "description": "\n\n".join(texts),
             **({"parameters": parameters} if parameters else {}),
@@ -168,10 +220,13 @@ class _Document:
                 "in": "query",
                 "required": False,
                 "description": _SELECTOR_DESCRIPTION,
-                "schema": {"type": "boolean", "default": False},
+                "schema": {"type": "boolean"},
             }
 
     def _header_parameters(self, route: Route) -> Iterator[Json]:
+        yield from map(parameter_reference, PARAMETERS)
+        if "request_id" in route.method.input_type.fields_by_name:
+            yield parameter_reference(IDEMPOTENCY_KEY)
         if route.preferred_wait is not None:
             comment = self._comment(route.preferred_wait.field)
             yield {

@@ -3,39 +3,46 @@
 Does not make schemas of messages: `openapi_schema` does.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
 from inferd.rest_bridge.events import comment_fields, error_fields
-from inferd.rest_bridge.json_spelling import message_spelling
-from inferd.rest_bridge.openapi_schema import ERROR_OBJECT, Json, Schemas
+from inferd.rest_bridge.json_spelling import json_fields, message_spelling
+from inferd.rest_bridge.openapi_headers import header_reference, metadata_of
+from inferd.rest_bridge.openapi_schema import ERROR_RESPONSE, Json, Schemas
 from inferd.rest_bridge.routes import Route, StreamingRule
 
-#: Descriptions of the error statuses.
-_ERRORS: Mapping[int, str] = {
-    400: "The request is at fault: it is malformed, or a member is missing, of a wrong type or out of range."
-    " `param` names the member.",
-    404: "The resource that the request names does not exist.",
-    413: "The body exceeds the server's limit.",
-    415: "The body is not `application/json` in UTF-8, or is compressed.",
-    429: "The service is at its limit of requests. Try again later.",
-    503: "The service, or a backend that it needs, is not available. Try again later.",
-    504: "The deadline passed before the answer was complete.",
+#: Names and descriptions of the error responses, by status.
+_ERRORS: Mapping[int, tuple[str, str]] = {
+    400: (
+        "BadRequest",
+        "The request is at fault: it is malformed, or a member is missing, of a wrong type or out of range."
+        " `param` names the member.",
+    ),
+    404: ("NotFound", "The resource that the request names does not exist."),
+    409: (
+        "Conflict",
+        "The state of the resource does not allow the request. If the response has `x-should-retry: false`,"
+        " the same request would get the same answer.",
+    ),
+    413: ("BodyTooLarge", "The body exceeds the server's limit."),
+    415: ("UnsupportedMediaType", "The body is not `application/json` in UTF-8, or is compressed."),
+    429: ("TooManyRequests", "The service is at its limit of requests. Try again later."),
+    503: ("Unavailable", "The service, or a backend that it needs, is not available. Try again later."),
+    504: ("DeadlineExceeded", "The deadline passed before the answer was complete."),
 }
 #: Errors of operations that have a request body.
 _BODY_ERRORS = (413, 415)
+#: Errors of operations whose comments in the protos name the status, such as "ABORTED (409, ATTEMPT_LOST)".
+_TOLD_ERRORS = (409,)
+_TOLD = re.compile(r"\((\d{3}),")
 #: Errors with the header Retry-After.
 _RETRIED = (429, 503)
 
-_ENVELOPE: Json = {
-    "type": "object",
-    "description": "An error, as a response or as an event of a stream.",
-    "properties": {"error": {"$ref": f"#/components/schemas/{ERROR_OBJECT}"}},
-    "required": ["error"],
-}
-_ENVELOPE_REFERENCE: Json = {"$ref": "#/components/schemas/Error"}
+_ERROR_REFERENCE: Json = {"$ref": f"#/components/schemas/{ERROR_RESPONSE}"}
 
 
 class Responses:
@@ -44,11 +51,10 @@ class Responses:
     def __init__(self, schemas: Schemas, comment: Callable[[Any], str]) -> None:
         self._schemas = schemas
         self._comment = comment
-        schemas.components["Error"] = _ENVELOPE
         #: The error responses, to which the operations refer.
         self.components: Json = {
-            "Error": _error("Any other error."),
-            **{f"Error{status}": _error(text, status) for status, text in _ERRORS.items()},
+            "OtherError": _error("Any other error."),
+            **{name: _error(text, status) for status, (name, text) in _ERRORS.items()},
         }
 
     def of(self, route: Route) -> Json:
@@ -56,19 +62,33 @@ class Responses:
         responses = self._whole(route)
         if route.streaming is not None:
             success = responses.setdefault("200", {"description": "", "content": {}})
-            success["content"]["text/event-stream"] = {"schema": self._event(route.streaming)}
+            success["content"]["text/event-stream"] = {"schema": self._events(route.streaming)}
             stream = self._stream(route.streaming, f"With {selection(route)}")
             success["description"] = f"{success['description']}\n\n{stream}".strip()
-        for status in _ERRORS:
-            if route.body or status not in _BODY_ERRORS:
-                responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
-        responses["default"] = {"$ref": "#/components/responses/Error"}
+        comments = "\n".join(self._comments(route))
+        told = {int(status) for status in _TOLD.findall(comments)}
+        for status, (name, _) in _ERRORS.items():
+            if status in _BODY_ERRORS and not route.body:
+                continue
+            if status in _TOLD_ERRORS and status not in told:
+                continue
+            responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+        responses["default"] = {"$ref": "#/components/responses/OtherError"}
         return responses
+
+    def _comments(self, route: Route) -> Iterator[str]:
+        """The comments of a route's methods, and of the members of their request."""
+        yield self._comment(route.method)
+        if route.streaming is not None:
+            yield self._comment(route.streaming.method)
+        for field in json_fields(message_spelling(route.method.input_type)):
+            yield self._comment(field.field)
 
     def _whole(self, route: Route) -> Json:
         """The unary method's responses: for success and, with the option `pending`, for unfinished work."""
         message = route.method.output_type
-        headers: Json = {}
+        names = ["x-request-id", *metadata_of(self._comments(route))]
+        headers: Json = {name: header_reference(name) for name in names}
         if route.location is not None:
             headers["Location"] = _header("Path of the resource in the response.", {"type": "string"})
         if route.preferred_wait is not None:
@@ -89,16 +109,29 @@ class Responses:
             "content": {"application/json": {"schema": self._schemas.response(message)}},
         }
 
-    def _event(self, streaming: StreamingRule) -> Json:
-        """The schema of an event's data."""
+    def _events(self, streaming: StreamingRule) -> Json:
+        """The schema of a stream of events, with a component for the data of one event.
+
+        The schema is a string, because that is the type of a response that is not JSON, for generators and in
+        OpenAPI 3.1. OpenAPI 3.2 describes a stream by `itemSchema`, but openapi-generator 7.25,
+        openapi-python-client 0.29 and Swagger UI 5 refuse a document of version 3.2.
+        """
         message = streaming.method.output_type
         not_data = {*comment_fields(message), *error_fields(message)}
+        name = f"{message.name.removesuffix('Event')}Event"
         if not not_data:
             forms = [self._schemas.response(message)]
         else:
             fields = message_spelling(message).fields
             forms = [self._schemas.value(field) for field in fields if field not in not_data]
-        return {"description": "The data of one event.", "oneOf": [*forms, _ENVELOPE_REFERENCE]}
+        event = {"description": "The data of one event.", "anyOf": [*forms, _ERROR_REFERENCE]}
+        self._schemas.components[name] = event
+        return {
+            "type": "string",
+            "description": f"Events, each with one `{name}` as its data.",
+            "contentMediaType": "text/event-stream",
+            "contentSchema": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}},
+        }
 
     def _stream(self, streaming: StreamingRule, when: str) -> str:
         """The description of the stream, in Markdown. `when` begins it, such as "With `?stream=true`"."""
@@ -119,7 +152,8 @@ class Responses:
             )
         items += [
             'An error after the stream has begun is its last event, `data: {"error": …}`, of the schema'
-            " `Error`. An error before that is a response with an error status, in `application/json`.",
+            " `ErrorResponse`. An error before that is a response with an error status, in"
+            " `application/json`.",
             "A line that begins with a colon is a comment, which clients ignore. Comments keep the connection"
             " alive while there are no events.",
         ]
@@ -156,9 +190,13 @@ def _header(description: str, schema: Json) -> Json:
 
 
 def _error(description: str, status: int | None = None) -> Json:
-    content: Json = {"application/json": {"schema": _ENVELOPE_REFERENCE}}
-    if status not in _RETRIED:
-        return {"description": description, "content": content}
-    seconds = "Seconds after which the same request may succeed."
-    headers = {"Retry-After": _header(seconds, {"type": "integer", "minimum": 1})}
-    return {"description": description, "headers": headers, "content": content}
+    names = ["x-request-id"]
+    if status is None or status in _RETRIED:
+        names.append("retry-after")
+    if status is None or status in _TOLD_ERRORS:
+        names.append("x-should-retry")
+    return {
+        "description": description,
+        "headers": {name: header_reference(name) for name in names},
+        "content": {"application/json": {"schema": _ERROR_REFERENCE}},
+    }

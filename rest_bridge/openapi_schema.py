@@ -4,7 +4,7 @@ The schemas describe the recommended JSON. `decode` also accepts camelCase names
 which the schemas do not mention.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -25,6 +25,9 @@ _LIMITS: Any = options_pb2.limits
 
 #: Name of the schema of an error, which is the JSON form of google.rpc.Status.
 ERROR_OBJECT = "ErrorObject"
+#: Name of the schema of the document that has an error. It is not "Error" because many languages have a type
+#: of that name.
+ERROR_RESPONSE = "ErrorResponse"
 _ERROR_OBJECT: Json = {
     "type": "object",
     "description": "An error.",
@@ -33,8 +36,19 @@ _ERROR_OBJECT: Json = {
         "type": {"type": "string", "description": "Kind of the error, such as `server_error`."},
         "param": {"type": ["string", "null"], "description": "Path of the member at fault, if any."},
         "code": {"type": "string", "description": "Reason of the error, for programs."},
+        "metadata": {
+            "type": "object",
+            "description": "Variable parts of the error, such as a limit. Absent if there are none.",
+            "additionalProperties": {"type": "string"},
+        },
     },
     "required": ["message", "type", "param", "code"],
+}
+_ERROR_RESPONSE: Json = {
+    "type": "object",
+    "description": "An error, as a response or as an event of a stream.",
+    "properties": {"error": {"$ref": f"#/components/schemas/{ERROR_OBJECT}"}},
+    "required": ["error"],
 }
 
 # The well-known types that are strings. A request may also give Timestamp and Duration as a number of
@@ -46,6 +60,7 @@ _STRING_TYPES: Mapping[str, Json] = {
 }
 
 _NULL: Json = {"type": "null"}
+_WHOLE_SECONDS: Json = {"type": "integer", "format": "int64"}
 _NO_LIMITS = options_pb2.Limits()
 
 # For each type of number: the JSON type, the format, and the range of an integer type.
@@ -68,7 +83,10 @@ class Schemas:
     """
 
     def __init__(self, comments: Mapping[str, str]) -> None:
-        self.components: dict[str, Json] = {ERROR_OBJECT: _ERROR_OBJECT}
+        self.components: dict[str, Json] = {
+            ERROR_OBJECT: _ERROR_OBJECT,
+            ERROR_RESPONSE: _ERROR_RESPONSE,
+        }
         self._comments = comments
         self._names: dict[tuple[object, ...], str] = {}
 
@@ -83,13 +101,14 @@ class Schemas:
         spelling = message_spelling(message)
         fields = json_fields(spelling)
         relaxed = frozenset(field.name for field in fields if field.required and field.name in bound)
-        suffix = "".join(name.title().replace("_", "") for name in sorted(relaxed))
+        suffix = "".join(map(_title, sorted(relaxed)))
         plain = _name(message) + (f"{suffix}InPath" if relaxed else "")
         name, is_new = self._claim((message.full_name, "body", relaxed, selector), plain, f"{plain}Body")
         if is_new:
-            schema = self._schema(spelling, True, relaxed)
+            schema = self._schema(name, spelling, True, relaxed)
             if selector:
-                member = {"type": ["boolean", "null"], "default": False, "description": selector_description}
+                # There is no default, because openapi-typescript requires a member that has one.
+                member = {"type": ["boolean", "null"], "description": selector_description}
                 schema["properties"][selector] = member
             self.components[name] = self._described(message.full_name, schema)
         return _reference(name)
@@ -126,50 +145,102 @@ class Schemas:
             return _reference(ERROR_OBJECT)
         if spelling.is_json_string:
             return _json_string(spelling, request)
+        if spelling.bare and len(spelling.fields) == 1:
+            # No component, because openapi-generator's Go client has no type for a named list in a union.
+            return self._schema("", spelling, request, frozenset())
         plain = _name(message)
         key = (message.full_name, "request" if request else "response")
         name, is_new = self._claim(key, plain, plain + ("Input" if request else "Output"))
         if is_new:
-            schema = self._schema(spelling, request, frozenset())
+            schema = self._schema(name, spelling, request, frozenset())
             self.components[name] = self._described(message.full_name, schema)
         return _reference(name)
 
-    def _schema(self, message: MessageSpelling, request: bool, relaxed: frozenset[str]) -> Json:
-        """The schema of a message. Fields named in `relaxed` are not required."""
+    def _schema(self, name: str, message: MessageSpelling, request: bool, relaxed: frozenset[str]) -> Json:
+        """The schema of the component `name`, a message. Fields named in `relaxed` are not required."""
         if message.bare:
             forms = [self._form(field, request) for field in message.fields]
             unset = not request and all(field.field.has_presence for field in message.fields)
             return _any_of([*forms, _NULL] if unset else forms)
         if message.tag:
-            forms = list(self._variants(message, request))
-        else:
-            forms = [self._object(json_fields(message), request, relaxed)]
-            if word := message.constant:
-                constant = {"type": "string", "const": word}
-                forms[0]["properties"] = {"object": constant, **forms[0]["properties"]}
-                forms[0]["required"] = ["object", *forms[0].get("required", [])]
+            return self._union(name, message, request)
+        if any(inline.is_alternative for inline in message.inlines):
+            return self._alternatives(name, message, request)
+        schema = self._object(json_fields(message), request, relaxed)
+        if word := message.constant:
+            constant = {"type": "string", "const": word}
+            schema["properties"] = {"object": constant, **schema["properties"]}
+            schema["required"] = ["object", *schema.get("required", [])]
         # Responses use no shorthands, except the word of an enum in a oneof.
-        if message.shorthand and (request or (message.tag and _is_enum(message.shorthand))):
-            forms = [self._form(message.shorthand, request), *forms]
-        return forms[0] if len(forms) == 1 else {"oneOf": forms}
+        if message.shorthand is None or not request:
+            return schema
+        form = self._component(f"{name}Object", message.descriptor.full_name, schema)
+        return {"oneOf": [self._form(message.shorthand, request), form]}
+
+    def _union(self, name: str, message: MessageSpelling, request: bool) -> Json:
+        """The schema of a message with a tag: a component for each field of the oneof.
+
+        Generators name a class after each component. They name inline schemas by rules that collide.
+        """
+        shorthand = message.shorthand
+        word = shorthand if shorthand is not None and _is_enum(shorthand) else None
+        (oneof,) = message.oneofs
+        choices = [field for field in oneof if field is not word]
+        # A request may leave the tag out, unless the choice may have no member of its own.
+        if message.tag_after is not None and not request:
+            schema = self._object(message.fields, request, frozenset())
+            words = [field.member for field in choices]
+            schema["properties"][message.tag] = {"type": "string", "enum": words}
+            return schema
+        needs_tag = not request or any(_may_be_absent(field, request) for field in choices)
+        schemas = {field: self._choice(message, field, request, needs_tag) for field in choices}
+        if len(schemas) == 1 and (shorthand is None or (not request and word is None)):
+            return schemas[choices[0]]
+        forms = {
+            field.member: self._component(f"{name}{_title(field.name)}", field.field.full_name, schema)
+            for field, schema in schemas.items()
+        }
+        if shorthand is not None and (request or word is not None):
+            return {"oneOf": [self._form(shorthand, request), *forms.values()]}
+        if not needs_tag:
+            return {"oneOf": list(forms.values())}
+        mapping = {member: form["$ref"] for member, form in forms.items()}
+        discriminator = {"propertyName": message.tag, "mapping": mapping}
+        return {"oneOf": list(forms.values()), "discriminator": discriminator}
+
+    def _choice(
+        self, message: MessageSpelling, chosen: FieldSpelling, request: bool, needs_tag: bool
+    ) -> Json:
+        """The schema of a message whose oneof has the field `chosen`, which the tag names."""
+        (oneof,) = message.oneofs
+        fields = [field for field in message.fields if field is chosen or field not in oneof]
+        schema = self._object(fields, request, frozenset(), chosen)
+        tag = {"type": "string", "const": chosen.member}
+        schema["properties"] = {message.tag: tag, **schema["properties"]}
+        if needs_tag:
+            schema["required"] = [message.tag, *schema.get("required", [])]
+        return schema
+
+    def _alternatives(self, name: str, message: MessageSpelling, request: bool) -> Json:
+        """The schema of a message with inline fields in a oneof: a component for each of them."""
+        own = [field for field in message.fields if not field.inline]
+        forms = []
+        for inline in message.inlines:
+            schema = self._object([*inline.fields, *own], request, frozenset())
+            label = f"{name}{_title(inline.field.name)}"
+            forms.append(self._component(label, inline.field.field.full_name, schema))
+        return _any_of(forms)
+
+    def _component(self, name: str, described: str, schema: Json) -> Json:
+        """A reference to a new component, with the comment of the message or field `described`."""
+        if name in self.components:
+            raise ValueError(f"two schemas would be named {name}")
+        self.components[name] = self._described(described, schema)
+        return _reference(name)
 
     def _form(self, field: FieldSpelling, request: bool) -> Json:
         """The schema of a field's value that stands for the whole message."""
-        return self._described(field.field.full_name, {"title": field.name, **self._value(field, request)})
-
-    def _variants(self, message: MessageSpelling, request: bool) -> Iterator[Json]:
-        """The schema of the object for each field of the oneof, which the tag names."""
-        (oneof,) = message.oneofs
-        for chosen in oneof:
-            if chosen is message.shorthand and _is_enum(chosen):
-                continue
-            fields = [field for field in message.fields if field is chosen or field not in oneof]
-            schema = self._object(fields, request, frozenset(), chosen)
-            schema["title"] = chosen.member
-            tag = {"type": "string", "const": chosen.member}
-            schema["properties"] = {message.tag: tag, **schema["properties"]}
-            schema["required"] = [message.tag, *schema.get("required", [])]
-            yield schema
+        return self._described(field.field.full_name, self._value(field, request))
 
     def _object(
         self,
@@ -195,6 +266,9 @@ class Schemas:
             if field.null_when_unset if not request else not needed:
                 schema = _or_null(schema)
             properties[field.member] = self._described(field.field.full_name, schema)
+            if field.also_seconds and not request:
+                properties[field.also_seconds] = self._described(field.field.full_name, _WHOLE_SECONDS)
+                required += [field.also_seconds] if needed else []
         return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
     def _value(self, field: FieldSpelling, request: bool) -> Json:
@@ -204,6 +278,9 @@ class Schemas:
             value = message_spelling(field.nested).fields[1]
             schema: Json = {"type": "object", "additionalProperties": self._element(value, request, limits)}
             return {**schema, "maxProperties": limits.max_items} if limits.max_items else schema
+        if field.pairs:
+            value = message_spelling(field.nested).fields[1]
+            return {"type": "object", "additionalProperties": self._element(value, request, limits)}
         element = self._element(field, request, limits)
         if not field.field.is_repeated:
             is_text = element.get("type") == "string"
@@ -220,6 +297,8 @@ class Schemas:
         match field.field.type:
             case _ if field.raw:
                 return {}
+            case _ if field.seconds:
+                return {"type": "number", **_bounds(limits, float)} if request else _WHOLE_SECONDS
             case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
                 return self._message(field.nested, request)
             case FieldDescriptor.TYPE_ENUM:
@@ -227,7 +306,7 @@ class Schemas:
             case FieldDescriptor.TYPE_BOOL:
                 return {"type": "boolean"}
             case FieldDescriptor.TYPE_STRING:
-                return {"type": "string", **({"maxLength": limits.max_length} if limits.max_length else {})}
+                return {"type": "string", **_text_limits(limits)}
             case FieldDescriptor.TYPE_BYTES if field.byte_list:
                 return {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
             case FieldDescriptor.TYPE_BYTES:
@@ -246,7 +325,13 @@ class Schemas:
                 comment = self._comments.get(f"{enum.full_name}.{enum.values_by_number[number].name}")
                 lines.append(f"- `{word}`: {comment}" if comment else f"- `{word}`")
             text = "\n".join(lines).strip()
-            self.components[name] = {"type": "string", "enum": list(words.values()), "description": text}
+            self.components[name] = {
+                "type": "string",
+                "enum": list(words.values()),
+                # The constants of Go, where all enums share one namespace, as values do in the protos.
+                "x-enum-varnames": [enum.values_by_number[number].name for number in words],
+                "description": text,
+            }
         return _reference(name)
 
     def _described(self, name: str, schema: Json) -> Json:
@@ -258,13 +343,22 @@ def _name(type_: Descriptor | EnumDescriptor) -> str:
     return type_.full_name.removeprefix(f"{type_.file.package}.")
 
 
+def _title(name: str) -> str:
+    """A field's name as a part of a component's name."""
+    return name.title().replace("_", "")
+
+
 def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _json_string(message: MessageSpelling, request: bool) -> Json:
     schema = _STRING_TYPES[message.descriptor.full_name]
-    return _any_of([schema, {"type": "number"}]) if request and message.accepts_number else schema
+    if not request or not message.accepts_number:
+        return schema
+    # No format, because openapi-generator's Java client does not compile with a date in a union.
+    text = {key: value for key, value in schema.items() if key != "format"}
+    return {"anyOf": [text, {"type": "number"}]}
 
 
 def _is_enum(field: FieldSpelling) -> bool:
@@ -274,7 +368,8 @@ def _is_enum(field: FieldSpelling) -> bool:
 def _is_always_present(field: FieldSpelling) -> bool:
     """Whether every response has the field's member."""
     if field.field.has_presence or field.raw:
-        return field.null_when_unset
+        # A field that all messages of a stream repeat is set in the first one.
+        return field.null_when_unset or field.required or field.first_only
     return not field.omit_when_empty
 
 
@@ -291,14 +386,18 @@ def _number(field: FieldSpelling, limits: options_pb2.Limits, request: bool) -> 
     schema: Json = {"type": kind, "format": width}
     if request and bounds is not None:
         schema |= {"minimum": bounds[0], "maximum": bounds[1]}
-    number = int if kind == "integer" else float
-    if limits.HasField("min"):
-        schema["minimum"] = number(limits.min)
-    if limits.HasField("max"):
-        schema["maximum"] = number(limits.max)
-    if limits.HasField("above"):
-        schema["exclusiveMinimum"] = number(limits.above)
-    return schema
+    return {**schema, **_bounds(limits, int if kind == "integer" else float)}
+
+
+def _text_limits(limits: options_pb2.Limits) -> Json:
+    length: Json = {"maxLength": limits.max_length} if limits.max_length else {}
+    return {**length, **({"pattern": f"^{limits.pattern}$"} if limits.pattern else {})}
+
+
+def _bounds(limits: options_pb2.Limits, number: type[int] | type[float]) -> Json:
+    """The bounds of a number."""
+    names = {"min": "minimum", "max": "maximum", "above": "exclusiveMinimum"}
+    return {names[name]: number(getattr(limits, name)) for name in names if limits.HasField(name)}
 
 
 def _any_of(schemas: list[Json]) -> Json:

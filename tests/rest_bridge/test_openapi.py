@@ -57,6 +57,16 @@ def references(node: Any) -> Iterator[str]:
             yield from references(value)
 
 
+def last(reference: str) -> str:
+    return reference.rpartition("/")[2]
+
+
+def parameters_of(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    known = DOCUMENT["components"]["parameters"]
+    given = operation.get("parameters", [])
+    return [known[last(parameter["$ref"])] if "$ref" in parameter else parameter for parameter in given]
+
+
 def test_document_is_valid_openapi() -> None:
     validate(DOCUMENT)
     for schema in DOCUMENT["components"]["schemas"].values():
@@ -94,17 +104,27 @@ def test_operation_ids_are_unique_and_stable() -> None:
 def test_operation_is_described(path: str, verb: str, operation: dict[str, Any]) -> None:
     assert operation["summary"] and operation["description"]
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
-    placed = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"}
+    placed = {parameter["name"] for parameter in parameters_of(operation) if parameter["in"] == "path"}
     assert placed == set(re.findall(r"{([^}]+)}", path))
-    assert all(parameter["description"] for parameter in operation.get("parameters", []))
+    assert all(parameter["description"] for parameter in parameters_of(operation))
     assert ("requestBody" in operation) == (verb == "post")
     assert all("$ref" in response or response["description"] for response in operation["responses"].values())
     if path == "/health":
-        assert set(operation["responses"]) == {"200", "503"}
+        assert set(operation["responses"]) == {"200", "4XX", "503"}
         return
+    headers = {parameter["name"] for parameter in parameters_of(operation) if parameter["in"] == "header"}
+    assert headers >= {"x-request-timeout", "grpc-timeout", "x-request-id"}
+    for status, response in operation["responses"].items():
+        told = DOCUMENT["components"]["responses"][last(response["$ref"])] if "$ref" in response else response
+        assert "x-request-id" in told["headers"]
+        assert ("x-should-retry" in told["headers"]) == (status in ("409", "default"))
+        for header in told["headers"].values():
+            assert "$ref" not in header or last(header["$ref"]) in DOCUMENT["components"]["headers"]
     expected = {"200", "400", "404", "429", "503", "504", "default"}
     expected |= {"413", "415"} if verb == "post" else set()
     expected |= {"202"} if operation["operationId"] == "QueueService_Enqueue" else set()
+    conflicting = ("QueueService_Enqueue", "QueueService_GetJob", "QueueService_CancelJob")
+    expected |= {"409"} if operation["operationId"] in conflicting else set()
     assert set(operation["responses"]) == expected
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]
     if verb == "post":
@@ -120,9 +140,9 @@ def test_examples_run_as_they_are(path: str, verb: str, operation: dict[str, Any
     assert examples or not operation.get("requestBody", {}).get("required")
     for example in examples:
         validator(media["schema"]).validate(example)
-        named_in_path = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+        named_in_path = {p["name"] for p in parameters_of(operation) if p["in"] == "path"}
         assert not named_in_path & example.keys()
-    for parameter in operation.get("parameters", []):
+    for parameter in parameters_of(operation):
         if "example" in parameter:
             validator(parameter["schema"]).validate(parameter["example"])
 
@@ -139,6 +159,13 @@ def test_every_field_of_the_contract_is_described() -> None:
     assert "- `user`: The person" in DOCUMENT["components"]["schemas"]["Role"]["description"]
 
 
+def event_of(success: dict[str, Any]) -> Draft202012Validator:
+    """The schema of the data of one event."""
+    stream = success["content"]["text/event-stream"]["schema"]
+    assert (stream["type"], stream["contentMediaType"]) == ("string", "text/event-stream")
+    return validator(stream["contentSchema"]["items"])
+
+
 def test_a_path_that_streams_says_how() -> None:
     operation = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
@@ -146,9 +173,9 @@ def test_a_path_that_streams_says_how() -> None:
     success = operation["responses"]["200"]
     assert set(success["content"]) == {"application/json", "text/event-stream"}
     assert "data: [DONE]" in success["description"] and ": keep-alive" in success["description"]
-    event = validator(success["content"]["text/event-stream"]["schema"])
+    event = event_of(success)
     event.validate({"error": {"message": "m", "type": "server_error", "param": None, "code": "unavailable"}})
-    chunk = chat_pb2.ChatCompletionChunk(id="chatcmpl-1", created=1, model="m")
+    chunk = chat_pb2.ChatCompletionChunk(id="chatcmpl-1", create_time={"seconds": 1}, model="m")
     chunk.choices.add(delta=chat_pb2.ChatDelta(content="Paris"))
     event.validate(as_json(chunk))
     assert "text/event-stream" not in DOCUMENT["paths"]["/v1/tokenize"]["post"]["responses"]["200"]["content"]
@@ -157,32 +184,40 @@ def test_a_path_that_streams_says_how() -> None:
 def test_a_stream_of_news_is_of_chunks() -> None:
     path = DOCUMENT["paths"]["/queue/chat/completions/{id}"]
     operation = path["get"]
-    (selector,) = (p for p in operation["parameters"] if p["name"] == "stream")
+    (selector,) = (p for p in parameters_of(operation) if p["name"] == "stream")
     assert (selector["in"], selector["required"], selector["schema"]["type"]) == ("query", False, "boolean")
     success = operation["responses"]["200"]
     assert "`?stream=true`" in operation["description"] and "`?stream=true`" in success["description"]
     assert "one `ChatCompletionChunk`" in success["description"]
     assert "one `Job`" in success["description"]
-    event = validator(success["content"]["text/event-stream"]["schema"])
-    event.validate(as_json(chat_pb2.ChatCompletionChunk()))
+    event = event_of(success)
+    event.validate(as_json(chat_pb2.ChatCompletionChunk(create_time={"seconds": 1})))
     event.validate({"error": as_json(full_job())["error"]})
     assert not event.is_valid(as_json(queue_pb2.Job(state=queue_pb2.JOB_STATE_QUEUED)))
-    assert "JobEvent" not in DOCUMENT["components"]["schemas"]
-    assert "stream" not in {parameter["name"] for parameter in path["delete"]["parameters"]}
+    assert "stream" not in {parameter["name"] for parameter in parameters_of(path["delete"])}
 
 
 def test_work_that_may_outlast_its_call() -> None:
     enqueue = DOCUMENT["paths"]["/queue/chat/completions"]["post"]
     done, pending = enqueue["responses"]["200"], enqueue["responses"]["202"]
-    assert set(done["headers"]) == {"Location", "Preference-Applied"}
-    assert set(pending["headers"]) == {"Location", "Preference-Applied", "Retry-After"}
+    always = {"x-request-id", "x-inferd-job", "x-inferd-ignored"}
+    assert set(done["headers"]) == {*always, "Location", "Preference-Applied"}
+    assert set(pending["headers"]) == {*always, "Location", "Preference-Applied", "Retry-After"}
     assert pending["content"]["application/json"] == done["content"]["application/json"]
     assert "text/event-stream" in done["content"] and "text/event-stream" not in pending["content"]
-    (prefer,) = enqueue["parameters"]
-    assert (prefer["name"], prefer["in"], prefer["required"]) == ("Prefer", "header", False)
+    parameters = {parameter["name"]: parameter for parameter in parameters_of(enqueue)}
+    assert set(parameters) == {
+        "x-request-timeout",
+        "grpc-timeout",
+        "x-request-id",
+        "idempotency-key",
+        "Prefer",
+    }
+    assert (parameters["Prefer"]["in"], parameters["Prefer"]["required"]) == ("header", False)
     get = DOCUMENT["paths"]["/queue/chat/completions/{id}"]["get"]
-    assert set(get["responses"]["200"]["headers"]) == {"Preference-Applied", "Retry-After"}
-    assert "headers" not in DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]
+    assert set(get["responses"]["200"]["headers"]) == {"x-request-id", "Preference-Applied", "Retry-After"}
+    chat = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
+    assert set(chat["responses"]["200"]["headers"]) == {"x-request-id", "x-inferd-ignored"}
 
 
 def test_an_inline_message_has_no_member_of_its_own() -> None:
@@ -190,6 +225,7 @@ def test_an_inline_message_has_no_member_of_its_own() -> None:
     request, job = schemas[JOB], schemas["Job"]
     assert "request" not in request["properties"] and "completion" not in job["properties"]
     own = {"priority", "not_before", "expires_after", "max_attempts", "webhook", "request_id", "wait_seconds"}
+    own.add("runtime_priority")
     assert set(request["properties"]) == {*schemas[CHAT]["properties"], *own}
     assert request["required"] == ["model"]
     assert job["properties"]["object"]["const"] == "chat.completion"
@@ -197,14 +233,62 @@ def test_an_inline_message_has_no_member_of_its_own() -> None:
     assert "usage" not in job["required"]
     # A name that both have is the job's.
     created = job["properties"]["created"]["description"]
-    assert created == "Time at which the job was queued, in Unix seconds."
+    assert created == 'Time at which the job was queued. In JSON, also "created", in Unix seconds.'
 
 
 def test_an_error_within_a_response_is_that_of_an_error_response() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     reference = "#/components/schemas/ErrorObject"
     assert schemas["Job"]["properties"]["error"]["$ref"] == reference
-    assert schemas["Error"]["properties"]["error"]["$ref"] == reference
+    assert schemas["ErrorResponse"]["properties"]["error"]["$ref"] == reference
+
+
+def test_a_union_is_of_components() -> None:
+    """Generators name a class after each component. Of two inline schemas with one title, they drop one."""
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["ResponseFormat"]["discriminator"]["mapping"]["json_schema"].endswith(
+        "/ResponseFormatJsonSchema"
+    )
+    for name, schema in schemas.items():
+        for form in schema.get("oneOf", []):
+            assert "$ref" in form or form["type"] == "string", name
+        for reference in schema.get("discriminator", {"mapping": {}})["mapping"].values():
+            assert schema["discriminator"]["propertyName"] in schemas[last(reference)]["required"], name
+    assert not [name for name, schema in schemas.items() if set(schema) & {"title", "default"}]
+    # The member alone tells the kind of a tool.
+    assert schemas["ToolFunction"]["required"] == ["function"]
+    assert schemas["ToolCallOutputFunction"]["required"] == ["type", "id", "function"]
+    delta = schemas["ToolCallDelta"]
+    assert delta["required"] == ["index"] and delta["properties"]["type"]["enum"] == ["function", "custom"]
+
+
+def test_a_member_that_is_always_sent_is_required() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert {"created", "usage"} <= set(schemas["ChatCompletion"]["required"])
+    assert {"created", "usage"} <= set(schemas["Completion"]["required"])
+    assert "message" in schemas["ChatChoice"]["required"]
+    assert "delta" in schemas["ChatChunkChoice"]["required"]
+    assert (
+        "stream" not in schemas[CHAT]["required"] and "default" not in schemas[CHAT]["properties"]["stream"]
+    )
+
+
+def test_further_paths_are_told_at_the_first_one() -> None:
+    main = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
+    for path in ("/chat/completions", "/engines/{model}/chat/completions"):
+        assert f"`{path}`" in main["description"]
+        alias = DOCUMENT["paths"][path]["post"]
+        assert alias["tags"] == ["Aliases"] and alias["responses"] == main["responses"]
+    assert main["tags"] == ["ChatService"]
+    assert DOCUMENT["tags"][-1]["name"] == "Aliases"
+
+
+def test_constants_of_enums_are_unique() -> None:
+    """In Go, the constants of all enums share one namespace."""
+    enums = [schema for schema in DOCUMENT["components"]["schemas"].values() if "x-enum-varnames" in schema]
+    names = [name for schema in enums for name in schema["x-enum-varnames"]]
+    assert len(enums) > 5 and len(set(names)) == len(names)
+    assert all(len(schema["x-enum-varnames"]) == len(schema["enum"]) for schema in enums)
 
 
 def test_a_body_that_may_be_empty_is_not_required() -> None:
@@ -215,8 +299,8 @@ def test_a_body_that_may_be_empty_is_not_required() -> None:
 
 def test_filters_of_a_list_are_parameters() -> None:
     operation = DOCUMENT["paths"]["/queue/chat/completions"]["get"]
-    schemas = {p["name"]: p["schema"] for p in operation["parameters"] if p["in"] == "query"}
-    assert set(schemas) == {"limit", "page_token", "after", "status", "model", "order"}
+    schemas = {p["name"]: p["schema"] for p in parameters_of(operation) if p["in"] == "query"}
+    assert set(schemas) == {"limit", "page_token", "after", "status", "model", "order", "view"}
     validator(schemas["status"]).validate(["queued", "running"])
     assert not validator(schemas["order"]).is_valid("up")
 
@@ -226,7 +310,7 @@ def test_model_in_the_path_is_not_required_in_the_body() -> None:
     assert not component("CreateChatCompletionRequest").is_valid(body)
     operation = DOCUMENT["paths"]["/engines/{model}/chat/completions"]["post"]
     validator(operation["requestBody"]["content"]["application/json"]["schema"]).validate(body)
-    (parameter,) = operation["parameters"]
+    (parameter,) = (p for p in parameters_of(operation) if p["in"] == "path")
     assert parameter["required"] and "slashes" in parameter["description"]
     assert parameter["example"] == "smollm2"
 
@@ -240,6 +324,7 @@ FUNCTION = {
 JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
 
 CHAT, TEXT, JOB = "CreateChatCompletionRequest", "CreateCompletionRequest", "EnqueueRequest"
+COUNT, TOKENS = "CountTokensRequest", "TokenizeRequest"
 TAKEN: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {}),
     (CHAT, {"messages": [USER], "no_such_member": {"a": 1}}),
@@ -253,6 +338,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"stop": []}),
     (CHAT, {"stop": None}),
     (CHAT, {"tools": [FUNCTION], "tool_choice": "auto"}),
+    (CHAT, {"tools": [{"function": {"name": "mcp.server:tool/x_-1"}}]}),
     (CHAT, {"tool_choice": "none"}),
     (CHAT, {"tool_choice": {"type": "function", "function": {"name": "f"}}}),
     (CHAT, {"response_format": {"type": "text"}}),
@@ -268,6 +354,10 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     (TEXT, {"prompt": []}),
     (TEXT, {"prompt": [[]]}),
     (TEXT, {"max_tokens": 0, "logprobs": 20, "temperature": 2, "top_p": 1}),
+    (COUNT, {"messages": [USER], "logprobs": True}),
+    (COUNT, {"prompt": [[1, 2]], "logprobs": 5}),
+    (TOKENS, {"input_ids": [1], "add_special_tokens": False}),
+    (TOKENS, {"prompt": ["Hi"], "add_special_tokens": None}),
     (JOB, {"messages": [USER], "temperature": 1, "stop": "a"}),
     (JOB, {"priority": -1000000, "max_attempts": None, "request_id": "r", "wait_seconds": 3600}),
     (JOB, {"not_before": "2026-11-23T18:00:00Z", "expires_after": "3600s"}),
@@ -291,6 +381,10 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"stop": ["a"] * 33}),
     (CHAT, {"stop": "a" * 1025}),
     (CHAT, {"tools": [{"type": "function", "function": {}}]}),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "a b"}}]}),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "é"}}]}),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "a" * 257}}]}),
+    (CHAT, {"functions": [{"name": ""}]}),
     (CHAT, {"tool_choice": "maybe"}),
     (CHAT, {"tool_choice": {"type": "function"}}),
     (CHAT, {"tool_choice": {"type": "function", "function": {"name": ""}}}),
@@ -313,6 +407,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     (TEXT, {"prompt": [1, "Hi"]}),
     (TEXT, {"prompt": {"text": "Hi"}}),
     (TEXT, {"prompt": ["Hi"] * 1025}),
+    (COUNT, {"prompt": "Hi", "model": None}),
+    (TOKENS, {"prompt": "Hi", "add_special_tokens": "no"}),
     (JOB, {"model": None}),
     (JOB, {"temperature": 3}),
     (JOB, {"messages": [{"content": "Hi"}]}),
@@ -328,6 +424,8 @@ MESSAGES: dict[str, type[Message]] = {
     CHAT: chat_pb2.CreateChatCompletionRequest,
     TEXT: completion_pb2.CreateCompletionRequest,
     JOB: queue_pb2.EnqueueRequest,
+    COUNT: tokenize_pb2.CountTokensRequest,
+    TOKENS: tokenize_pb2.TokenizeRequest,
 }
 
 
@@ -358,7 +456,7 @@ def as_json(message: Message) -> Any:
 
 
 def full_chat() -> chat_pb2.ChatCompletion:
-    answer = chat_pb2.ChatCompletion(id="chatcmpl-1", created=2**40, model="m")
+    answer = chat_pb2.ChatCompletion(id="chatcmpl-1", create_time={"seconds": 2**37}, model="m")
     choice = answer.choices.add(finish_reason=sampling_pb2.FINISH_REASON_STOP)
     choice.message.role = message_pb2.ROLE_ASSISTANT
     choice.message.content = "Paris"
@@ -369,13 +467,13 @@ def full_chat() -> chat_pb2.ChatCompletion:
 
 
 def full_text() -> completion_pb2.Completion:
-    answer = completion_pb2.Completion(id="cmpl-1")
+    answer = completion_pb2.Completion(id="cmpl-1", create_time={"seconds": 1}, usage={})
     logprobs = answer.choices.add(text="a").logprobs
     logprobs.tokens.append("a")
     logprobs.token_logprobs.add()
     logprobs.token_logprobs.add(logprob=-1)
     logprobs.top_logprobs.add()
-    logprobs.top_logprobs.add().top.logprobs["a"] = -1
+    logprobs.top_logprobs.add().top.logprobs.add(token="a", logprob=-1)
     return answer
 
 
@@ -390,16 +488,15 @@ def full_job() -> queue_pb2.Job:
 @pytest.mark.parametrize(
     "message",
     [
-        queue_pb2.Job(state=queue_pb2.JOB_STATE_QUEUED),
+        queue_pb2.Job(state=queue_pb2.JOB_STATE_QUEUED, create_time={"seconds": 1}),
         full_job(),
         queue_pb2.ListJobsResponse(jobs=[full_job()]),
         queue_pb2.DeleteJobResponse(id="chatcmpl-1", deleted=True),
         queue_pb2.QueueStats(models=[queue_pb2.ModelQueue(oldest_queued_time={"seconds": 5})]),
-        chat_pb2.ChatCompletion(),
         full_chat(),
-        chat_pb2.ChatCompletionChunk(choices=[chat_pb2.ChatChunkChoice()]),
+        chat_pb2.ChatCompletionChunk(create_time={"seconds": 1}, choices=[{"delta": {}}]),
         full_text(),
-        models_pb2.ListModelsResponse(models=[models_pb2.Model(id="m", aliases=["n"])]),
+        models_pb2.ListModelsResponse(models=[{"id": "m", "aliases": ["n"], "create_time": {}}]),
         tokenize_pb2.TokenizeResponse(),
         tokenize_pb2.CountTokensResponse(total_tokens=3),
     ],
@@ -410,7 +507,7 @@ def test_responses_follow_their_schemas(message: Message) -> None:
 
 
 def test_response_schema_holds_what_is_always_there() -> None:
-    empty = as_json(chat_pb2.ChatCompletion())
+    empty = as_json(chat_pb2.ChatCompletion(create_time={}, usage={}))
     for member in empty:
         assert not component("ChatCompletion").is_valid({k: v for k, v in empty.items() if k != member})
     assert not component("ChatCompletion").is_valid({**empty, "object": "other"})
