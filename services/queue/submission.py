@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import sqlalchemy as sa
 
-from inferd.services.errors import ServiceError, quota, resource
+from inferd.services.errors import ServiceError, invalid, quota, resource
 from inferd.services.queue.database import Transaction
 from inferd.services.queue.job_id import new_job_id
 from inferd.services.queue.tables import (
@@ -94,6 +94,14 @@ def submit(
         key = (submission.caller, submission.request_id)
         if submission.request_id is not None and key in known:
             results.append(_repeated(known[key], submission))
+        elif _never_starts(submission, transaction.now):
+            results.append(
+                invalid(
+                    "not_before",
+                    "not_before is later than the end of expires_after, so the job could never start",
+                    "OUT_OF_RANGE",
+                )
+            )
         elif total >= caps.total:
             results.append(_full("the queue holds", caps.total))
         elif waiting[submission.caller] >= caps.per_caller:
@@ -133,6 +141,13 @@ def _repeated(job: Any, submission: Submission) -> Submitted | ServiceError:
         metadata={"id": job["id"]},
         details=[resource("Job", job["id"], "the job of the earlier request")],
     )
+
+
+def _never_starts(submission: Submission, now: int) -> bool:
+    """Whether the job would expire before it may start."""
+    if submission.run_after is None or submission.expires_after is None:
+        return False
+    return submission.run_after >= now + submission.expires_after
 
 
 def _full(holder: str, cap: int) -> ServiceError:

@@ -1,6 +1,7 @@
 """Requests that the queue refuses, each with the field at fault; and the largest values that it takes."""
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -23,6 +24,8 @@ Code = grpc.StatusCode
 
 
 LONG = "x" * 513
+#: The last microsecond of the year 9999.
+LATEST = Timestamp(seconds=253402300799, nanos=999999999)
 PRIVATE = [
     "http://127.0.0.1/",
     "http://localhost/x",
@@ -59,6 +62,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"not_before": Timestamp(seconds=253402300800)}, "not_before"),
     ({"not_before": Timestamp(seconds=1, nanos=-1)}, "not_before"),
     ({"not_before": Timestamp(seconds=1, nanos=10**9)}, "not_before"),
+    ({"not_before": LATEST, "expires_after": Duration(seconds=1)}, "not_before"),
+    ({"not_before": LATEST, "expires_after": Duration(seconds=30 * 86400)}, "not_before"),
     ({"webhook": {}}, "webhook.url"),
     ({"webhook": {"url": WEBHOOK_URL}}, "webhook.secret"),
     ({"webhook": {"url": WEBHOOK_URL + "x" * 2048, "secret": WEBHOOK_SECRET}}, "webhook.url"),
@@ -119,7 +124,6 @@ async def test_bad_jobs_are_refused_and_nothing_is_queued(fronts):
 async def test_the_bounds_of_what_is_taken_are_taken(fronts):
     front = await fronts.start(queue={"running_limit": 1})
     await front.held()
-    later = Timestamp(seconds=253402300799, nanos=999999999)
     for fields in (
         {"priority": 1_000_000},
         {"priority": -1_000_000},
@@ -128,7 +132,8 @@ async def test_the_bounds_of_what_is_taken_are_taken(fronts):
         {"request_id": "x" * 255},
         {"request_id": "né 🙂 ' \" % \\ \n"},
         {"expires_after": Duration(seconds=30 * 86400)},
-        {"not_before": later},
+        {"not_before": LATEST},
+        {"not_before": Timestamp(seconds=1), "expires_after": Duration(seconds=1000)},
         {"not_before": Timestamp(seconds=-62135596800)},
         {"not_before": Timestamp(seconds=1, nanos=5)},
         {"webhook": {"url": WEBHOOK_URL, "secret": WEBHOOK_SECRET}},
@@ -152,6 +157,23 @@ async def test_the_bounds_of_what_is_taken_are_taken(fronts):
         if "expires_after" in fields:
             stays = found.expire_time.ToMicroseconds() - found.create_time.ToMicroseconds()
             assert stays == fields["expires_after"].ToMicroseconds()
+
+
+async def test_a_job_that_would_expire_before_it_may_start_is_refused(fronts):
+    front = await fronts.start(queue={"running_limit": 1})
+    await front.held()
+    now = int(time.time())
+    hour = Duration(seconds=3600)
+    failed = await failure(
+        front.enqueue(not_before=Timestamp(seconds=now + 3700), expires_after=hour, request_id="a")
+    )
+    assert (failed.code, failed.field, failed.reason) == (Code.INVALID_ARGUMENT, "not_before", "OUT_OF_RANGE")
+    assert "not_before" in failed.message
+    assert "expires_after" in failed.message
+    # The request id was not used up.
+    job = await front.enqueue(not_before=Timestamp(seconds=now + 3000), expires_after=hour, request_id="a")
+    assert job.state == QUEUED
+    assert job.not_before.ToSeconds() < job.expire_time.ToSeconds()
 
 
 async def test_a_request_id_of_any_text_is_stored_or_refused(fronts):
