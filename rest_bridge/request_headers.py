@@ -22,7 +22,7 @@ _FORWARDED = {
 
 # Values that gRPC allows in metadata.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
-_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
+_KEY = re.compile(rb"[!-~](?:[ -~]{0,253}[!-~])?")
 
 # TimeoutValue of gRPC over HTTP/2 has at most 8 digits.
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -74,7 +74,7 @@ class RequestHeaders:
         return None
 
     def check_idempotency_key(self) -> None:
-        """Raise HttpError 400 for an Idempotency-Key that metadata cannot hold.
+        """Raise HttpError 400 for an Idempotency-Key that the field request_id does not take.
 
         Such a key is not just dropped, because the request could then run twice.
         """
@@ -84,7 +84,9 @@ class RequestHeaders:
         if len(keys) > 1:
             raise _bad_header("idempotency-key", "one key")
         if not all(map(_KEY.fullmatch, keys)):
-            raise _bad_header("idempotency-key", "1 to 255 characters of printable ASCII")
+            raise _bad_header(
+                "idempotency-key", "1 to 255 printable ASCII characters, without a space at either end"
+            )
 
     def check_body(self) -> None:
         """Raise HttpError 415 if the body is not JSON in UTF-8, or is compressed. An empty body passes."""

@@ -5,6 +5,7 @@ It runs no job and has no SQL; `job_queue` and `queries` have.
 """
 
 import hashlib
+import re
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -27,7 +28,8 @@ from inferd.v1 import queue_pb2_grpc
 _MAX_ATTEMPTS = 3
 _MAX_EXPIRY_SECONDS = 30 * 24 * 3600
 _IDEMPOTENCY_KEY = "idempotency-key"
-_MAX_KEY_LENGTH = 255
+#: Also the keys that an HTTP header can hold: see `rest_bridge.request_headers`.
+_REQUEST_ID = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 #: A wait ends this many seconds before the call's deadline, so that the response arrives in time.
 _MARGIN = 0.2
 
@@ -156,25 +158,26 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 def _request_id(request: pb.EnqueueRequest, metadata: Metadata) -> str | None:
     """The id that the caller gave the request, from `request_id` or the metadata `idempotency-key`."""
     given = request.request_id if request.HasField("request_id") else None
-    if given == "":
-        raise invalid("request_id", "request_id must not be empty")
-    if given is not None and "\0" in given:
-        raise invalid("request_id", "request_id must not have a NUL character")
-    keys = [value for name, value in metadata if name == _IDEMPOTENCY_KEY]
+    if given is not None:
+        _check_request_id(given, "request_id")
+    keys = [str(value) for name, value in metadata if name == _IDEMPOTENCY_KEY]
     if not keys:
         return given
-    key = keys[0]
     if len(keys) > 1:
         raise invalid("request_id", f"{_IDEMPOTENCY_KEY} must be given once, not {len(keys)} times")
-    if not 0 < len(key) <= _MAX_KEY_LENGTH:
+    _check_request_id(keys[0], _IDEMPOTENCY_KEY)
+    if given is not None and given != keys[0]:
+        raise invalid("request_id", f"request_id and {_IDEMPOTENCY_KEY} are both given, and differ")
+    return keys[0]
+
+
+def _check_request_id(value: str, name: str) -> None:
+    if not _REQUEST_ID.fullmatch(value):
         raise invalid(
             "request_id",
-            f"{_IDEMPOTENCY_KEY} must have 1 to {_MAX_KEY_LENGTH} characters, not {len(key)}",
+            f"{name} must be 1 to 255 printable ASCII characters, without a space at either end",
             "OUT_OF_RANGE",
         )
-    if given is not None and given != key:
-        raise invalid("request_id", f"request_id and {_IDEMPOTENCY_KEY} are both given, and differ")
-    return str(key)
 
 
 def _caller(metadata: Metadata) -> str:

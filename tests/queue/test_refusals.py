@@ -39,6 +39,7 @@ NO_URLS += ["http://example.com:99999/", "javascript:alert(1)", "file:///etc/pas
 SECRETS = ["", "x", "whsec_", "whsec_!!!!", "whsec_c2hvcnQ=", "WHSEC_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
 SECRETS += ["whsec_" + "A" * 90, "a-secret-that-must-not-be-echoed"]
 
+NO_REQUEST_IDS = ["x" * 256, " a", "a ", "\0", "a\0b", "a\nb", "a\tb", "\x7f", "né", "🙂"]
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"priority": 1_000_001}, "priority"),
     ({"priority": -1_000_001}, "priority"),
@@ -47,7 +48,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_attempts": 101}, "max_attempts"),
     ({"wait": {"seconds": 3601}}, "wait"),
     ({"request_id": ""}, "request_id"),
-    ({"request_id": "x" * 256}, "request_id"),
+    *(({"request_id": request_id}, "request_id") for request_id in NO_REQUEST_IDS),
     ({"expires_after": Duration()}, "expires_after"),
     ({"expires_after": Duration(seconds=-1)}, "expires_after"),
     ({"expires_after": Duration(nanos=-1)}, "expires_after"),
@@ -130,7 +131,7 @@ async def test_the_bounds_of_what_is_taken_are_taken(fronts):
         {"max_attempts": 1},
         {"max_attempts": 100},
         {"request_id": "x" * 255},
-        {"request_id": "né 🙂 ' \" % \\ \n"},
+        {"request_id": "a ' \" % \\ ~"},
         {"expires_after": Duration(seconds=30 * 86400)},
         {"not_before": LATEST},
         {"not_before": Timestamp(seconds=1), "expires_after": Duration(seconds=1000)},
@@ -174,18 +175,6 @@ async def test_a_job_that_would_expire_before_it_may_start_is_refused(fronts):
     job = await front.enqueue(not_before=Timestamp(seconds=now + 3000), expires_after=hour, request_id="a")
     assert job.state == QUEUED
     assert job.not_before.ToSeconds() < job.expire_time.ToSeconds()
-
-
-async def test_a_request_id_of_any_text_is_stored_or_refused(fronts):
-    front = await fronts.start()
-    for request_id in ("\0", "a\0b", "\x7f", "\ufeff", " "):
-        try:
-            job = await front.enqueue(request_id=request_id)
-        except grpc.aio.AioRpcError as error:
-            assert error.code() is Code.INVALID_ARGUMENT, (request_id, error)
-        else:
-            assert job.request_id == request_id
-            assert (await front.enqueue(request_id=request_id)).id == job.id
 
 
 GARBAGE_IDS = [

@@ -53,6 +53,8 @@ async def test_the_same_request_id_is_the_same_job_and_runs_once(fronts):
     differ = await failure(front.enqueue(request_id="b", metadata=key))
     assert (differ.code, differ.field) == (Code.INVALID_ARGUMENT, "request_id")
     for bad in ("", "x" * 256):
+        # The metadata takes the same ids as the field: gRPC itself refuses other characters.
+        assert (await failure(front.enqueue(request_id=bad))).field == "request_id"
         failed = await failure(front.enqueue(metadata=(("idempotency-key", bad),)))
         assert (failed.code, failed.field) == (Code.INVALID_ARGUMENT, "request_id")
     assert [job.id for job in (await front.list()).jobs] == [first.id]

@@ -149,6 +149,22 @@ async def test_keys(front):
         assert len({first.json()["id"], *without}) == 3
 
 
+async def test_the_header_and_the_member_take_the_same_ids(front):
+    async with front.http() as http:
+        for request_id in ("x", "x" * 255, '"a b~"', "!"):
+            headers = {"idempotency-key": request_id}
+            by_header = await http.post("/queue/chat/completions", json=HELLO, headers=headers)
+            body = {**HELLO, "request_id": request_id}
+            by_member = await http.post("/queue/chat/completions", json=body)
+            assert by_header.json()["id"] == by_member.json()["id"]
+        for request_id in ("", "x" * 256, "né", "a\tb", "\x7f"):
+            headers = {"idempotency-key": request_id.encode()}
+            by_header = await http.post("/queue/chat/completions", json=HELLO, headers=headers)
+            body = {**HELLO, "request_id": request_id}
+            by_member = await http.post("/queue/chat/completions", json=body)
+            assert (by_header.status_code, by_member.status_code) == (400, 400), request_id
+
+
 async def test_cancel_and_errors(front):
     front.runtime.gate.clear()
     async with front.http() as http:
