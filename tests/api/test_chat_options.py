@@ -290,3 +290,47 @@ async def test_a_queued_call_is_told_again_as_it_was(start_inferd, says):
     assert told["delta"]["reasoning_content"] == choice["message"]["reasoning_content"] == "So"
     assert told["delta"]["tool_calls"] == [{"index": 0, **call}]
     assert told["finish_reason"] == choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("options", "content"),
+    [
+        ({}, "Hello"),
+        ({"no_stop_trim": True}, "Hello"),
+        ({"skip_special_tokens": False}, "Hello"),
+        ({"no_stop_trim": True, "skip_special_tokens": False}, "Hello<|im_end|>"),
+    ],
+)
+async def test_the_end_of_sequence_has_a_log_probability_and_hardly_ever_a_text(
+    start_inferd, says, options, content
+):
+    client = (await start_inferd(says("Hello"))).openai()
+    request = {**HELLO, "logprobs": True, "extra_body": options}
+    [choice] = (await client.chat.completions.create(**request)).choices
+    assert choice.message.content == content
+    assert "".join(entry.token for entry in choice.logprobs.content) == "Hello<|im_end|>"
+    chunks = await streamed(client, **request)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == content
+    parts = [chunk.choices[0].logprobs for chunk in chunks]
+    joined = "".join(entry.token for part in parts if part for entry in part.content)
+    assert joined == "Hello<|im_end|>"
+
+
+async def test_names_of_authors_are_any_text_and_names_of_functions_are_not(start_inferd, says):
+    client = (await start_inferd(says("Hello"))).openai()
+    ask = HELLO["messages"]
+    for name in ("Zoë 🙂", "a b\n", "\0", "x" * 256):
+        await client.chat.completions.create(model="small", messages=[{**ask[0], "name": name}])
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model="small", messages=[{**ask[0], "name": "x" * 257}])
+    assert caught.value.param == "messages[0].name"
+    for name in ("f", "a-b_c.d:e/f", "x" * 256):
+        await client.chat.completions.create(
+            **HELLO, tools=[{"type": "function", "function": {"name": name}}]
+        )
+    for name in ("Zoë", "a b", "f\n", "x" * 257, "٣", ""):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                **HELLO, tools=[{"type": "function", "function": {"name": name}}]
+            )
+        assert caught.value.param == "tools[0].function.name"
