@@ -38,6 +38,10 @@ details:
 | `QuotaFailure` | a limit is used up: what the limit holds for |
 | `PreconditionFailure` | a job is not in the state that the call needs |
 
+The trailer `grpc-retry-pushback-ms` has the time to wait too, or -1 if the same call never succeeds. gRPC's
+retry policies follow it. A client whose call fails before its first message finds the call's id,
+`x-request-id`, among the trailers.
+
 Over HTTP, the body is `{"error": {"message", "type", "param", "code"}}`: `code` is the reason in lower
 case, and `param` the path of the field, in the spelling of JSON. If the error has metadata, `metadata` has
 them too. The header `retry-after` has the seconds to wait, and `x-request-id` the call's id. A stream that

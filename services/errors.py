@@ -6,6 +6,7 @@ Catches no errors: the chain around every call does.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import grpc
 from google.protobuf import duration_pb2
@@ -22,7 +23,8 @@ class ServiceError(Exception):
     `reason` is for programs: the name of a value of inferd.v1.ErrorReason (AIP-193). `message` is for people.
     `field` is the path of the request field at fault, as the protos name it, such as `messages[0].content`.
     `retry_after` is the time in seconds after which the same call may succeed. `metadata` has the variable
-    parts of the message. `details` are further messages of google/rpc/error_details.proto.
+    parts of the message. `details` are further messages of google/rpc/error_details.proto. `never_retry`: the
+    same call never succeeds, and gRPC's clients are told not to repeat it.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class ServiceError(Exception):
         retry_after: float | None = None,
         metadata: Mapping[str, str] | None = None,
         details: Sequence[Message] = (),
+        never_retry: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -44,6 +47,7 @@ class ServiceError(Exception):
         self.retry_after = retry_after
         self.metadata = metadata or {}
         self.details = details
+        self.never_retry = never_retry
 
     def to_status(self) -> status_pb2.Status:
         """The google.rpc.Status: with ErrorInfo, with BadRequest if there is a field, with RetryInfo if there
@@ -64,6 +68,32 @@ class ServiceError(Exception):
         for detail in (*details, *self.details):
             status.details.add().Pack(detail)
         return status
+
+    def to_grpc_status(self, request_id: str) -> "GrpcStatus":
+        """The status that gRPC sends: the google.rpc.Status with RequestInfo, and the server's pushback.
+
+        The pushback (gRFC A6) is the time in milliseconds after which clients with a retry policy repeat the
+        call, if their policy repeats calls of this code at all. -1: they do not repeat the call.
+        """
+        status = self.to_status()
+        status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+        trailers: list[tuple[str, str | bytes]] = [
+            ("grpc-status-details-bin", status.SerializeToString()),
+        ]
+        if self.never_retry:
+            trailers.append(("grpc-retry-pushback-ms", "-1"))
+        elif self.retry_after is not None:
+            trailers.append(("grpc-retry-pushback-ms", str(round(self.retry_after * 1000))))
+        return GrpcStatus(self.code, self.message, tuple(trailers))
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcStatus(grpc.Status):
+    """A status with its trailing metadata, as servers send it."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...]
 
 
 def invalid(field: str, message: str, reason: str = "INVALID_ARGUMENT", **metadata: str) -> ServiceError:

@@ -6,13 +6,43 @@ itself.
 
 from collections.abc import Sequence
 
+import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
+from inferd.services.calls.context import CallContext
+from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import Catalog
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class _Servicer(aio.HealthServicer):
+    """grpcio's servicer, with `List`, which it lacks, and with errors that have a reason."""
+
+    # Both methods read a private attribute of grpcio's class, which has no method for that.
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: CallContext
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._server_status:
+            raise ServiceError(
+                grpc.StatusCode.NOT_FOUND,
+                "SERVICE_NOT_FOUND",
+                f"there is no service {request.service!r}",
+                metadata={"service": request.service},
+            )
+        return health_pb2.HealthCheckResponse(status=self._server_status[request.service])
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: CallContext
+    ) -> health_pb2.HealthListResponse:
+        statuses = {
+            name: health_pb2.HealthCheckResponse(status=status)
+            for name, status in self._server_status.items()
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 class Health:
@@ -26,7 +56,7 @@ class Health:
         self._generating = ["", *generating]
         self._others = others
         #: The servicer of grpc.health.v1.
-        self.servicer = aio.HealthServicer()
+        self.servicer = _Servicer()
         #: The services in `others` that fail now.
         self._failing: set[str] = set()
         self.draining = False

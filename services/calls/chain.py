@@ -14,7 +14,7 @@ from inferd.services.calls.context import CallContext
 from inferd.services.calls.deadline import DeadlineLink
 from inferd.services.calls.errors import service_error, status_with_request_id
 from inferd.services.calls.field_limits import FieldLimits
-from inferd.services.calls.request_form import RequestForm, tolerant_deserializer
+from inferd.services.calls.request_form import RequestForm, refusing_deserializer, tolerant_deserializer
 from inferd.services.calls.request_id import RequestId
 from inferd.services.errors import ServiceError
 from inferd.services.net.http2.method import coroutine_of
@@ -97,9 +97,8 @@ class Chain:
                 status = status_with_request_id(error.with_traceback(None), call.request_id)
             return await context.abort_with_status(status)
 
-        deserializer = handler.request_deserializer
-        if not handler.request_streaming:
-            deserializer = tolerant_deserializer(deserializer)
+        wrap = refusing_deserializer if handler.request_streaming else tolerant_deserializer
+        deserializer = wrap(handler.request_deserializer)
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
         return kind(serve, deserializer, handler.response_serializer)
 

@@ -3,11 +3,9 @@
 import logging
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from inferd.services.errors import ServiceError
+from inferd.services.net.http2.call_errors import deadline_exceeded, unexpected
 
 log = logging.getLogger("inferd.rpc")
 
@@ -17,24 +15,12 @@ def service_error(raised: Exception, request_id: str) -> ServiceError:
     if isinstance(raised, ServiceError):
         return raised
     if isinstance(raised, TimeoutError):
-        return ServiceError(
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            "DEADLINE_EXCEEDED",
-            "the call's deadline passed before the answer was complete",
-        )
+        return deadline_exceeded()
     log.error("unexpected error; request id %s", request_id, exc_info=raised)
-    return ServiceError(
-        grpc.StatusCode.INTERNAL,
-        "INTERNAL",
-        "an unexpected error, which the server has logged under the request's id",
-    )
+    return unexpected()
 
 
 def status_with_request_id(error: ServiceError, request_id: str) -> grpc.Status:
-    """The status that gRPC sends: the error's google.rpc.Status, and the call's id as RequestInfo."""
+    """The status that gRPC sends for the call of this id. Logs it."""
     log.debug("%s %s; request id %s", error.code.name, error.reason, request_id)
-    status = error.to_status()
-    detail = AnyMessage()
-    detail.Pack(error_details_pb2.RequestInfo(request_id=request_id))
-    status.details.append(detail)
-    return rpc_status.to_status(status)
+    return error.to_grpc_status(request_id)

@@ -68,7 +68,7 @@ class InProcessContext:
 
 
 def _to_proto(status: grpc.Status) -> status_pb2.Status:
-    """The google.rpc.Status inside the status that `grpc_status.rpc_status.to_status` made."""
+    """The google.rpc.Status inside a status, as `ServiceError.to_grpc_status` puts it there."""
     for key, value in status.trailing_metadata or ():
         if key == "grpc-status-details-bin":
             return status_pb2.Status.FromString(value)

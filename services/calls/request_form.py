@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from inferd.services.calls.call import Call
-from inferd.services.errors import ServiceError
+from inferd.services.net.http2.call_errors import malformed_message
 
 
 class _Malformed:
@@ -31,16 +30,26 @@ def tolerant_deserializer(deserializer: Callable[[bytes], Any] | None) -> Callab
     return parse
 
 
+def refusing_deserializer(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """A deserializer for streamed requests. It raises ServiceError for a request that cannot be parsed."""
+    if deserializer is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except (DecodeError, ValueError):
+            raise malformed_message() from None
+
+    return parse
+
+
 class RequestForm:
     """Refuses a request that `tolerant_deserializer` could not parse, with INVALID_ARGUMENT."""
 
     def enter(self, call: Call) -> None:
         if isinstance(call.request, _Malformed):
-            raise ServiceError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "MALFORMED_MESSAGE",
-                "the request is no valid message of this method's type",
-            )
+            raise malformed_message()
 
     def leave(self, call: Call) -> None:
         pass

@@ -25,7 +25,7 @@ from inferd.v1 import (
     tokenize_pb2_grpc,
 )
 from tests.doubles.simulated_scheduler import Fault, SimulatedRuntime, echo
-from tests.support.running import running_front
+from tests.support.running import running_bridge, running_front
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -114,8 +114,12 @@ async def test_health_is_true_to_the_runtime_for_each_service(start_inferd):
         # These need no runtime.
         assert await status("inferd.v1.TokenizeService") == SERVING
         assert await status("inferd.v1.ModelService") == SERVING
-        error, _ = await fails(health.Check(health_pb2.HealthCheckRequest(service="nope")))
+        error, details = await fails(health.Check(health_pb2.HealthCheckRequest(service="nope")))
         assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert details[0].reason == "SERVICE_NOT_FOUND"
+        listed = (await health.List(health_pb2.HealthListRequest())).statuses
+        assert {name for name, found in listed.items() if found.status == NOT_SERVING} == set(names)
+        assert "inferd.v1.QueueService" in listed
         watch.cancel()
 
 
@@ -288,6 +292,10 @@ async def test_a_message_that_is_none_is_the_clients_fault(start_inferd):
             error, details = await fails(call(data))
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert details[0].reason == "MALFORMED_MESSAGE"
+        call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        error, details = await fails(call(iter([b"\xff\xff\xff"])).read())
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert details[0].reason == "MALFORMED_MESSAGE"
 
 
 async def test_too_many_calls_are_told_to_come_back(start_inferd):
@@ -320,8 +328,24 @@ async def test_a_message_over_the_limit_is_refused(start_inferd):
         request = tokenize_pb2.TokenizeRequest(
             completion={"model": "small", "prompt": [{"text": "a" * 5000}]}
         )
-        error, _ = await fails(stub.Tokenize(request))
+        error, (info, request_info) = await fails(stub.Tokenize(request))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert info.reason == "BODY_TOO_LARGE"
+        assert dict(info.metadata) == {"limit": "4096", "value": str(request.ByteSize())}
+        assert request_info.request_id
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"
+
+
+async def test_a_bridge_tells_the_limit_of_the_server_behind_it(start_inferd, make_config):
+    inferd = await start_inferd(max_body_bytes=4096)
+    inferd.rest_port = await inferd.stack.enter_async_context(
+        running_bridge(inferd.grpc_port, make_config("127.0.0.1:1"))
+    )
+    async with inferd.http() as http:
+        response = await http.post("/v1/tokenize", json={"model": "small", "prompt": "a" * 5000})
+    assert response.status_code == 413
+    error = response.json()["error"]
+    assert (error["code"], error["metadata"]["limit"]) == ("body_too_large", "4096")
 
 
 async def test_a_seed_that_is_ignored_is_said_to_be(start_inferd):

@@ -55,6 +55,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ATTEMPTS_LOST: _ClassVar[ErrorReason]
     RUNTIME_ERROR: _ClassVar[ErrorReason]
     INTERNAL: _ClassVar[ErrorReason]
+    METHOD_NOT_FOUND: _ClassVar[ErrorReason]
+    SERVICE_NOT_FOUND: _ClassVar[ErrorReason]
+    UNSUPPORTED_ENCODING: _ClassVar[ErrorReason]
+    WRONG_REQUEST_COUNT: _ClassVar[ErrorReason]
+    MALFORMED_STREAM: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_ARGUMENT: ErrorReason
 REQUIRED_FIELD_MISSING: ErrorReason
@@ -103,3 +108,8 @@ JOB_EXPIRED: ErrorReason
 ATTEMPTS_LOST: ErrorReason
 RUNTIME_ERROR: ErrorReason
 INTERNAL: ErrorReason
+METHOD_NOT_FOUND: ErrorReason
+SERVICE_NOT_FOUND: ErrorReason
+UNSUPPORTED_ENCODING: ErrorReason
+WRONG_REQUEST_COUNT: ErrorReason
+MALFORMED_STREAM: ErrorReason

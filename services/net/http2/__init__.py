@@ -5,6 +5,7 @@ Knows no methods and no messages.
 
 #: What other packages may import, by module.
 FACE = {
+    "call_errors": ("deadline_exceeded", "malformed_message", "unexpected"),
     "channel": ("Channel",),
     "client_call": ("CallFailed", "ClientCall", "MessageReceiver"),
     "framing": ("Metadata",),

@@ -15,6 +15,7 @@ from inferd.services.net.http2.framing import (
     PREFIX,
     FramingError,
     MessageSplitter,
+    MessageTooLarge,
     Metadata,
     decode_message,
     decode_metadata,
@@ -207,8 +208,9 @@ class ClientCall:
                 if http != b"200":
                     # The body is not from a gRPC server: it may be a page about the HTTP error.
                     self.receive_end()
-                too_large = grpc.StatusCode.RESOURCE_EXHAUSTED
-                self.fail(too_large if error.too_large else grpc.StatusCode.INTERNAL, str(error))
+                too_large = isinstance(error, MessageTooLarge)
+                code = grpc.StatusCode.RESOURCE_EXHAUSTED if too_large else grpc.StatusCode.INTERNAL
+                self.fail(code, str(error))
         self._wake()
 
     def receive_headers(self, headers: Headers) -> None:

@@ -2,7 +2,7 @@
 
 import zlib
 
-from inferd.services.net.http2.framing import FramingError
+from inferd.services.net.http2.framing import FramingError, MessageTooLarge
 
 #: Values that a request's `grpc-encoding` may have. `grpc-accept-encoding` lists them in this order.
 ENCODINGS = (b"identity", b"deflate", b"gzip")
@@ -12,7 +12,7 @@ _CONTAINERS = {b"deflate": zlib.MAX_WBITS, b"gzip": zlib.MAX_WBITS + 16}
 
 
 def decompress(message: bytes, encoding: bytes, limit: int) -> bytes:
-    """The decompressed message. Raises FramingError, also if it has more than `limit` bytes."""
+    """The decompressed message. Raises FramingError, or MessageTooLarge if it has over `limit` bytes."""
     container = _CONTAINERS.get(encoding)
     if container is None:
         raise FramingError(f"a message is compressed, though its encoding is {encoding.decode('latin-1')!r}")
@@ -22,7 +22,7 @@ def decompress(message: bytes, encoding: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise FramingError(f"a message is not {encoding.decode()}") from error
     if len(data) > limit:
-        raise FramingError(f"a decompressed message is over the limit of {limit} bytes", too_large=True)
+        raise MessageTooLarge(None, limit)
     if not stream.eof or stream.unused_data:
         raise FramingError(f"a message is not {encoding.decode()}")
     return data

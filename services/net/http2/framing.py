@@ -21,11 +21,17 @@ _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 
 
 class FramingError(ValueError):
-    """The bytes of a stream are no gRPC messages, or a message is over the limit (`too_large`)."""
+    """The bytes of a stream are no gRPC messages."""
 
-    def __init__(self, message: str, *, too_large: bool = False) -> None:
-        super().__init__(message)
-        self.too_large = too_large
+
+class MessageTooLarge(FramingError):
+    """A message has more bytes than `limit`. `size` is its number of bytes; None if that is not known."""
+
+    def __init__(self, size: int | None, limit: int) -> None:
+        has = "has" if size is None else f"has {size} bytes, which is"
+        super().__init__(f"a message {has} more than the limit of {limit} bytes")
+        self.size = size
+        self.limit = limit
 
 
 def frame(message: bytes, *, compressed: bool = False) -> bytes:
@@ -63,9 +69,7 @@ class MessageSplitter:
             begin = start + PREFIX
             length = int.from_bytes(data[start + 1 : begin], "big")
             if length > self._limit:
-                raise FramingError(
-                    f"a message of {length} bytes is over the limit of {self._limit}", too_large=True
-                )
+                raise MessageTooLarge(length, self._limit)
             if begin + length > end:
                 self._needed = PREFIX + length
                 break

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grpc
-
+from inferd.services.errors import ServiceError
+from inferd.services.net.http2.call_errors import malformed_header, unsupported_encoding
 from inferd.services.net.http2.compression import ENCODINGS
 from inferd.services.net.http2.framing import Metadata, decode_metadata, decode_timeout
 from inferd.services.net.request_id import REQUEST_ID, request_id_of
@@ -40,13 +40,12 @@ class NotGrpc(Exception):
 
 
 class BadRequest(Exception):
-    """The call fails with this status, because of its headers. `trailers` goes with the status."""
+    """The call fails with this error, because of its headers. `trailers` goes with the status."""
 
-    def __init__(self, code: grpc.StatusCode, details: str, headers: Metadata | None = None) -> None:
-        super().__init__(details)
-        self.code = code
-        self.details = details
-        self.trailers = headers or []
+    def __init__(self, error: ServiceError, trailers: Metadata | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.trailers = trailers or []
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,7 @@ def parse_head(headers: Sequence[tuple[bytes, bytes]], request_id: str) -> Reque
     encoding = fields.get(b"grpc-encoding", b"identity")
     if encoding not in ENCODINGS:
         raise BadRequest(
-            grpc.StatusCode.UNIMPLEMENTED,
-            f"messages cannot be in the encoding {encoding.decode('latin-1')!r}",
+            unsupported_encoding(encoding.decode("latin-1")),
             [("grpc-accept-encoding", b",".join(ENCODINGS).decode())],
         )
     timeout = math.inf
@@ -93,7 +91,7 @@ def parse_head(headers: Sequence[tuple[bytes, bytes]], request_id: str) -> Reque
             timeout = decode_timeout(fields[b"grpc-timeout"].decode("latin-1"))
         metadata = decode_metadata([header for header in headers if header[0] not in _OTHER_HEADERS])
     except ValueError as error:
-        raise BadRequest(grpc.StatusCode.INTERNAL, str(error)) from error
+        raise BadRequest(malformed_header(str(error))) from error
     metadata.append((REQUEST_ID, request_id))
     return RequestHead(
         path=fields.get(b":path", b"").decode("latin-1"),

@@ -5,10 +5,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from inferd.services.net.http2.framing import FramingError
-
 #: Requests that may wait to be read. The flow-control window bounds their bytes, and not their number.
 _MAX_UNREAD = 4096
+
+
+class TooManyUnread(Exception):
+    """The client sends requests faster than the handler reads them."""
 
 
 class RequestStream:
@@ -40,9 +42,9 @@ class RequestStream:
         self._size += size
 
     def put(self, message: bytes) -> None:
-        """Add a request. Raises FramingError if too many wait."""
+        """Add a request. Raises TooManyUnread if too many wait."""
         if len(self._messages) >= _MAX_UNREAD:
-            raise FramingError(f"{_MAX_UNREAD} requests were sent before they were read", too_large=True)
+            raise TooManyUnread(f"{_MAX_UNREAD} requests were sent before they were read")
         self._messages.append(message)
         self._wake()
 

@@ -11,13 +11,22 @@ from typing import Any, Protocol
 
 import grpc
 
+from inferd.services.errors import ServiceError
+from inferd.services.net.http2.call_errors import (
+    deadline_exceeded,
+    malformed_message,
+    malformed_stream,
+    too_much_at_once,
+    unexpected,
+    wrong_request_count,
+)
 from inferd.services.net.http2.compression import decompress
 from inferd.services.net.http2.connection import ConnectionLost
 from inferd.services.net.http2.framing import FramingError, MessageSplitter, encode_message, frame
 from inferd.services.net.http2.header_block import header_block, metadata_block
 from inferd.services.net.http2.method import Method
 from inferd.services.net.http2.request_head import RequestHead
-from inferd.services.net.http2.request_stream import RequestStream
+from inferd.services.net.http2.request_stream import RequestStream, TooManyUnread
 from inferd.services.net.http2.server_context import Aborted, ServerContext
 
 log = logging.getLogger("inferd.rpc")
@@ -37,6 +46,13 @@ def status_block(code: grpc.StatusCode, details: str) -> bytes:
         return _OK
     status = str(code.value[0]).encode()
     return header_block([(b"grpc-status", status), (b"grpc-message", encode_message(details).encode())])
+
+
+def error_block(error: ServiceError, request_id: str) -> bytes:
+    """The trailers of a call that fails with an error of the server itself."""
+    log.debug("%s %s; request id %s", error.code.name, error.reason, request_id)
+    status = error.to_grpc_status(request_id)
+    return status_block(status.code, status.details) + metadata_block(status.trailing_metadata)
 
 
 class CallConnection(Protocol):
@@ -128,7 +144,7 @@ class ServerCall:
         if self._requests is None:
             self._buffered += size
             if not self._connection.count_buffered(size):
-                self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much is sent at once on this connection")
+                self.fail(too_much_at_once("too much is sent at once on this connection"))
                 return
         try:
             for compressed, message in self._splitter.feed(data):
@@ -136,8 +152,9 @@ class ServerCall:
                     message = decompress(message, self._head.encoding, self._limit)
                 self._add_request(message)
         except FramingError as error:
-            too_large = grpc.StatusCode.RESOURCE_EXHAUSTED
-            self.fail(too_large if error.too_large else grpc.StatusCode.INTERNAL, str(error))
+            self.fail(malformed_stream(error))
+        except TooManyUnread as error:
+            self.fail(too_much_at_once(str(error)))
 
     def _add_request(self, message: bytes) -> None:
         if self._requests is not None:
@@ -145,23 +162,23 @@ class ServerCall:
         elif self._request is None:
             self._request = message
         else:
-            self.fail(grpc.StatusCode.UNIMPLEMENTED, "the method takes one request, and several were sent")
+            self.fail(wrong_request_count("several were"))
 
     def receive_end(self) -> None:
         """The client has ended its side of the stream (END_STREAM)."""
         if self.is_over:
             return
         if not self._splitter.is_empty:
-            self.fail(grpc.StatusCode.INTERNAL, "the last message is incomplete")
+            self.fail(malformed_stream(FramingError("the last message is incomplete")))
         elif self._requests is not None:
             self._requests.end()
         elif self._request is None:
-            self.fail(grpc.StatusCode.UNIMPLEMENTED, "the method takes one request, and none was sent")
+            self.fail(wrong_request_count("none was"))
         else:
             try:
                 request = self._method.deserialize(self._request)
             except Exception:
-                self.fail(grpc.StatusCode.INTERNAL, "the request is no valid message of this method's type")
+                self.fail(malformed_message())
                 return
             self._request = None
             self._free_buffer()
@@ -172,9 +189,9 @@ class ServerCall:
         self._set_over()
         self._cancel_handler()
 
-    def fail(self, code: grpc.StatusCode, details: str) -> None:
-        """Send this status, and cancel the handler."""
-        self._finish(code, details)
+    def fail(self, error: ServiceError) -> None:
+        """End the call with this error, and cancel the handler."""
+        self._finish_with(error)
         self._cancel_handler()
 
     # Called by the context, for the handler.
@@ -231,14 +248,16 @@ class ServerCall:
             # The call is over already.
             return
         except asyncio.CancelledError:
-            self._finish(grpc.StatusCode.CANCELLED, "the handler was cancelled")
+            if not self.is_over:
+                log.error("the handler was cancelled; request id %s", self._head.request_id)
+                self._finish_with(unexpected())
             raise
         except Exception:
             # If a servicer lacks the method, the generated code has set the code before it raises.
             if context.code() is grpc.StatusCode.OK:
-                log.exception("unexpected error in %s", self._head.path)
-                context.set_code(grpc.StatusCode.UNKNOWN)
-                context.set_details("an unexpected error, which the server has logged")
+                log.exception("unexpected error; request id %s", self._head.request_id)
+                self._finish_with(unexpected())
+                return
         self._finish(context.code(), context.details(), context.trailing_metadata())
 
     def _send_headers(self, metadata: bytes = b"") -> None:
@@ -249,14 +268,24 @@ class ServerCall:
     def _finish(
         self, code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, str | bytes]] = ()
     ) -> None:
+        """Send the status that the handler gave."""
         if self.is_over:
             return
-        self._set_over()
         try:
             block = status_block(code, details) + metadata_block(trailers)
         except ValueError:
-            log.exception("unexpected trailers of %s", self._head.path)
-            block = status_block(grpc.StatusCode.UNKNOWN, "an unexpected error, which the server has logged")
+            log.exception("invalid trailers; request id %s", self._head.request_id)
+            self._finish_with(unexpected())
+            return
+        self._send_trailers(block)
+
+    def _finish_with(self, error: ServiceError) -> None:
+        """Send the status of an error of the server itself."""
+        if not self.is_over:
+            self._send_trailers(error_block(error, self._head.request_id))
+
+    def _send_trailers(self, block: bytes) -> None:
+        self._set_over()
         if not self.has_sent_headers:
             # A single block for both (Trailers-Only): clients repeat no call whose headers were sent before
             # its status (gRFC A6).
@@ -288,7 +317,7 @@ class ServerCall:
         context.run_callbacks()
 
     def _on_deadline(self) -> None:
-        self.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline passed before it was complete")
+        self.fail(deadline_exceeded())
 
     def _acknowledge(self, size: int) -> None:
         self._connection.acknowledge(self._stream_id, size)

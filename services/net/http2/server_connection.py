@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import grpc
 import h2.events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -18,6 +17,7 @@ from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
 
 from inferd.services.net.batched_writes import batched_transport
+from inferd.services.net.http2.call_errors import method_not_found, server_stopping
 from inferd.services.net.http2.connection import Connection
 from inferd.services.net.http2.frames import (
     ACK,
@@ -32,8 +32,7 @@ from inferd.services.net.http2.frames import (
     WINDOW_UPDATE,
     frame_bytes,
 )
-from inferd.services.net.http2.framing import encode_metadata
-from inferd.services.net.http2.header_block import EMPTY_TABLE, header_block, header_frames
+from inferd.services.net.http2.header_block import EMPTY_TABLE, header_block, header_frames, metadata_block
 from inferd.services.net.http2.method import Method
 from inferd.services.net.http2.rate_limit import RateLimit
 from inferd.services.net.http2.request_head import (
@@ -43,7 +42,7 @@ from inferd.services.net.http2.request_head import (
     parse_head,
     read_request_id,
 )
-from inferd.services.net.http2.server_call import ServerCall, response_headers, status_block
+from inferd.services.net.http2.server_call import ServerCall, error_block, response_headers
 
 log = logging.getLogger("inferd.rpc")
 
@@ -119,7 +118,7 @@ class ServerConnection(Connection):
     def cancel_calls(self) -> None:
         """End all calls with UNAVAILABLE."""
         for call in list(self._calls.values()):
-            call.fail(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+            call.fail(server_stopping())
 
     def abort(self) -> None:
         """Close the connection now."""
@@ -310,17 +309,16 @@ class ServerConnection(Connection):
             self.send_headers(stream_id, block, end_stream=True)
             return
         except BadRequest as error:
-            block = response_headers(request_id) + status_block(error.code, error.details)
-            self.send_headers(
-                stream_id, block + header_block(encode_metadata(error.trailers)), end_stream=True
-            )
+            block = response_headers(request_id) + error_block(error.error, request_id)
+            block += metadata_block(error.trailers)
+            self.send_headers(stream_id, block, end_stream=True)
             return
         self._calls[stream_id] = ServerCall(self, stream_id, method, head, self._limit)
 
     def _find_method(self, head: RequestHead) -> Method:
         method = self._methods.get(head.path)
         if method is None:
-            raise BadRequest(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+            raise BadRequest(method_not_found(head.path))
         return method
 
     def _reset(self, stream_id: int, code: ErrorCodes) -> None:
