@@ -31,8 +31,11 @@ def _choice(choice: pb.ChatChoice) -> pb.ChatChunkChoice:
         call = message.function_call
         delta.function_call.CopyFrom(pb.FunctionCallDelta(name=call.name, arguments=call.arguments))
     for index, made in enumerate(message.tool_calls):
-        function = pb.FunctionCallDelta(name=made.function.name, arguments=made.function.arguments)
-        delta.tool_calls.add(index=index, id=made.id, function=function)
+        new = delta.tool_calls.add(index=index, id=made.id)
+        if made.HasField("custom"):
+            new.custom.name, new.custom.input = made.custom.name, made.custom.input
+        else:
+            new.function.name, new.function.arguments = made.function.name, made.function.arguments
     return pb.ChatChunkChoice(
         index=choice.index,
         delta=delta,

@@ -57,6 +57,7 @@ async def prepare_chat(
         one_call=tools.legacy
         or (request.HasField("parallel_tool_calls") and not request.parallel_tool_calls),
         legacy=tools.legacy,
+        custom=tools.custom,
         separate_reasoning=separate,
         stream_reasoning=not request.HasField("stream_reasoning") or request.stream_reasoning,
         end_token_ids=model.text.end_token_ids,

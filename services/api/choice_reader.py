@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from inferd.services.api.answers import FINISH_REASONS
 from inferd.services.generation.delta_sink import TextDelta
+from inferd.services.prompt.custom_tools import InputReader
 from inferd.services.text.output.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning
 from inferd.services.text.output.parser import OutputParser
 from inferd.v1 import chat_pb2 as pb
@@ -21,12 +22,14 @@ class ChoiceOptions:
     """The form in which a client wants a choice.
 
     If `one_call` is set, calls after the first are left out. If `legacy` is set, the call is a
-    `function_call`. Without `separate_reasoning`, reasoning is content. Without `stream_reasoning`, reasoning
-    is sent when it is complete. `end_token_ids` are the tokens with which the model itself ends an answer.
+    `function_call`. `custom` are the names of custom tools. Without `separate_reasoning`, reasoning is
+    content. Without `stream_reasoning`, reasoning is sent when it is complete. `end_token_ids` are the tokens
+    with which the model itself ends an answer.
     """
 
     one_call: bool = False
     legacy: bool = False
+    custom: frozenset[str] = frozenset()
     separate_reasoning: bool = True
     stream_reasoning: bool = True
     end_token_ids: frozenset[int] = frozenset()
@@ -40,6 +43,8 @@ class ChoiceReader:
         self._options = options
         self._held_reasoning: list[Reasoning] = []
         self._call_ids: dict[int, str] = {}
+        #: Readers of the inputs of custom tools' calls, by the index of the call.
+        self._inputs: dict[int, InputReader] = {}
         self._calls_complete = True
         #: The end of each token's text (`TextDelta.ends`), until the number of reasoning tokens is known.
         self._ends: list[int] = []
@@ -82,10 +87,18 @@ class ChoiceReader:
                         delta.function_call.name = name
                         continue
                     call = delta.tool_calls.add(index=index, id=self._call_ids[index])
-                    call.function.name = name
-                    call.function.arguments = ""
+                    if index in self._inputs:
+                        call.custom.name = name
+                        call.custom.input = ""
+                    else:
+                        call.function.name = name
+                        call.function.arguments = ""
+                case CallArguments(_, text) if self._options.legacy:
+                    delta.function_call.arguments += text
+                case CallArguments(index, text) if index in self._inputs:
+                    self._call_delta(delta, index).custom.input += text
                 case CallArguments(index, text):
-                    self._call_delta(delta, index).arguments += text
+                    self._call_delta(delta, index).function.arguments += text
 
     def write_message(self, message: pb.AssistantMessage, events: Sequence[Event]) -> None:
         """Fill in the whole message from all events of the choice."""
@@ -95,19 +108,12 @@ class ChoiceReader:
             message.content = content
             return
         reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
-        calls = {
-            event.index: message_pb2.ToolCall(
-                id=self._call_ids[event.index], function=message_pb2.FunctionCall(name=event.name)
-            )
-            for event in events
-            if isinstance(event, CallBegin)
-        }
-        arguments: dict[int, list[str]] = {index: [] for index in calls}
+        names = {event.index: event.name for event in events if isinstance(event, CallBegin)}
+        arguments: dict[int, list[str]] = {index: [] for index in names}
         for event in events:
             if isinstance(event, CallArguments):
                 arguments[event.index].append(event.text)
-        for index, call in calls.items():
-            call.function.arguments = "".join(arguments[index])
+        calls = [self._call(index, name, "".join(arguments[index])) for index, name in names.items()]
         if content or not (calls or reasoning):
             message.content = content
         if reasoning:
@@ -115,7 +121,7 @@ class ChoiceReader:
         if self._options.legacy and calls:
             message.function_call.CopyFrom(calls[0].function)
         else:
-            message.tool_calls.extend(calls.values())
+            message.tool_calls.extend(calls)
 
     def _selected(self, events: Sequence[Event], *, last: bool) -> list[Event]:
         """The events that the options ask for. Calls are given ids."""
@@ -135,8 +141,16 @@ class ChoiceReader:
                     # A model may number its calls, and some models give each call the same number.
                     given = call_id if call_id not in self._call_ids.values() else None
                     self._call_ids[index] = given or f"call_{uuid.uuid4().hex[:24]}"
-                case CallEnd(complete=False):
-                    self._calls_complete = False
+                    if event.name in options.custom:
+                        self._inputs[index] = InputReader()
+                case CallArguments(index, text) if index in self._inputs:
+                    event = CallArguments(index, self._inputs[index].read(text))
+                    if not event.text:
+                        continue
+                case CallEnd(index, complete):
+                    self._calls_complete = self._calls_complete and complete
+                    if index in self._inputs and (rest := self._inputs[index].finish()):
+                        selected.append(CallArguments(index, rest))
             selected += self._held_reasoning
             self._held_reasoning = []
             selected.append(event)
@@ -150,13 +164,20 @@ class ChoiceReader:
         by_model = last.matched is None or last.matched in self._options.end_token_ids
         return last.finish != "stop" or not by_model
 
-    def _call_delta(self, delta: pb.ChatDelta, index: int) -> pb.FunctionCallDelta:
-        if self._options.legacy:
-            return delta.function_call
+    def _call(self, index: int, name: str, arguments: str) -> message_pb2.ToolCall:
+        """A whole call. `arguments` are the input, if the call is that of a custom tool."""
+        call_id = self._call_ids[index]
+        if index in self._inputs:
+            custom = message_pb2.CustomToolCall(name=name, input=arguments)
+            return message_pb2.ToolCall(id=call_id, custom=custom)
+        function = message_pb2.FunctionCall(name=name, arguments=arguments)
+        return message_pb2.ToolCall(id=call_id, function=function)
+
+    def _call_delta(self, delta: pb.ChatDelta, index: int) -> pb.ToolCallDelta:
         for call in delta.tool_calls:
             if call.index == index:
-                return call.function
-        return delta.tool_calls.add(index=index).function
+                return call
+        return delta.tool_calls.add(index=index)
 
     def _count(self, parser: OutputParser, delta: TextDelta) -> None:
         if self._reasoning_tokens is not None:

@@ -6,6 +6,7 @@ fields and no context length, and sends nothing to runtimes.
 
 #: What other packages may import, by module.
 FACE = {
+    "custom_tools": ("InputReader",),
     "media": ("MediaReader",),
     "media_fetch": ("MediaFetcher",),
     "prompt_tokens": ("chat_prompt", "completion_tokens"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferd.services.errors import invalid, missing
+from inferd.services.prompt.custom_tools import with_function_calls
 from inferd.services.prompt.media import MediaReader, refuse_media
 from inferd.services.prompt.template_variables import ignored_variables, template_variables
 from inferd.services.prompt.tools import NO_TOOLS, Tools
@@ -66,7 +67,7 @@ async def chat_prompt(
         refuse_media(messages)
     found = media.check(messages) if media else []
     conversation = Conversation(
-        messages=messages,
+        messages=with_function_calls(messages),
         functions=tools.shown,
         variables=template_variables(request),
         continue_final=request.continue_final_message,

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from inferd.services.errors import invalid
+from inferd.services.prompt.custom_tools import function_of
 from inferd.services.text.function import ChoiceMode, Function, FunctionChoice
 from inferd.v1 import chat_pb2, message_pb2
 
@@ -31,13 +32,15 @@ class Tools:
 
     `shown` are the functions that the chat template shows to the model. `callable` are the functions that the
     model may call: fewer, if the choice allows only some. Both are empty if the choice is none. `legacy`: the
-    request uses OpenAI's older fields functions and function_call, and so does the answer.
+    request uses OpenAI's older fields functions and function_call, and so does the answer. `custom` are the
+    names of the functions that stand for custom tools.
     """
 
     shown: tuple[Function, ...] = ()
     callable: tuple[Function, ...] = ()
     choice: FunctionChoice = _NO_CALLS
     legacy: bool = False
+    custom: frozenset[str] = frozenset()
 
 
 NO_TOOLS = Tools()
@@ -50,11 +53,11 @@ def tools_of(request: chat_pb2.CreateChatCompletionRequest) -> Tools:
     function of the request, or if the request uses both forms.
     """
     if not (request.functions or request.HasField("function_call")):
-        given = [
-            (_function_of(tool, f"tools[{i}]"), f"tools[{i}].function")
-            for i, tool in enumerate(request.tools[:])
-        ]
-        return _chosen(_functions(given), request.tool_choice)
+        given = [_function_of(tool, f"tools[{i}]") for i, tool in enumerate(request.tools[:])]
+        functions = _functions(given)
+        custom = frozenset([tool.custom.name for tool in request.tools if tool.HasField("custom")])
+        tools = _chosen(functions, custom, request.tool_choice)
+        return replace(tools, custom=custom) if custom else tools
     if request.tools or request.HasField("tool_choice"):
         older = "functions" if request.functions else "function_call"
         raise invalid(
@@ -64,12 +67,16 @@ def tools_of(request: chat_pb2.CreateChatCompletionRequest) -> Tools:
     return _chosen_by_name(functions, request.function_call)
 
 
-def _chosen(functions: Sequence[Function], choice: chat_pb2.ToolChoice) -> Tools:
-    kind = choice.WhichOneof("choice")
-    if kind == "function":
-        return _only(functions, choice.function.name, "tool_choice.function.name")
-    if kind == "allowed_tools":
-        return _allowed(functions, choice.allowed_tools)
+def _chosen(functions: Sequence[Function], custom: frozenset[str], choice: chat_pb2.ToolChoice) -> Tools:
+    match choice.WhichOneof("choice"):
+        case "function":
+            found = _find(functions, custom, choice.function, "tool_choice.function.name")
+            return _only(functions, found)
+        case "custom":
+            found = _find(functions, custom, choice.custom, "tool_choice.custom.name")
+            return _only(functions, found)
+        case "allowed_tools":
+            return _allowed(functions, custom, choice.allowed_tools)
     return _by_mode(functions, functions, _MODES.get(choice.mode), "tool_choice")
 
 
@@ -78,7 +85,8 @@ def _chosen_by_name(functions: Sequence[Function], choice: chat_pb2.FunctionCall
     if choice.mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED:
         raise invalid(f"{field}.mode", "function_call must be none, auto, or name a function")
     if choice.name:
-        tools = _only(functions, choice.name, f"{field}.name")
+        named = chat_pb2.NamedFunction(name=choice.name)
+        tools = _only(functions, _find(functions, frozenset(), named, f"{field}.name"))
     else:
         tools = _by_mode(functions, functions, _MODES.get(choice.mode), field)
     return replace(tools, legacy=True)
@@ -96,39 +104,50 @@ def _by_mode(
     return Tools(tuple(shown), tuple(allowed), FunctionChoice(mode))
 
 
-def _only(functions: Sequence[Function], name: str, field: str) -> Tools:
-    function = _find(functions, name, field)
-    return Tools(tuple(functions), (function,), FunctionChoice("required", name))
+def _only(functions: Sequence[Function], function: Function) -> Tools:
+    return Tools(tuple(functions), (function,), FunctionChoice("required", function.name))
 
 
-def _allowed(functions: Sequence[Function], choice: chat_pb2.AllowedTools) -> Tools:
+def _allowed(functions: Sequence[Function], custom: frozenset[str], choice: chat_pb2.AllowedTools) -> Tools:
     field = "tool_choice.allowed_tools"
     names = set()
     for index, tool in enumerate(choice.tools):
         path = f"{field}.tools[{index}]"
-        if tool.WhichOneof("tool") is None:
-            raise invalid(path, f"{path} must name a function", "REQUIRED_FIELD_MISSING")
-        names.add(_find(functions, tool.function.name, f"{path}.function.name").name)
+        kind = tool.WhichOneof("tool")
+        if kind is None:
+            raise invalid(path, f"{path} must name a function or a custom tool", "REQUIRED_FIELD_MISSING")
+        names.add(_find(functions, custom, getattr(tool, kind), f"{path}.{kind}.name").name)
     allowed = [function for function in functions if function.name in names]
     return _by_mode(functions, allowed, _MODES.get(choice.mode), f"{field}.mode")
 
 
-def _find(functions: Sequence[Function], name: str, field: str) -> Function:
-    for function in functions:
-        if function.name == name:
+def _find(
+    functions: Sequence[Function],
+    custom: frozenset[str],
+    named: chat_pb2.NamedFunction | chat_pb2.NamedCustomTool,
+    field: str,
+) -> Function:
+    is_custom = isinstance(named, chat_pb2.NamedCustomTool)
+    found = [function for function in functions if (function.name in custom) is is_custom]
+    for function in found:
+        if function.name == named.name:
             return function
-    there = ", ".join(function.name for function in functions)
+    there = ", ".join(function.name for function in found)
     raise invalid(
         field,
-        f"{field} names {name[:256]!r}, which is no function of the request; "
-        + (f"those are {there[:1024]}" if there else "it has none"),
+        f"{field} names {named.name[:256]!r}, which is no {'custom tool' if is_custom else 'function'}"
+        " of the request; " + (f"those are {there[:1024]}" if there else "it has none"),
     )
 
 
-def _function_of(tool: message_pb2.Tool, path: str) -> message_pb2.FunctionTool:
-    if tool.WhichOneof("tool") is None:
-        raise invalid(path, f"{path} must be a function", "REQUIRED_FIELD_MISSING")
-    return tool.function
+def _function_of(tool: message_pb2.Tool, path: str) -> tuple[message_pb2.FunctionTool, str]:
+    """The function that a tool is, or that stands for the tool; and the path of the tool's definition."""
+    match tool.WhichOneof("tool"):
+        case "function":
+            return tool.function, f"{path}.function"
+        case "custom":
+            return function_of(tool.custom, f"{path}.custom"), f"{path}.custom"
+    raise invalid(path, f"{path} must be a function or a custom tool", "REQUIRED_FIELD_MISSING")
 
 
 def _functions(given: Iterable[tuple[message_pb2.FunctionTool, str]]) -> list[Function]:

@@ -13,6 +13,7 @@ FACE = {
     "output.format_choice": ("REASONING_PARSERS", "TOOL_PARSERS", "choose_format"),
     "output.format_types": ("HARMONY_CALLS", "HarmonyCalls", "ToolFormat"),
     "output.formats": ("OutputFormat",),
+    "output.json_strings": ("StringDecoder",),
     "output.parser": ("OutputParser",),
     "output.tool_families": ("JSON_ARRAY",),
     "stop": ("StopStrings",),

@@ -24,6 +24,7 @@ BODIES = [
     {"messages": [{"role": "developer", "content": "be brief"}, *HI]},
     {"messages": HI, "tools": [TOOL]},
     {"messages": HI, "tools": [TOOL], "tool_choice": "none"},
+    {"messages": HI, "tools": [{"type": "custom", "custom": {"name": "shell", "description": "Runs it."}}]},
     {"messages": HI, "functions": [FUNCTION]},
     {"messages": HI, "functions": [FUNCTION], "function_call": "none"},
     {"messages": HI, "tools": [TOOL], "tool_choice": "auto", "reasoning_effort": "low"},
