@@ -108,7 +108,6 @@ def test_the_older_form_means_the_same(choice, mode, only, count):
         ),
         (older("f", function_call=pb.FunctionCallChoice(name="h")), "function_call.name"),
         (older("f", function_call=pb.FunctionCallChoice(mode=REQUIRED)), "function_call.mode"),
-        (older("f", function_call=pb.FunctionCallChoice(mode=AUTO, name="f")), "function_call"),
         (older("f", tools=[tool("g")]), "functions"),
         (older("f", tool_choice=pb.ToolChoice(mode=AUTO)), "functions"),
         (chat("f", function_call=pb.FunctionCallChoice(mode=AUTO)), "function_call"),
