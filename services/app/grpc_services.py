@@ -3,16 +3,14 @@
 It starts nothing; `server_process` does.
 """
 
-from collections.abc import Sequence
-
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from inferd.services.api.chat import ChatServicer
 from inferd.services.api.completion import CompletionServicer
 from inferd.services.api.models import ModelServicer
 from inferd.services.api.tokenize import TokenizeServicer
 from inferd.services.app.health import Health
+from inferd.services.app.reflection import REFLECTION_SERVICES, DescriptorIndex, Reflection, served_files
 from inferd.services.calls.chain import Chain, call_links, standard_links
 from inferd.services.calls.methods import Methods
 from inferd.services.config import Config
@@ -69,10 +67,8 @@ def create_grpc_server(
     methods.attach(server)
     standard = Methods(Chain(standard_links()))
     health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, standard)
-    names: Sequence[str] = (*methods, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer(names), standard
-    )
+    names = (*methods, health.SERVICE_NAME, *REFLECTION_SERVICES)
+    Reflection(names, DescriptorIndex(served_files())).add_to(standard)
     standard.attach(server)
     try:
         port = server.bind(address, shared_port=shared_port)

@@ -78,6 +78,7 @@ async def test_grpcurl_needs_no_protos(start_inferd):
     listed = (await run(address, "list")).split()
     assert listed == [
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "inferd.v1.ChatService",
         "inferd.v1.CompletionService",
