@@ -27,7 +27,7 @@ from inferd.rest_bridge.request_body import ClientDisconnected, DisconnectWatch,
 from inferd.rest_bridge.request_headers import RequestHeaders, read_headers
 from inferd.rest_bridge.response import Response, metadata_headers
 from inferd.rest_bridge.router import Match, Router
-from inferd.rest_bridge.routes import Route
+from inferd.rest_bridge.routes import Route, StreamingRule
 from inferd.rest_bridge.transport import RpcCall, RpcFailed, Transport
 from inferd.services.errors import ServiceError
 from inferd.services.net.timeouts import SharedTimeout
@@ -219,21 +219,19 @@ def _compile(route: Route) -> _Endpoint:
         assert field_type is not None
         body_type = field_type
     streaming = route.streaming
-    streaming_rpc = None
-    if streaming is not None:
-        streaming_rpc = _rpc(streaming.method, sse.event(streaming.done.encode()) if streaming.done else b"")
     return _Endpoint(
         route=route,
         request_type=request_type,
         new_request=GetMessageClass(request_type),
         decode=Decoder(body_type).decode,
         spell=field_speller(request_type),
-        default_rpc=_rpc(route.method),
-        streaming_rpc=streaming_rpc,
+        default_rpc=_rpc(route.method, route.stream),
+        streaming_rpc=_rpc(streaming.method, streaming) if streaming is not None else None,
     )
 
 
-def _rpc(method: MethodDescriptor, done: bytes = b"") -> _Rpc:
+def _rpc(method: MethodDescriptor, streaming: StreamingRule | None) -> _Rpc:
+    done = sse.event(streaming.done.encode()) if streaming is not None and streaming.done else b""
     reply = method.output_type
     return _Rpc(method, Encoder(reply).encode, event_encoders(reply), done)
 

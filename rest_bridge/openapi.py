@@ -168,7 +168,9 @@ class _Document:
         if route is not main:
             texts.insert(0, f"The same as `{main.verb} {_path(main)}`.")
             name += f"_{route.verb.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', _path(route)).strip('_')}"
-        example = _example(method)
+        if route.stream is not None and route.body:
+            texts.append(f"The member `{route.stream.selector}` has no effect here.")
+        example = _example(route.stream.unary if route.stream is not None else method)
         parameters = [
             *self._path_parameters(route, example),
             *self._query_parameters(route, example),
@@ -244,7 +246,9 @@ class _Document:
         if route.body != "*":
             (field,) = (field for field in message_spelling(message).fields if field.name == route.body)
             message, bound = field.nested, frozenset()
-        selector = route.streaming.selector if route.streaming is not None else ""
+        # A stream of its own path takes the same body, so that clients have one type for both.
+        rule = route.streaming or route.stream
+        selector = rule.selector if rule is not None else ""
         return self._schemas.body(message, bound, selector, _SELECTOR_DESCRIPTION)
 
     def _request_body(self, route: Route, example: Json) -> Json:

@@ -59,7 +59,7 @@ class Responses:
 
     def of(self, route: Route) -> Json:
         """The responses of an operation, by status."""
-        responses = self._whole(route)
+        responses = self._whole(route) if route.stream is None else self._streamed(route, route.stream)
         if route.streaming is not None:
             success = responses.setdefault("200", {"description": "", "content": {}})
             success["content"]["text/event-stream"] = {"schema": self._events(route.streaming)}
@@ -84,11 +84,22 @@ class Responses:
         for field in json_fields(message_spelling(route.method.input_type)):
             yield self._comment(field.field)
 
+    def _headers(self, route: Route) -> Json:
+        """The headers of successful responses: the request's id, and initial metadata of the RPC."""
+        return {
+            name: header_reference(name) for name in ("x-request-id", *metadata_of(self._comments(route)))
+        }
+
+    def _streamed(self, route: Route, rule: StreamingRule) -> Json:
+        """The response of a method that streams."""
+        content = {"text/event-stream": {"schema": self._events(rule)}}
+        description = self._stream(rule, "If the request is accepted,")
+        return {"200": {"description": description, "headers": self._headers(route), "content": content}}
+
     def _whole(self, route: Route) -> Json:
         """The unary method's responses: for success and, with the option `pending`, for unfinished work."""
         message = route.method.output_type
-        names = ["x-request-id", *metadata_of(self._comments(route))]
-        headers: Json = {name: header_reference(name) for name in names}
+        headers = self._headers(route)
         if route.location is not None:
             headers["Location"] = _header("Path of the resource in the response.", {"type": "string"})
         if route.preferred_wait is not None:

@@ -41,7 +41,7 @@ class RouteError(ValueError):
 
 @dataclass(frozen=True)
 class StreamingRule:
-    """The server-streaming method that shares the HTTP paths of a unary one.
+    """The server-streaming method that shares the HTTP paths of a unary one (`unary`).
 
     `selector` is the boolean member of the JSON body that selects `method` or, if the rule has no body, the
     query parameter. `done` is the data of the event that ends a complete stream; empty if there is no such
@@ -49,6 +49,7 @@ class StreamingRule:
     """
 
     method: MethodDescriptor
+    unary: MethodDescriptor
     selector: str
     done: str
 
@@ -60,7 +61,8 @@ class Route:
     `verb` is the HTTP method. `path_fields` are the fields that the template's variables set, in order.
     `body` is "*", a field's name, or empty, as in google.api.HttpRule. `needs_body` tells that the body must
     not be empty, because it alone can set a required field. `success_status`, `pending`, `location` and
-    `preferred_wait` are for the unary response; the status of a stream is 200.
+    `preferred_wait` are for the unary response; the status of a stream is 200. `stream` is the rule of a
+    method that streams; None for a unary method.
     """
 
     verb: str
@@ -74,6 +76,7 @@ class Route:
     pending: Pending | None
     location: Location | None
     preferred_wait: PreferredWait | None
+    stream: StreamingRule | None
 
 
 def compile_routes(services: Iterable[ServiceDescriptor]) -> tuple[Route, ...]:
@@ -129,6 +132,7 @@ def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, streaming: Streami
         pending=pending,
         location=location,
         preferred_wait=preferred_wait,
+        stream=_own_rule(method) if method.server_streaming else None,
     )
 
 
@@ -188,6 +192,15 @@ def _success_status(method: MethodDescriptor) -> int:
     return status
 
 
+def _own_rule(method: MethodDescriptor) -> StreamingRule:
+    """The rule of a method that streams on paths of its own: the rule of a unary sibling that names it."""
+    for sibling in method.containing_service.methods:
+        options: Any = sibling.GetOptions()
+        if options.Extensions[options_pb2.streaming].rpc == method.name:
+            return _streaming(sibling)
+    return StreamingRule(method, method, "", "")
+
+
 def _streaming(method: MethodDescriptor) -> StreamingRule:
     options: Any = method.GetOptions()
     option = options.Extensions[options_pb2.streaming]
@@ -203,4 +216,4 @@ def _streaming(method: MethodDescriptor) -> StreamingRule:
         raise RouteError(f"{method.full_name}: the selector is a field, or empty: {option.selector!r}")
     if not option.done.isprintable():
         raise RouteError(f"{method.full_name}: the data of the last event is not one line")
-    return StreamingRule(sibling, option.selector, option.done)
+    return StreamingRule(sibling, method, option.selector, option.done)

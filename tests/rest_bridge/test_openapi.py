@@ -123,10 +123,11 @@ def test_operation_is_described(path: str, verb: str, operation: dict[str, Any])
     expected = {"200", "400", "404", "429", "503", "504", "default"}
     expected |= {"413", "415"} if verb == "post" else set()
     expected |= {"202"} if operation["operationId"] == "QueueService_Enqueue" else set()
-    conflicting = ("QueueService_Enqueue", "QueueService_GetJob", "QueueService_CancelJob")
-    expected |= {"409"} if operation["operationId"] in conflicting else set()
+    conflicting = ("Enqueue", "EnqueueAndWatch", "GetJob", "WatchJob", "CancelJob")
+    expected |= {"409"} if operation["operationId"].removeprefix("QueueService_") in conflicting else set()
     assert set(operation["responses"]) == expected
-    assert operation["responses"]["200"]["content"]["application/json"]["schema"]
+    content = operation["responses"]["200"]["content"]
+    assert set(content) == {"text/event-stream"} if ":stream" in path else "application/json" in content
     if verb == "post":
         assert operation["requestBody"]["description"]
 
@@ -179,6 +180,19 @@ def test_a_path_that_streams_says_how() -> None:
     chunk.choices.add(delta=chat_pb2.ChatDelta(content="Paris"))
     event.validate(as_json(chunk))
     assert "text/event-stream" not in DOCUMENT["paths"]["/v1/tokenize"]["post"]["responses"]["200"]["content"]
+
+
+def test_a_path_that_always_streams_takes_the_same_body() -> None:
+    """Clients of generators that know one type of answer for an operation can stream by this path only."""
+    main = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
+    stream = DOCUMENT["paths"]["/v1/chat/completions:stream"]["post"]
+    assert stream["operationId"] == "ChatService_StreamChatCompletion" and stream["tags"] == ["ChatService"]
+    body, other = (
+        operation["requestBody"]["content"]["application/json"]["schema"] for operation in (main, stream)
+    )
+    assert body == other
+    event_of(stream["responses"]["200"]).validate({"error": as_json(full_job())["error"]})
+    assert "data: [DONE]" in stream["responses"]["200"]["description"]
 
 
 def test_a_stream_of_news_is_of_chunks() -> None:

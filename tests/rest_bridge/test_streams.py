@@ -67,6 +67,9 @@ async def test_a_stream_by_its_own_rule(rest: Rest) -> None:
 
     response = await rest.client.get(f"/watch/{rest.on(handler)}")
     assert data_of(response.text) == [{"text": "only", "count": 0}]
+    # This method also shares the paths of a unary one, and ends its streams in the same way.
+    response = await rest.client.post(f"/say/{rest.on(handler)}:stream", json={"stream": False})
+    assert data_of(response.text) == [{"text": "only", "count": 0}, "[DONE]"]
 
 
 async def test_the_selector(rest: Rest) -> None:

@@ -45,7 +45,7 @@ service Bridged {
     };
     $streaming = {rpc: "Stream" selector: "stream" done: "[DONE]"};
   }
-  rpc Stream(Request) returns (stream Reply);
+  rpc Stream(Request) returns (stream Reply) { $http = {post: "/say/{name}:stream" body: "*"}; }
   rpc Watch(Request) returns (stream Reply) { $http = {get: "/watch/{name}"}; }
   rpc Look(Query) returns (Query) { $http = {get: "/things/{id=**}"}; }
   rpc Paint(Query) returns (Query) { $http = {post: "/painted/{colour}" body: "*"}; }

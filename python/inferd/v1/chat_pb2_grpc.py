@@ -88,7 +88,8 @@ class ChatServiceServicer:
         """Answers a conversation in chunks, as the answer is generated. The texts of the chunks of one choice,
         joined, equal the text that CreateChatCompletion returns.
 
-        Over HTTP, the paths of CreateChatCompletion stream server-sent events if "stream" is true in the body.
+        Over HTTP, the paths of CreateChatCompletion stream server-sent events if "stream" is true in the body. The
+        path of this method always streams, for generated clients that know one kind of answer for a path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

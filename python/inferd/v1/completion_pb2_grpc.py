@@ -74,7 +74,8 @@ class CompletionServiceServicer:
         """Continues one or more prompts in chunks, as the texts are generated. The texts of the chunks of one choice,
         joined, equal the text that CreateCompletion returns.
 
-        Over HTTP, the paths of CreateCompletion stream server-sent events if "stream" is true in the body.
+        Over HTTP, the paths of CreateCompletion stream server-sent events if "stream" is true in the body. The
+        path of this method always streams, for generated clients that know one kind of answer for a path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

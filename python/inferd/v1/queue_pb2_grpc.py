@@ -128,7 +128,8 @@ class QueueServiceServicer:
         """Queues a chat completion as a job, and streams the job's events as WatchJob does. The initial metadata
         (over HTTP, a header) has the job's id as x-inferd-job. If the client leaves, the job goes on.
 
-        Over HTTP, the path of Enqueue streams server-sent events if "stream" is true in the body.
+        Over HTTP, the path of Enqueue streams server-sent events if "stream" is true in the body. The
+        path of this method always streams, for generated clients that know one kind of answer for a path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,7 +152,8 @@ class QueueServiceServicer:
         The stream ends with ABORTED (409, ATTEMPT_LOST) if chunks were sent and the attempt that generated them
         was lost. Call WatchJob again to get the chunks of the next attempt.
 
-        Over HTTP, the path of GetJob streams server-sent events if the query has `stream=true`.
+        Over HTTP, the path of GetJob streams server-sent events if the query has `stream=true`. The
+        path of this method always streams, for generated clients that know one kind of answer for a path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
