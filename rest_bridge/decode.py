@@ -111,7 +111,7 @@ class _Compiler:
     def _inlined(self, spelling: MessageSpelling, convert: Convert) -> Convert:
         """The conversion of an object that also has the members of inline messages.
 
-        An inline field that is no alternative is unset if none of its members is given.
+        An inline field that is neither required nor an alternative is unset if none of its members is given.
         """
         # The alternative that nothing selects is the last one.
         inlines = sorted(spelling.inlines, key=lambda inline: not inline.selected_by)
@@ -126,7 +126,7 @@ class _Compiler:
                 if selected_by and not any(value.get(member) is not None for member in selected_by):
                     continue
                 inner = convert_inner({member: value[member] for member in value if member not in excluded})
-                if inner or inline.is_alternative:
+                if inner or inline.is_alternative or inline.field.required:
                     values[inline.field.name] = inner
                 break
             return values

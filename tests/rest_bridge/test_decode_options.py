@@ -6,6 +6,7 @@ import pytest
 from google.protobuf import json_format
 
 from inferd.rest_bridge.decode import Decoder
+from inferd.rest_bridge.field_spelling import field_speller
 from inferd.rest_bridge.json_body import parse
 from inferd.rest_bridge.json_spelling import SpellingError
 from inferd.services.calls.field_limits import check_limits
@@ -220,26 +221,28 @@ class TestInline:
     @pytest.mark.parametrize(
         ("name", "document", "field"),
         [
-            ("Outer", {"deep": "long"}, "deep"),
-            ("Outer", {"again": {"deep": "long"}}, "again.deep"),
-            ("Strict", {}, "name"),
-            ("Strict", {"own": 1}, "name"),
-            ("Strict", {"text": "t"}, "name"),
-            ("Loose", {}, "free"),
-            ("Voluntary", {"text": "t"}, "name"),
+            ("Outer", {"deep": "long"}, "middle.inner.deep"),
+            ("Outer", {"again": {"deep": "long", "a": 1}}, "middle.again.middle.inner.deep"),
+            ("Strict", {}, "needy.name"),
+            ("Strict", {"own": 1}, "needy.name"),
+            ("Strict", {"text": "t"}, "needy.name"),
+            ("Voluntary", {"text": "t"}, "needy.name"),
         ],
     )
     def test_limits(self, name: str, document: dict[str, Any], field: str) -> None:
         error = fault(check_limits, Decoder(INLINE[name]).decode(document))
         assert error.field == field
         assert error.message.startswith(field)
+        # The bridge leaves the names of inline fields out.
+        assert field_speller(INLINE[name])(field) in ("deep", "again.deep", "name")
 
     @pytest.mark.parametrize(
         ("name", "document"),
         [
-            ("Outer", {"deep": "abc"}),
+            ("Outer", {"deep": "abc", "a": 1}),
             ("Strict", {"name": "n"}),
             ("Loose", {"text": ""}),
+            ("Loose", {}),
             ("Voluntary", {"own": 1}),
         ],
     )

@@ -395,8 +395,8 @@ async def test_an_error_is_the_last_event(rest: Rest) -> None:
     rest.queue.events = [event(job=QUEUED), event(error=WHY.to_status()), event(chunk=chunk("never"))]
     response = await rest.client.get(f"{PATH}/x?stream=true")
     assert response.status_code == 200
-    comment, error, end = response.text.split("\n\n")
-    assert comment.startswith(": {") and end == ""
+    comment, error, done, end = response.text.split("\n\n")
+    assert comment.startswith(": {") and (done, end) == ("data: [DONE]", "")
     assert error == (
         'data: {"error":{"message":"gone","type":"server_error","param":null,"code":"runtime_gone"}}'
     )
