@@ -116,7 +116,7 @@ async def test_jobs_expire_wherever_they_stand(fronts):
     limits = {"expires_after": {"seconds": 1}}
     running = await front.reaches(await front.enqueue("runs", expires_after={"seconds": 4}), RUNNING)
     queued = await front.enqueue("queued", **limits)
-    delayed = await front.enqueue("delayed", **limits, not_before=soon(1000))
+    delayed = await front.enqueue("delayed", **limits, not_before=soon(0.9))
     stays = await front.enqueue("stays", expires_after={"seconds": 1000})
     for job in (queued, delayed, running):
         done = await front.ended(job)
@@ -365,7 +365,7 @@ async def test_what_may_pass_is_tried_again_with_growing_waits(fronts):
         assert (error.code, error.reason) == (Code.INTERNAL, "RUNTIME_ERROR")
         assert "engine.py" not in error.message
         assert waiting.not_before.ToMicroseconds() > job.create_time.ToMicroseconds()
-        assert waiting.retry_after >= 1
+        assert waiting.retry_after.seconds >= 1
     done = await front.ended(job)
     assert (done.state, done.attempts, done.lost_attempts) == (SUCCEEDED, 3, 0)
     assert not done.HasField("error")
@@ -461,7 +461,7 @@ def item(number: int, **fields: Any) -> submission.Submission:
         "request": chat(f"job {number}").SerializeToString(),
         "priority": number % 5,
         "run_after": 1 << 52 if number % 50 == 0 else None,
-        "expires_after": 10**13 if number % 7 == 0 else None,
+        "expires_after": 10**13 if number % 7 == 0 and number % 50 else None,
         "max_attempts": 3,
         "webhook_url": None,
         "webhook_secret": None,
