@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from inferd.rest_bridge import errors, query, sse
 from inferd.rest_bridge.decode import Decoder
+from inferd.rest_bridge.dialects import Dialect
 from inferd.rest_bridge.encode import Encoder
 from inferd.rest_bridge.errors import ErrorResponse, Headers, HttpError
 from inferd.rest_bridge.event_writer import EventWriter
@@ -113,10 +114,11 @@ class Bridge:
             log.debug("the client has gone; request id %s", head.request_id)
         except asyncio.CancelledError:
             # The HTTP server stops, and cancels the requests that still run. Nothing is raised.
-            await response.fail(errors.from_http(HttpError(503, "shutting_down", "the server is stopping")))
+            stopping = HttpError(503, "shutting_down", "the server is stopping")
+            await response.fail(_error_response(stopping, response))
             await response.close()
         except Exception as error:
-            await response.fail(_error_response(error, head.request_id))
+            await response.fail(_error_response(error, response))
             if isinstance(error, HttpError) and error.status == 413:
                 await discard_body(receive)
             await response.close()
@@ -133,6 +135,7 @@ class Bridge:
         verb = "GET" if scope["method"] == "HEAD" else scope["method"]
         match = self._router.match(verb, scope["raw_path"])
         endpoint = self._endpoints[match.route]
+        response.error_form = match.route.dialect.errors
         head.check_idempotency_key()
         body = b""
         if match.route.body:
@@ -144,7 +147,7 @@ class Bridge:
         call = RpcCall(rpc.method, request, head.metadata, timeout)
         try:
             if rpc.method.server_streaming:
-                await self._stream(call, rpc, head, exchange, receive, response)
+                await self._stream(call, rpc, exchange, receive, response)
             else:
                 await self._unary(call, rpc, match.route, head, exchange, receive, response)
         except RpcFailed as failed:
@@ -169,13 +172,7 @@ class Bridge:
         await response.send(status, rpc.encode(reply.message), headers)
 
     async def _stream(
-        self,
-        call: RpcCall,
-        rpc: _Rpc,
-        head: RequestHeaders,
-        exchange: Exchange | None,
-        receive: Receive,
-        response: Response,
+        self, call: RpcCall, rpc: _Rpc, exchange: Exchange | None, receive: Receive, response: Response
     ) -> None:
         with EventWriter(exchange, response, rpc.begin_events(), self._idle_timeout) as writer:
             try:
@@ -188,7 +185,10 @@ class Bridge:
                 raise
             await writer.finish()
             if writer.failure is not None:
-                await response.fail(_error_response(writer.failure, head.request_id))
+                await response.fail(_error_response(writer.failure, response))
+                if not response.is_stream:
+                    await response.close()
+                    return
             # Without a message, the headers were not sent yet.
             await response.start_events(lambda: metadata_headers(writer.metadata))
         await response.end(rpc.done)
@@ -223,17 +223,17 @@ def _compile(route: Route) -> _Endpoint:
         route=route,
         request_type=request_type,
         new_request=GetMessageClass(request_type),
-        decode=Decoder(body_type).decode,
+        decode=Decoder(body_type, route.dialect.name).decode,
         spell=field_speller(request_type),
-        default_rpc=_rpc(route.method, route.stream),
-        streaming_rpc=_rpc(streaming.method, streaming) if streaming is not None else None,
+        default_rpc=_rpc(route.method, route.dialect, route.stream),
+        streaming_rpc=_rpc(streaming.method, route.dialect, streaming) if streaming is not None else None,
     )
 
 
-def _rpc(method: MethodDescriptor, streaming: StreamingRule | None) -> _Rpc:
+def _rpc(method: MethodDescriptor, dialect: Dialect, streaming: StreamingRule | None) -> _Rpc:
     done = sse.event(streaming.done.encode()) if streaming is not None and streaming.done else b""
-    reply = method.output_type
-    return _Rpc(method, Encoder(reply).encode, event_encoders(reply), done)
+    reply, name = method.output_type, dialect.name
+    return _Rpc(method, Encoder(reply, name).encode, event_encoders(reply, name), done)
 
 
 def _decode_request(
@@ -247,11 +247,15 @@ def _decode_request(
         selector = route.streaming.selector
         is_streamed = flag(document, selector) if route.body else query.flag(parameters, selector)
         rpc = endpoint.streaming_rpc if is_streamed else rpc
+        document.pop(selector, None)
+    elif route.stream is not None:
+        # On a path that always streams, clients send the member too.
+        document.pop(route.stream.selector, None)
     if route.body == "*":
         request = endpoint.decode(document)
     else:
         request = endpoint.new_request()
-        query.bind(request, endpoint.request_type, parameters, covered=route.body)
+        query.bind(request, endpoint.request_type, parameters, route.body, route.dialect.name)
         if route.body:
             getattr(request, route.body).CopyFrom(endpoint.decode(document))
     for field, text in zip(route.path_fields, match.texts, strict=True):
@@ -271,18 +275,19 @@ def _status_and_headers(route: Route, message: Message) -> tuple[int, Headers]:
     return status, headers
 
 
-def _error_response(error: Exception, request_id: str) -> ErrorResponse:
+def _error_response(error: Exception, response: Response) -> ErrorResponse:
+    form, request_id = response.error_form, response.request_id
     match error:
         case HttpError():
-            return errors.from_http(error)
+            return errors.from_http(error, form, request_id)
         case ServiceError():
-            return errors.from_status(error.to_status())
+            return errors.from_status(error.to_status(), form=form, request_id=request_id)
         case RpcFailed():
-            response = errors.from_status(error.status, error.spell)
-            if not response.keeps_message and response.status != 501:
+            made = errors.from_status(error.status, error.spell, form, request_id)
+            if not made.keeps_message and made.status != 501:
                 log.error("%s; request id %s", error.status, request_id)
-            response.headers.extend(metadata_headers(error.metadata))
-            return response
+            made.headers.extend(metadata_headers(error.metadata))
+            return made
         case _:
             log.error("unexpected error; request id %s", request_id, exc_info=error)
-            return errors.unexpected()
+            return errors.unexpected(form, request_id)

@@ -49,13 +49,16 @@ _INTEGER_KEY = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 class Decoder:
-    """Makes messages of one type. Raises SpellingError if the type cannot be the body of a request."""
+    """Makes messages of one type. Raises SpellingError if the type cannot be the body of a request.
 
-    def __init__(self, message: Descriptor) -> None:
+    `dialect` is the name of the JSON's dialect (inferd.options.v1.Dialect), or empty.
+    """
+
+    def __init__(self, message: Descriptor, dialect: str = "") -> None:
         if message_spelling(message).is_json_string:
             raise SpellingError(f"{message.full_name} is a JSON string: it cannot be a body")
         self._new = GetMessageClass(message)
-        self._convert = _Compiler().message(message)
+        self._convert = _Compiler(dialect).message(message)
 
     def decode(self, document: Any) -> Message:
         """The message of a JSON document, as `json_body.parse` returns it.
@@ -73,8 +76,12 @@ class Decoder:
 class _Compiler:
     """Compiles message types, each once, because a message may contain itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: str) -> None:
+        self._dialect = dialect
         self._messages: dict[Descriptor, Convert] = {}
+        #: By message: the conversion of a bare string that sets a message within the message, or several
+        #: fields.
+        self._shorthands: dict[Descriptor, Convert] = {}
 
     def message(self, message: Descriptor) -> Convert:
         """The conversion of a JSON value to the message's fields, as a dict by name."""
@@ -91,11 +98,25 @@ class _Compiler:
                 convert = self._tagged(spelling)
             else:
                 convert = self._object(spelling)
+            if spelling.shorthand is not None and not _is_plain_shorthand(spelling):
+                self._shorthands[message] = self._shorthand(spelling, spelling.shorthand, convert)
         return convert
+
+    def _shorthand(self, spelling: MessageSpelling, field: FieldSpelling, convert_object: Convert) -> Convert:
+        """The conversion of a bare string that stands for the whole message."""
+        name, convert = field.name, self._field(field)
+        try:
+            others = convert_object(spelling.shorthand_members) if spelling.shorthand_members else {}
+        except Mismatch as mismatch:
+            where = spelling.descriptor.full_name
+            raise SpellingError(f"{where}: shorthand_members: {mismatch.path}{mismatch.text}") from None
+        return lambda value: {**others, name: convert(value)}
 
     def _object(self, spelling: MessageSpelling) -> Convert:
         members: _Members = {}
         convert = _fields(members, self._no_object(spelling))
+        if spelling.unknown is not None:
+            convert = _all_members(convert, spelling.unknown.name, spelling.own_members)
         if spelling.oneofs:
             convert = _exclusive(spelling.oneofs, convert)
         if spelling.refused:
@@ -139,6 +160,8 @@ class _Compiler:
         """The conversion of an object whose tag (such as "type") tells which field of the oneof is set."""
         tag, oneof = spelling.tag, spelling.oneofs[0]
         no_object = self._no_object(spelling)
+        untagged = spelling.untagged.member if spelling.untagged is not None else None
+        flat_members = spelling.flat_members
         # An enum that a bare string can set is not offered as a kind too.
         offered = [field.member for field in oneof if field is not spelling.shorthand or not _is_enum(field)]
         may_be_absent = {field.name for field in oneof if _may_be_empty(field)}
@@ -148,9 +171,13 @@ class _Compiler:
 
         def infer(value: dict[str, Any]) -> tuple[FieldSpelling, Convert]:
             """The kind of an object without a tag, if its members are of one kind only."""
-            present = [
-                kind for kind in kinds.values() if any(value.get(m) is not None for m in kind[0].accepted)
-            ]
+            present = (
+                []
+                if spelling.flat
+                else [
+                    kind for kind in kinds.values() if any(value.get(m) is not None for m in kind[0].accepted)
+                ]
+            )
             if len(present) != 1:
                 raise required().prefixed(tag)
             return present[0]
@@ -160,7 +187,7 @@ class _Compiler:
                 return no_object(value)
             named = value.get(tag)
             if named is None:
-                field, fields = infer(value)
+                field, fields = kinds[untagged] if untagged is not None else infer(value)
             elif type(named) is str and named in kinds:
                 field, fields = kinds[named]
             else:
@@ -174,11 +201,16 @@ class _Compiler:
 
         self._messages[spelling.descriptor] = convert
         for chosen in oneof:
+            is_flat = chosen.name in flat_members
             members: _Members = {}
-            kinds[chosen.member] = (chosen, _fields(members, no_object))
+            fields_of_kind = _fields(members, no_object)
             for field in spelling.fields:
-                if field is chosen or field not in oneof:
+                if (field is chosen and not is_flat) or field not in oneof:
                     self._add(members, field)
+            if is_flat:
+                excluded = frozenset({tag, *members})
+                fields_of_kind = _beside(fields_of_kind, chosen.name, self.message(chosen.nested), excluded)
+            kinds[chosen.member] = (chosen, fields_of_kind)
         return convert
 
     def _bare(self, spelling: MessageSpelling) -> Convert:
@@ -206,8 +238,12 @@ class _Compiler:
         field = spelling.shorthand
         if field is None:
             return refuse("an object")
-        name, convert = field.name, self._single_value(field)
         otherwise = refuse("an object or a string")
+        if not _is_plain_shorthand(spelling):
+            # Compiled after the message, because the string may set a field of the same type.
+            shorthands, message = self._shorthands, spelling.descriptor
+            return lambda value: shorthands[message](value) if type(value) is str else otherwise(value)
+        name, convert = field.name, self._single_value(field)
         return lambda value: {name: convert(value)} if type(value) is str else otherwise(value)
 
     def _add(self, members: _Members, field: FieldSpelling) -> None:
@@ -244,7 +280,7 @@ class _Compiler:
             case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
                 return self.message(field.nested)
             case FieldDescriptor.TYPE_ENUM:
-                return one_of(enum_spelling(field.field.enum_type).numbers)
+                return one_of(enum_spelling(field.field.enum_type, self._dialect).numbers)
             case FieldDescriptor.TYPE_BYTES:
                 return _byte_list if field.byte_list else base64_bytes
             case FieldDescriptor.TYPE_STRING:
@@ -280,6 +316,39 @@ def _fields(members: _Members, no_object: Convert) -> Convert:
         return values
 
     return convert
+
+
+def _all_members(convert_known: Convert, unknown: str, known: frozenset[str]) -> Convert:
+    """`convert_known`, after which the members that are not `known` are put into the field `unknown`."""
+
+    def convert(value: Any) -> Any:
+        values = convert_known(value)
+        if type(value) is not dict:
+            return values
+        kept = {}
+        for member, given in value.items():
+            if member not in known and given is not None:
+                try:
+                    kept[member] = raw_document(given)
+                except Mismatch as mismatch:
+                    raise mismatch.prefixed(member) from None
+        return {**values, unknown: kept} if kept else values
+
+    return convert
+
+
+def _beside(convert: Convert, name: str, convert_message: Convert, excluded: frozenset[str]) -> Convert:
+    """`convert`, after which the field `name` is set to the message whose members stand beside the others.
+
+    `excluded` are the members that are not the message's.
+    """
+
+    def both(value: Any) -> Any:
+        values = convert(value)
+        values[name] = convert_message({member: value[member] for member in value if member not in excluded})
+        return values
+
+    return both
 
 
 def _exclusive(oneofs: Sequence[Sequence[FieldSpelling]], convert: Convert) -> Convert:
@@ -421,6 +490,14 @@ _bytes_of = _list(integer(0, 255), lambda value: not value)
 
 def _byte_list(value: Any) -> bytes:
     return bytes(_bytes_of(value))
+
+
+def _is_plain_shorthand(spelling: MessageSpelling) -> bool:
+    """Whether a bare string sets one string or enum field of the message, and nothing else."""
+    field = spelling.shorthand
+    if field is None or spelling.shorthand_members or field.field.is_repeated:
+        return False
+    return field.field.message_type is None
 
 
 def _is_enum(field: FieldSpelling) -> bool:

@@ -18,10 +18,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from inferd.rest_bridge.errors import error_object
+from inferd.rest_bridge.json_kinds import field_kinds
 from inferd.rest_bridge.json_spelling import (
     FieldSpelling,
     InlineSpelling,
     MessageSpelling,
+    SpellingError,
     enum_spelling,
     message_spelling,
 )
@@ -40,12 +42,15 @@ _ABSENT: Any = object()
 
 
 class Encoder:
-    """Writes messages of one type. Raises SpellingError if the type has no JSON form."""
+    """Writes messages of one type. Raises SpellingError if the type has no JSON form.
 
-    def __init__(self, message: Descriptor) -> None:
-        self._compiler = _Compiler()
-        self._convert = self._compiler.message(message)
-        self._stream = self._compiler.stream(message)
+    `dialect` is the name of the JSON's dialect (inferd.options.v1.Dialect), or empty.
+    """
+
+    def __init__(self, message: Descriptor, dialect: str = "") -> None:
+        compiler = _Compiler(dialect)
+        self._convert = compiler.message(message)
+        self._stream = compiler.stream(message)
 
     def to_json(self, message: Message) -> Any:
         """The message as a value for orjson. Do not change the value: messages share its empty lists."""
@@ -55,16 +60,13 @@ class Encoder:
         """The message as compact JSON."""
         return orjson.dumps(self._convert(message))
 
-    def begin_stream(self) -> Callable[[Message], bytes]:
-        """`encode` for the messages of one stream.
+    def begin_stream(self) -> Callable[[Message], Any]:
+        """`to_json` for the messages of one stream.
 
         If a message of the stream has a field with the option `first_only`, the JSON of later messages, which
         lack the field, repeats the field's value.
         """
-        if self._stream is None:
-            return self.encode
-        convert = self._stream()
-        return lambda message: orjson.dumps(convert(message))
+        return self._convert if self._stream is None else self._stream()
 
 
 @dataclass
@@ -82,7 +84,8 @@ class _Members:
 class _Compiler:
     """Compiles message types, each once, because a message may contain itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: str) -> None:
+        self._dialect = dialect
         self._messages: dict[Descriptor, Callable[[Any], Any]] = {}
         self._members: dict[Descriptor, _Members] = {}
 
@@ -111,7 +114,7 @@ class _Compiler:
             return self._bare_stream(spelling)
         if not spelling.is_first_only:
             return None
-        members, blank = self._members[message], _empty_document(spelling)
+        members, blank = self._members[message], self._empty_document(spelling)
         first_only = [(field.field, field.member) for field in spelling.fields if field.first_only]
 
         def begin() -> Callable[[Any], Any]:
@@ -136,23 +139,25 @@ class _Compiler:
         }
         if not streams:
             return None
-        unset = _unset_value(spelling.fields[0])
+        unset = self._unset_value(spelling.fields[0])
         return lambda: _set_field(fields | {field: begin() for field, begin in streams.items()}, unset)
 
     def _object(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
         members = self._members[spelling.descriptor] = _Members({}, [])
-        convert = _object(spelling, _empty_document(spelling), members)
+        convert = _object(spelling, self._empty_document(spelling), members)
         # Stored before the fields are compiled, because one of them may be of this type.
         self._messages[spelling.descriptor] = convert
         for field in spelling.fields:
-            members.fields[field.field] = (field.member, _no_member if field.inline else self._field(field))
+            is_member = not (field.inline or field.unknown or field.input_only)
+            members.fields[field.field] = (field.member, self._field(field) if is_member else _no_member)
         members.inlines += [(inline, self.message(inline.field.nested)) for inline in spelling.inlines]
         return convert
 
     def _bare(self, spelling: MessageSpelling) -> Callable[[Any], Any]:
         """The conversion to the value of the field that is set."""
         fields: dict[FieldDescriptor, _Convert] = {}
-        convert = self._messages[spelling.descriptor] = _set_field(fields, _unset_value(spelling.fields[0]))
+        unset = self._unset_value(spelling.fields[0])
+        convert = self._messages[spelling.descriptor] = _set_field(fields, unset)
         for field in spelling.fields:
             fields[field.field] = self._field(field)
         return convert
@@ -199,7 +204,7 @@ class _Compiler:
                 return self.message(field.nested)
             case FieldDescriptor.TYPE_ENUM:
                 # A number that these protos do not know yet becomes None, as if the field was unset.
-                return enum_spelling(field.field.enum_type).words.get
+                return enum_spelling(field.field.enum_type, self._dialect).words.get
             case FieldDescriptor.TYPE_BYTES:
                 return list if field.byte_list else _base64
             case FieldDescriptor.TYPE_DOUBLE:
@@ -208,6 +213,47 @@ class _Compiler:
                 return _float32
             case _:
                 return None
+
+    def _empty_document(self, spelling: MessageSpelling) -> dict[str, Any]:
+        """The JSON object of a message in which no field is set."""
+        document: dict[str, Any] = {"object": spelling.object} if spelling.object else {}
+        for field in spelling.fields:
+            if field.inline or field.unknown or field.input_only:
+                continue
+            unset = self._unset_value(field)
+            if field.default_value:
+                document[field.member] = _default(field)
+            elif field.null_when_unset or (unset is not None and not field.omit_when_empty):
+                document[field.member] = unset
+            elif field.seconds and not field.field.is_repeated:
+                document[field.member] = _ABSENT
+            if field.also_seconds:
+                document[field.also_seconds] = _ABSENT
+        for inline in spelling.inlines:
+            if not inline.is_alternative:
+                inner = self._empty_document(message_spelling(inline.field.nested))
+                # A member of the outer message takes the place of the one that it hides.
+                places = {
+                    inline.renamed.get(name, name): value
+                    for name, value in inner.items()
+                    if name in document or name not in inline.hidden
+                }
+                document = places | document
+        return document
+
+    def _unset_value(self, field: FieldSpelling) -> Any:
+        """The JSON value of a field that ListFields omits; None if the member is null or absent."""
+        if field.is_map or field.pairs:
+            return {}
+        if field.field.is_repeated:
+            return []
+        if field.field.has_presence or field.raw:
+            return None
+        if field.field.enum_type is not None:
+            return enum_spelling(field.field.enum_type, self._dialect).words.get(0)
+        if field.field.type == FieldDescriptor.TYPE_BYTES:
+            return [] if field.byte_list else ""
+        return field.field.default_value
 
 
 def _set_field(fields: Mapping[FieldDescriptor, _Convert], unset: Any) -> Callable[[Any], Any]:
@@ -246,6 +292,8 @@ def _object(spelling: MessageSpelling, empty: dict[str, Any], members: _Members)
     whole: Callable[[Any], dict[str, Any]] = convert
     if spelling.inlines:
         whole = _inlined(whole, members)
+    if spelling.unknown is not None:
+        whole = _with_unknown(spelling.unknown.name, spelling.own_members, whole)
     further = [(field.name, field.also_seconds) for field in spelling.fields if field.also_seconds]
     if further:
         whole = _with_seconds(further, whole)
@@ -274,7 +322,8 @@ def _tagged(
     tag, oneof = spelling.tag, spelling.oneofs[0]
     oneof_name = oneof[0].oneof_name
     kinds = {field.name: field.member for field in oneof}
-    empty = {field.name for field in oneof if _is_empty(field)}
+    flat = {field.name for field in oneof if field.name in spelling.flat_members}
+    empty = {field.name for field in oneof if _is_empty(field)} - flat
     # An enum that a bare string can set is written as this string, not as an object.
     shorthand = spelling.shorthand
     word = shorthand.name if shorthand and shorthand.field.enum_type is not None else None
@@ -288,7 +337,9 @@ def _tagged(
         kind = kinds[name]
         if name == word and document.keys() == {kind}:
             return document[kind]
-        if name in empty:
+        if name in flat:
+            document |= document.pop(kind)
+        elif name in empty:
             del document[kind]
         if after is None:
             return {tag: kind, **document}
@@ -307,6 +358,21 @@ def _insert(document: dict[str, Any], after: str, member: str, value: Any) -> di
         if name == after:
             made[member] = value
     return made
+
+
+def _with_unknown(
+    name: str, known: frozenset[str], convert: Callable[[Any], dict[str, Any]]
+) -> Callable[[Any], dict[str, Any]]:
+    """`convert`, with the members in the field `name`, unless they are `known` as members of fields."""
+
+    def convert_all(message: Any) -> dict[str, Any]:
+        document = convert(message)
+        for member, text in getattr(message, name).items():
+            if text and member not in known:
+                document[member] = orjson.Fragment(text)
+        return document
+
+    return convert_all
 
 
 def _with_seconds(
@@ -351,47 +417,19 @@ def _remember(member: str, empty: dict[str, Any], convert: _Convert) -> Callable
     return remember
 
 
-def _empty_document(spelling: MessageSpelling) -> dict[str, Any]:
-    """The JSON object of a message in which no field is set."""
-    document: dict[str, Any] = {"object": spelling.object} if spelling.object else {}
-    for field in spelling.fields:
-        unset = _unset_value(field)
-        if field.null_when_unset or (unset is not None and not field.omit_when_empty):
-            document[field.member] = unset
-        elif field.seconds and not field.field.is_repeated:
-            document[field.member] = _ABSENT
-        if field.also_seconds:
-            document[field.also_seconds] = _ABSENT
-    for inline in spelling.inlines:
-        if not inline.is_alternative:
-            inner = _empty_document(message_spelling(inline.field.nested))
-            # A member of the outer message takes the place of the one that it hides.
-            places = {
-                inline.renamed.get(name, name): value
-                for name, value in inner.items()
-                if name in document or name not in inline.hidden
-            }
-            document = places | document
-    return document
-
-
-def _unset_value(field: FieldSpelling) -> Any:
-    """The JSON value of a field that ListFields omits; None if the member is null or absent."""
-    if field.is_map or field.pairs:
-        return {}
-    if field.field.is_repeated:
-        return []
-    if field.field.has_presence or field.raw:
-        return None
-    if field.field.enum_type is not None:
-        return enum_spelling(field.field.enum_type).words.get(0)
-    if field.field.type == FieldDescriptor.TYPE_BYTES:
-        return [] if field.byte_list else ""
-    return field.field.default_value
+def _default(field: FieldSpelling) -> Any:
+    """The JSON value of the option `default_value`."""
+    try:
+        value = orjson.loads(field.default_value)
+    except ValueError:
+        value = None
+    if type(value) not in field_kinds(field):
+        raise SpellingError(f"{field.field.full_name}: json.default_value cannot be {field.default_value}")
+    return value
 
 
 def _no_member(_: Any) -> None:
-    """The conversion of an inline field, which has no member: `_inlined` adds the members of its message."""
+    """The conversion of a field that has no member of its own."""
 
 
 def _is_empty(field: FieldSpelling) -> bool:

@@ -1,8 +1,9 @@
-"""Errors as HTTP responses: google.rpc.Status and the bridge's own errors, in OpenAI's JSON.
+"""Errors as HTTP responses: google.rpc.Status and the bridge's own errors. Their JSON is OpenAI's,
 
     {"error": {"message": …, "type": …, "param": …, "code": …}}
 
-and, if the error has variable parts such as a limit, these as "metadata".
+unless the dialect of the method has another one (`dialects`). If the error has variable parts such as a
+limit, OpenAI's error object also has these, as "metadata".
 
 A server error (5xx) that inferd's services did not raise keeps its code, but not its message, which may tell
 about the server's internals. Does not log errors.
@@ -11,15 +12,15 @@ about the server's internals. Does not log errors.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import grpc
-import orjson
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from inferd.options.v1 import options_pb2
+from inferd.rest_bridge.dialects import OPENAI_ERRORS, ErrorForm
 from inferd.services.errors import DOMAIN
 from inferd.v1 import error_reason_pb2
 
@@ -91,7 +92,7 @@ class HttpError(Exception):
 
 @dataclass(frozen=True)
 class ErrorResponse:
-    """The HTTP response of an error. `body` is the JSON document, which is also the data of an error event.
+    """The HTTP response of an error. `body` is its JSON document, and `event` its event in a stream.
 
     `keeps_message` is false if a general message replaces the error's own one.
     """
@@ -99,13 +100,17 @@ class ErrorResponse:
     status: int
     headers: Headers
     body: bytes
+    event: bytes
     keeps_message: bool = True
 
 
-def from_http(error: HttpError) -> ErrorResponse:
+def from_http(error: HttpError, form: ErrorForm = OPENAI_ERRORS, request_id: str = "") -> ErrorResponse:
     """The response to a request that called no RPC."""
-    body = _envelope(_object(error.status, error.message, None, error.code))
-    return ErrorResponse(error.status, error.headers, body)
+    kind = form.kind_of(error.code.upper(), None)
+    code = next((code for code, status in _HTTP_STATUS.items() if status == error.status), None)
+    made = _object(error.status, error.message, None, error.code)
+    made["type"] = kind.type or form.kind_of("", code).type or made["type"]
+    return _response(form, request_id, made, kind.status or error.status, error.headers)
 
 
 def status_of(reason: str) -> int:
@@ -114,7 +119,12 @@ def status_of(reason: str) -> int:
     return _STATUS_OF_REASON.get(reason, _HTTP_STATUS[_CODES[value.GetOptions().Extensions[_CODE]]])
 
 
-def from_status(status: status_pb2.Status, spell: FieldSpeller = str) -> ErrorResponse:
+def from_status(
+    status: status_pb2.Status,
+    spell: FieldSpeller = str,
+    form: ErrorForm = OPENAI_ERRORS,
+    request_id: str = "",
+) -> ErrorResponse:
     """The response for an RPC that ended with another code than OK.
 
     `spell` spells the paths of the request's fields.
@@ -126,7 +136,10 @@ def from_status(status: status_pb2.Status, spell: FieldSpeller = str) -> ErrorRe
         seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
     error = error_object(status, spell)
-    return ErrorResponse(_http_status(status), headers, _envelope(error), _keeps_message(status))
+    kind = form.kind_of(error["code"].upper(), code)
+    error["type"] = kind.type or error["type"]
+    http_status = kind.status or _http_status(status)
+    return _response(form, request_id, error, http_status, headers, _keeps_message(status))
 
 
 def error_object(status: status_pb2.Status, spell: FieldSpeller = str) -> ErrorObject:
@@ -154,9 +167,10 @@ def error_object(status: status_pb2.Status, spell: FieldSpeller = str) -> ErrorO
     return error
 
 
-def unexpected() -> ErrorResponse:
+def unexpected(form: ErrorForm = OPENAI_ERRORS, request_id: str = "") -> ErrorResponse:
     """The response if the bridge itself failed."""
-    return ErrorResponse(500, [], _envelope(_object(500, _UNEXPECTED, None, "internal")), keeps_message=False)
+    made = from_http(HttpError(500, "internal", _UNEXPECTED), form, request_id)
+    return replace(made, keeps_message=False)
 
 
 def _http_status(status: status_pb2.Status) -> int:
@@ -175,8 +189,16 @@ def _keeps_message(status: status_pb2.Status) -> bool:
     return (info is not None and info.domain == DOMAIN) or _HTTP_STATUS[_code(status)] < 500
 
 
-def _envelope(error: ErrorObject) -> bytes:
-    return orjson.dumps({"error": error})
+def _response(
+    form: ErrorForm,
+    request_id: str,
+    error: ErrorObject,
+    status: int,
+    headers: Headers,
+    keeps_message: bool = True,
+) -> ErrorResponse:
+    parts = {**error, "error": error, "request_id": request_id}
+    return ErrorResponse(status, headers, form.body(parts), form.last_event(parts), keeps_message)
 
 
 def _object(status: int, message: str, param: str | None, code: str) -> ErrorObject:

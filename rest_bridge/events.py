@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
@@ -16,32 +17,47 @@ from inferd.rest_bridge.transport import RpcFailed
 EventEncoder = Callable[[Message], bytes]
 
 
-def event_encoders(message: Descriptor) -> Callable[[], EventEncoder]:
+def event_encoders(message: Descriptor, dialect: str = "") -> Callable[[], EventEncoder]:
     """A function that returns the encoder for one stream of messages of a type.
 
-    Raises SpellingError for a type that has no JSON form. A google.rpc.Status that is the value of a bare
-    message is the stream's last event: for such a message an encoder raises RpcFailed with this status.
+    `dialect` is the name of the JSON's dialect, or empty. Raises SpellingError for a type that has no JSON
+    form. A google.rpc.Status that is the value of a bare message is the stream's last event: for such a
+    message an encoder raises RpcFailed with this status.
     """
-    encoder = Encoder(message)
+    encoder = Encoder(message, dialect)
+    named_by = message_spelling(message).event
     comments = {field.name for field in comment_fields(message)}
     errors = {field.name for field in error_fields(message)}
 
     def begin() -> EventEncoder:
-        encode = encoder.begin_stream()
+        convert = encoder.begin_stream()
+        if named_by:
+            return _named(convert, named_by)
         if not comments and not errors:
-            return lambda message: sse.event(encode(message))
+            return lambda message: sse.event(orjson.dumps(convert(message)))
 
         def event(message: Any) -> bytes:
             for field, value in message.ListFields():
                 if field.name in errors:
                     raise RpcFailed(value)
                 if field.name in comments:
-                    return sse.comment(encode(message))
-            return sse.event(encode(message))
+                    return sse.comment(orjson.dumps(convert(message)))
+            return sse.event(orjson.dumps(convert(message)))
 
         return event
 
     return begin
+
+
+def _named(convert: Callable[[Message], Any], member: str) -> EventEncoder:
+    """The encoder of events whose names are the values of a member, which has only words of the protos."""
+
+    def event(message: Message) -> bytes:
+        document = convert(message)
+        name = document.get(member)
+        return sse.event(orjson.dumps(document), name.encode() if name else b"")
+
+    return event
 
 
 def comment_fields(message: Descriptor) -> tuple[FieldSpelling, ...]:

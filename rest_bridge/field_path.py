@@ -71,8 +71,11 @@ class FieldPath:
             raise invalid(self.text, f"{self.text}: {error}, got {_quoted(text)}") from None
 
 
-def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
-    """Find a field. Each name is the field's name in the proto or in JSON. Raises FieldPathError."""
+def resolve(message: Descriptor, names: Sequence[str], dialect: str = "") -> FieldPath:
+    """Find a field. Each name is the field's name in the proto or in JSON. Raises FieldPathError.
+
+    `dialect` is the name of the JSON's dialect, or empty.
+    """
     *parents, last = names
     path: list[str] = []
     for name in parents:
@@ -90,7 +93,7 @@ def resolve(message: Descriptor, names: Sequence[str]) -> FieldPath:
         text=".".join(names),
         names=(*path, *(step.name for step in steps)),
         field=spelling.field,
-        read=_reader(spelling.field),
+        read=_reader(spelling.field, dialect),
     )
 
 
@@ -109,7 +112,7 @@ def _find(message: Descriptor, name: str) -> tuple[FieldSpelling, ...]:
         spelling = message_spelling(inline.field.nested)
 
 
-def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
+def _reader(field: FieldDescriptor, dialect: str) -> Callable[[str], Any]:
     """The conversion of a text to the field's value; raises ValueError with the expected values."""
     match field.type:
         case FieldDescriptor.TYPE_STRING:
@@ -120,7 +123,7 @@ def _reader(field: FieldDescriptor) -> Callable[[str], Any]:
             enum = field.enum_type
             assert enum is not None
             names = {value.name: value.number for value in enum.values}
-            return _one_of(enum_spelling(enum).numbers, unlisted=names)
+            return _one_of(enum_spelling(enum, dialect).numbers, unlisted=names)
         case FieldDescriptor.TYPE_MESSAGE:
             assert field.message_type is not None
             return well_known_types.text_reader(field.message_type)

@@ -45,7 +45,7 @@ def _spelled(message: Descriptor, steps: list[tuple[str, str]]) -> str | None:
         found = next(each for each in spelling.fields if each.name == name)
         if found.inline:
             inlined = {each.field.full_name: each.member for each in json_fields(spelling)}
-        elif spelling.bare:
+        elif spelling.bare or name in spelling.flat_members:
             path += keys
         else:
             member = inlined.get(field.full_name, found.member)

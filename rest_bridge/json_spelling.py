@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import orjson
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, EnumValueDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from inferd.options.v1 import options_pb2
@@ -38,8 +39,9 @@ class SpellingError(ValueError):
 class FieldSpelling:
     """The JSON spelling of a field: inferd.options.v1.FieldJson, and google.api.field_behavior.
 
-    `member` is the name of the JSON member in responses. `accepted` are the names that a request may use; an
-    inline field has none. The other attributes are the options, as options.proto describes them.
+    `member` is the name of the JSON member in responses. `accepted` are the names that a request may use; a
+    field with the option `inline` or `unknown` has none. The other attributes are the options, as
+    options.proto describes them.
     """
 
     field: FieldDescriptor
@@ -58,7 +60,10 @@ class FieldSpelling:
     pairs: bool
     selected_by: tuple[str, ...]
     hides_inline: bool
+    unknown: bool
+    default_value: str
     required: bool
+    input_only: bool
 
     @property
     def name(self) -> str:
@@ -125,8 +130,11 @@ class MessageSpelling:
     `oneofs` excludes the oneofs that make a single field optional; a message with a tag has exactly one.
     `tag_after` is the field after which the tag stands; None if the tag is the first member. `inlines` are
     the fields whose members stand among the message's own. `refused` has the reason of each refused member
-    (`refused_members`). `is_json_string` is true for well-known types that are JSON strings, `is_status` for
-    google.rpc.Status, which is OpenAI's error object.
+    (`refused_members`). `flat` is true if the members of the oneof's messages stand beside the tag.
+    `untagged` is the field that an object without a tag sets. `shorthand_members` are further members of a
+    message that a bare string stands for. `event` is the member that names a server-sent event. `unknown` is
+    the field with the members that the message does not know. `is_json_string` is true for well-known types
+    that are JSON strings, `is_status` for google.rpc.Status, which is OpenAI's error object.
     """
 
     descriptor: Descriptor
@@ -138,6 +146,11 @@ class MessageSpelling:
     tag_after: FieldSpelling | None
     shorthand: FieldSpelling | None
     inlines: tuple[InlineSpelling, ...]
+    flat: bool
+    untagged: FieldSpelling | None
+    shorthand_members: Mapping[str, Any]
+    event: str
+    unknown: FieldSpelling | None
     refused: Mapping[str, str]
     is_json_string: bool
     is_status: bool
@@ -152,6 +165,12 @@ class MessageSpelling:
         """The message's own members, in requests and in responses, without those of inline messages."""
         constant = {"object"} if self.object else set()
         return frozenset(constant.union(*(field.all_members for field in self.fields)))
+
+    @property
+    def flat_members(self) -> frozenset[str]:
+        """Names of the fields whose messages' members stand beside the tag. These names are no members."""
+        arms = [field for oneof in self.oneofs for field in oneof if field.field.message_type is not None]
+        return frozenset(name for field in arms for name in field.accepted) if self.flat else frozenset()
 
     @property
     def is_first_only(self) -> bool:
@@ -184,12 +203,13 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
         raise SpellingError(f"{message.full_name}: extensions have no JSON form")
     options = _option(message, options_pb2.message_json)
     _check_cycles(message)
+    _check_shorthand_cycle(message)
     fields = tuple(_field_spelling(field) for field in message.fields)
     by_name = {spelling.name: spelling for spelling in fields}
-    if options.shorthand and options.shorthand not in by_name:
-        raise SpellingError(f"{message.full_name}: shorthand names no field: {options.shorthand!r}")
-    if options.tag_after and options.tag_after not in by_name:
-        raise SpellingError(f"{message.full_name}: tag_after names no field: {options.tag_after!r}")
+    for option in ("shorthand", "tag_after", "untagged"):
+        named = getattr(options, option)
+        if named and named not in by_name:
+            raise SpellingError(f"{message.full_name}: {option} names no field: {named!r}")
     oneofs = _oneofs(message, by_name)
     spelling = MessageSpelling(
         descriptor=message,
@@ -201,6 +221,11 @@ def message_spelling(message: Descriptor) -> MessageSpelling:
         tag_after=by_name.get(options.tag_after),
         shorthand=by_name.get(options.shorthand),
         inlines=_inlines(message, options.object, fields, oneofs),
+        flat=options.flat,
+        untagged=by_name.get(options.untagged),
+        shorthand_members=_object(message, options.shorthand_members),
+        event=options.event,
+        unknown=next((field for field in fields if field.unknown), None),
         refused=REFUSED.get(message.full_name, {}),
         is_json_string=message.full_name in _STRING_TYPES,
         is_status=message.full_name == _STATUS,
@@ -223,17 +248,19 @@ def json_fields(message: MessageSpelling) -> tuple[FieldSpelling, ...]:
             is_required = inline.is_alternative or inline.field.required
             is_required = is_required and all(field.member in members for members in required)
             inlined[field.member] = replace(field, required=is_required)
-    return (*inlined.values(), *(field for field in message.fields if not field.inline))
+    own = (field for field in message.fields if not field.inline and not field.unknown)
+    return (*inlined.values(), *own)
 
 
 @cache
-def enum_spelling(enum: EnumDescriptor) -> EnumSpelling:
+def enum_spelling(enum: EnumDescriptor, dialect: str = "") -> EnumSpelling:
     """The words of an enum's values: their json_value or, if no value has one, their names (proto3 JSON).
 
-    The value 0 has a word only if it has a json_value. Raises SpellingError.
+    A value that has another word in the dialect has this word only. The value 0 has a word only if one is
+    declared. Raises SpellingError.
     """
     declared: dict[int, str] = {
-        value.number: word for value in enum.values if (word := _option(value, options_pb2.json_value))
+        value.number: word for value in enum.values if (word := _declared_word(value, dialect))
     }
     words = declared or {value.number: value.name for value in reversed(enum.values) if value.number}
     for value in enum.values:
@@ -247,11 +274,13 @@ def enum_spelling(enum: EnumDescriptor) -> EnumSpelling:
 
 def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
     options = _option(field, options_pb2.json)
+    behavior = _option(field, field_behavior_pb2.field_behavior)
     member = options.name or field.name
+    names = () if options.inline or options.unknown else (member, field.name, field.json_name)
     spelling = FieldSpelling(
         field=field,
         member=member,
-        accepted=() if options.inline else tuple(dict.fromkeys((member, field.name, field.json_name))),
+        accepted=tuple(dict.fromkeys(names)),
         shorthand=options.shorthand,
         raw=options.raw,
         null_when_unset=options.null_when_unset,
@@ -265,7 +294,10 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
         pairs=options.pairs,
         selected_by=tuple(options.selected_by),
         hides_inline=options.hides_inline,
-        required=field_behavior_pb2.REQUIRED in _option(field, field_behavior_pb2.field_behavior),
+        unknown=options.unknown,
+        default_value=options.default_value,
+        required=field_behavior_pb2.REQUIRED in behavior,
+        input_only=field_behavior_pb2.INPUT_ONLY in behavior,
     )
     is_list = field.is_repeated and not spelling.is_map
     type_name = field.message_type.full_name if field.message_type is not None else ""
@@ -306,6 +338,13 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
         (spelling.first_only, not spelling.inline, "first_only goes not with inline"),
         (bool(spelling.selected_by), spelling.inline, "selected_by needs an inline field"),
         (spelling.hides_inline, not spelling.inline, "hides_inline goes not with inline"),
+        (spelling.unknown, _is_text_map(spelling), "unknown needs a map<string, string> field"),
+        (spelling.unknown, not spelling.inline, "unknown goes not with inline"),
+        (
+            bool(spelling.default_value),
+            not (spelling.inline or spelling.unknown or spelling.null_when_unset or spelling.input_only),
+            "default_value needs a member of responses that is not null if it is unset",
+        ),
     ):
         if given and not possible:
             raise SpellingError(f"{field.full_name}: json.{needed}")
@@ -359,11 +398,81 @@ def _check_message(message: MessageSpelling) -> None:
         raise SpellingError(f"{name}: {member} is refused, and the member of a field")
     if message.refused and (message.bare or message.tag):
         raise SpellingError(f"{name}: only a message that is a plain object has members to refuse")
-    if message.shorthand:
-        meant = message.shorthand.field
-        is_text = meant.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)
-        if meant.is_repeated or message.shorthand.raw or not is_text:
-            raise SpellingError(f"{name}: shorthand needs a string or enum field, not {meant.name}")
+    if message.shorthand and not _takes_string(message.shorthand):
+        raise SpellingError(
+            f"{name}: shorthand needs a field that a string can set, not {message.shorthand.name}"
+        )
+    if message.shorthand_members and not message.shorthand:
+        raise SpellingError(f"{name}: shorthand_members needs a shorthand")
+    if message.unknown and (message.bare or message.tag or message.inlines):
+        raise SpellingError(f"{name}: json.unknown needs a plain object without inline fields")
+    if sum(field.unknown for field in message.fields) > 1:
+        raise SpellingError(f"{name}: at most one field has json.unknown")
+    _check_union(message, owners)
+    _check_event(message)
+
+
+def _check_union(message: MessageSpelling, owners: Mapping[str, str]) -> None:
+    """Check the options `flat` and `untagged`. `owners` has the message's own members and the tag."""
+    name = message.descriptor.full_name
+    if (message.flat or message.untagged) and not message.tag:
+        raise SpellingError(f"{name}: flat and untagged need a tag")
+    if message.untagged and message.untagged not in message.oneofs[0]:
+        raise SpellingError(f"{name}: untagged names no field of the oneof: {message.untagged.name}")
+    for field in message.oneofs[0] if message.flat else ():
+        if field.field.message_type is None:
+            continue
+        inner = _option(field.nested, options_pb2.message_json)
+        if inner.bare or inner.tag or field.nested.full_name in (*_STRING_TYPES, _STATUS, *_WRAPPERS):
+            raise SpellingError(f"{name}: flat: {field.nested.full_name} has no members")
+        arm = message_spelling(field.nested)
+        members = {member for inner_field in json_fields(arm) for member in inner_field.all_members}
+        # Fields of the oneof that are messages are no members.
+        twice = (members | arm.own_members) & (owners.keys() - message.flat_members)
+        if twice:
+            raise SpellingError(f"{name}: flat: two members are named {min(twice)}")
+
+
+def _check_event(message: MessageSpelling) -> None:
+    """Check the option `event`."""
+    name = message.descriptor.full_name
+    if not message.event:
+        return
+    if message.tag == message.event:
+        words = [field.member for field in message.oneofs[0]]
+    else:
+        enums = [field.field.enum_type for field in message.fields if field.member == message.event]
+        if message.bare or len(enums) != 1 or enums[0] is None:
+            raise SpellingError(f"{name}: event names neither the tag nor an enum: {message.event!r}")
+        words = [value.name for value in enums[0].values]
+        for value in enums[0].values:
+            words.append(_option(value, options_pb2.json_value))
+            words += [entry.value for entry in _option(value, options_pb2.dialect_value)]
+    if message.shorthand and message.shorthand.field.enum_type is not None:
+        raise SpellingError(f"{name}: event goes not with a shorthand that is an enum")
+    if not all(word.isprintable() for word in words):
+        raise SpellingError(f"{name}: event: a name is not one line")
+
+
+def _check_shorthand_cycle(message: Descriptor) -> None:
+    """Check that the shorthand of a message does not lead to the message itself."""
+    within: list[Descriptor] = []
+    inner: Descriptor | None = message
+    while inner is not None:
+        if inner in within:
+            raise SpellingError(f"{message.full_name}: its shorthand contains itself")
+        within.append(inner)
+        field = inner.fields_by_name.get(_option(inner, options_pb2.message_json).shorthand)
+        inner = field.message_type if field is not None else None
+
+
+def _takes_string(field: FieldSpelling) -> bool:
+    """Whether a JSON string can be the value of a field: of the field itself, or of a message in it."""
+    if field.raw or field.is_map or (field.field.is_repeated and not field.shorthand):
+        return False
+    if field.field.message_type is not None:
+        return bool(_option(field.nested, options_pb2.message_json).shorthand)
+    return field.field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)
 
 
 def _check_cycles(message: Descriptor, within: tuple[Descriptor, ...] = ()) -> None:
@@ -430,6 +539,10 @@ def _inline_spelling(
             fields.append(replace(member, member=name, accepted=free))
             if name != member.member:
                 renamed[member.member] = name
+    # An inline message with unknown members may have any member.
+    constants = {"object"} if constant else set[str]()
+    hidden.update({*owners, *constants} - renamed.keys())
+    excluded.update(constants)
     names = {name for member in fields for name in member.accepted}
     selected_by = set[str]()
     for name in field.selected_by:
@@ -452,6 +565,31 @@ def _is_pair(message: Descriptor | None) -> bool:
         return False
     first, second = message.fields
     return first.type == FieldDescriptor.TYPE_STRING and not (first.is_repeated or second.is_repeated)
+
+
+def _is_text_map(field: FieldSpelling) -> bool:
+    text = FieldDescriptor.TYPE_STRING
+    return field.is_map and [entry.type for entry in field.nested.fields] == [text, text]
+
+
+def _object(message: Descriptor, text: str) -> Mapping[str, Any]:
+    """The JSON object in the option `shorthand_members`; empty if the option is not set."""
+    try:
+        document = orjson.loads(text or "{}")
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise SpellingError(f"{message.full_name}: shorthand_members is no JSON object: {text!r}")
+    return document
+
+
+def _declared_word(value: EnumValueDescriptor, dialect: str) -> str:
+    """The word that an option declares for an enum value in a dialect; empty if none does."""
+    word: str = _option(value, options_pb2.json_value)
+    for entry in _option(value, options_pb2.dialect_value):
+        if entry.dialect == dialect:
+            word = entry.value
+    return word
 
 
 def _option(descriptor: Any, extension: Any) -> Any:

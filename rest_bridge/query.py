@@ -49,11 +49,14 @@ def flag(parameters: Parameters, name: str) -> bool:
     return _FLAGS[texts[0]] if texts else False
 
 
-def bind(message: Message, kind: Descriptor, parameters: Parameters, covered: str = "") -> None:
+def bind(
+    message: Message, kind: Descriptor, parameters: Parameters, covered: str = "", dialect: str = ""
+) -> None:
     """Set the fields of a message of type `kind` that parameters name.
 
-    `covered` is the name of the field that the body sets, or empty: parameters do not change it. Raises
-    ServiceError INVALID_ARGUMENT naming the parameter.
+    `covered` is the name of the field that the body sets, or empty: parameters do not change it.
+    `dialect` is the name of the JSON's dialect, or empty. Raises ServiceError INVALID_ARGUMENT naming the
+    parameter.
     """
     texts: dict[tuple[str, ...], list[str]] = {}
     paths: dict[tuple[str, ...], FieldPath] = {}
@@ -61,7 +64,7 @@ def bind(message: Message, kind: Descriptor, parameters: Parameters, covered: st
         if name.startswith("$"):
             continue
         try:
-            path = resolve(kind, name.split("."))
+            path = resolve(kind, name.split("."), dialect)
         except FieldPathError:
             continue
         if path.names[0] != covered:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from starlette.types import Send
 
 from inferd.rest_bridge import sse
+from inferd.rest_bridge.dialects import OPENAI_ERRORS
 from inferd.rest_bridge.errors import ErrorResponse, Headers
 from inferd.rest_bridge.exchange import Exchange
 from inferd.services.net.message_writer import Metadata
@@ -16,11 +17,18 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 
 class Response:
-    """The response to one request. Its headers have the request's id."""
+    """The response to one request. Its headers have the request's id.
+
+    `error_form` is the form of errors in the method's dialect. To be set once the method is known.
+    """
 
     def __init__(self, exchange: Exchange | None, send: Send, request_id: str) -> None:
         self._exchange = exchange if exchange is not None and exchange.is_own_send(send) else None
         self._send = send
+        self.error_form = OPENAI_ERRORS
+        #: Whether the headers of an event stream were sent.
+        self.is_stream = False
+        self.request_id = request_id
         self._id: Headers = [(b"x-request-id", request_id.encode("ascii"))]
         self._is_started = False
         self._is_ended = False
@@ -43,11 +51,13 @@ class Response:
             return True
         if self._exchange is not None:
             self._is_started = self._exchange.start(200, self._id + _EVENT_HEADERS + headers())
+            self.is_stream = self._is_started
         return self._is_started
 
     async def start_events(self, headers: Callable[[], Headers]) -> None:
         """`start_events_now`, but waits if that is needed."""
         if not self.start_events_now(headers):
+            self.is_stream = True
             await self._start(200, _EVENT_HEADERS + headers())
 
     def write_now(self, frames: bytes) -> bool:
@@ -71,7 +81,7 @@ class Response:
         if self._is_ended:
             return
         if self._is_started:
-            await self.write(sse.event(error.body))
+            await self.write(error.event)
         else:
             await self._start(error.status, _json_headers(error.body) + error.headers)
             await self.write(error.body)

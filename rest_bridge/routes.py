@@ -13,6 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge import path_template
+from inferd.rest_bridge.dialects import Dialect, dialect_of
 from inferd.rest_bridge.field_path import FieldPath, FieldPathError, resolve
 from inferd.rest_bridge.json_spelling import json_fields, message_spelling
 from inferd.rest_bridge.long_running import (
@@ -62,7 +63,8 @@ class Route:
     `body` is "*", a field's name, or empty, as in google.api.HttpRule. `needs_body` tells that the body must
     not be empty, because it alone can set a required field. `success_status`, `pending`, `location` and
     `preferred_wait` are for the unary response; the status of a stream is 200. `stream` is the rule of a
-    method that streams; None for a unary method.
+    method that streams; None for a unary method. `dialect` is the method's, and also that of the method that
+    streams on the same paths.
     """
 
     verb: str
@@ -77,6 +79,7 @@ class Route:
     location: Location | None
     preferred_wait: PreferredWait | None
     stream: StreamingRule | None
+    dialect: Dialect
 
 
 def compile_routes(services: Iterable[ServiceDescriptor]) -> tuple[Route, ...]:
@@ -114,7 +117,8 @@ def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, streaming: Streami
     if rule.response_body:
         raise RouteError(f"{where}: response_body is not supported")
     _check_body(where, method, rule.body)
-    path_fields = _path_fields(where, method, template)
+    dialect = dialect_of(method)
+    path_fields = _path_fields(where, method, template, dialect)
     try:
         pending, location = pending_of(method), location_of(method)
         preferred_wait = preferred_wait_of(method)
@@ -133,6 +137,7 @@ def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, streaming: Streami
         location=location,
         preferred_wait=preferred_wait,
         stream=_own_rule(method) if method.server_streaming else None,
+        dialect=dialect,
     )
 
 
@@ -157,11 +162,13 @@ def _check_body(where: str, method: MethodDescriptor, body: str) -> None:
         raise RouteError(f"{where}: the body {body!r} is no single message")
 
 
-def _path_fields(where: str, method: MethodDescriptor, template: PathTemplate) -> tuple[FieldPath, ...]:
+def _path_fields(
+    where: str, method: MethodDescriptor, template: PathTemplate, dialect: Dialect
+) -> tuple[FieldPath, ...]:
     fields = []
     for variable in template.variables:
         try:
-            field = resolve(method.input_type, variable.field_path)
+            field = resolve(method.input_type, variable.field_path, dialect.name)
         except FieldPathError as error:
             raise RouteError(f"{where}: column {variable.column}: {error}") from None
         if field.field.is_repeated:

@@ -10,9 +10,9 @@ CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def event(data: bytes) -> bytes:
-    """One event. `data` is one line: compact JSON, or a word such as [DONE]."""
-    return b"data: %b\n\n" % data
+def event(data: bytes, name: bytes = b"") -> bytes:
+    """One event, which may have a name. `data` is one line: compact JSON, or a word such as [DONE]."""
+    return b"event: %b\ndata: %b\n\n" % (name, data) if name else b"data: %b\n\n" % data
 
 
 def comment(text: bytes) -> bytes:

@@ -34,6 +34,8 @@ _SHORT = {
     "$json": "(inferd.options.v1.json)",
     "$message": "(inferd.options.v1.message_json)",
     "$word": "(inferd.options.v1.json_value)",
+    "$dialect_word": "(inferd.options.v1.dialect_value)",
+    "$dialect": "option (inferd.options.v1.dialect)",
     "$limits": "(inferd.options.v1.limits)",
     "$required": "(google.api.field_behavior) = REQUIRED",
 }
@@ -53,23 +55,30 @@ def _compile(package: str, source: str) -> FileDescriptor:
     for short, option in _SHORT.items():
         source = source.replace(short, option)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "t.proto").write_text(f'syntax = "proto3";\npackage {package};\n{_IMPORTS}{source}')
+        path = Path(folder) / "t.proto"
+        path.write_text(f'syntax = "proto3";\npackage {package};\n{_IMPORTS}{source}')
+        return compile_file(path)
+
+
+def compile_file(path: Path) -> FileDescriptor:
+    """A proto file, which may import google's and inferd's."""
+    with tempfile.TemporaryDirectory() as folder:
         descriptors = Path(folder) / "t.binpb"
         status = protoc.main(
             [
                 "protoc",
-                f"-I{folder}",
+                f"-I{path.parent}",
                 f"-I{PROTOS}",
                 f"-I{resources.files('grpc_tools') / '_proto'}",
                 f"-I{Path(annotations_pb2.__file__).parents[2]}",
                 "--include_imports",
                 f"--descriptor_set_out={descriptors}",
-                "t.proto",
+                path.name,
             ]
         )
-        assert status == 0, source
+        assert status == 0, path.read_text()
         files = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    return pool.FindFileByName("t.proto")
+    return pool.FindFileByName(path.name)
