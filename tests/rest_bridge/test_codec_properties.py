@@ -155,7 +155,7 @@ def messages(
         one = draw(st.sampled_from([*union, *empty_too]))
         chosen.update(field.name for field in union if field is not one)
     for field in spelling.fields:
-        if field.name in chosen or field.member in hidden:
+        if field.name in chosen or field.member in hidden or field.input_only:
             continue
         nested = field.field.type == FieldDescriptor.TYPE_MESSAGE
         in_union = any(field in union for union in spelling.oneofs)
