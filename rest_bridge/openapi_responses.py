@@ -132,6 +132,8 @@ class Responses:
         name = f"{message.name.removesuffix('Event')}Event"
         if not not_data:
             forms = [self._schemas.response(message)]
+            # The message has a component of its own.
+            name = f"{name}Data" if name == message.name else name
         else:
             fields = message_spelling(message).fields
             forms = [self._schemas.value(field) for field in fields if field not in not_data]

@@ -175,7 +175,7 @@ class Schemas:
         if message.shorthand is None or not request:
             return schema
         form = self._component(f"{name}Object", message.descriptor.full_name, schema)
-        return {"oneOf": [self._form(message.shorthand, request), form]}
+        return {"oneOf": [self._string_form(message.shorthand, request), form]}
 
     def _union(self, name: str, message: MessageSpelling, request: bool) -> Json:
         """The schema of a message with a tag: a component for each field of the oneof.
@@ -193,7 +193,12 @@ class Schemas:
             schema["properties"][message.tag] = {"type": "string", "enum": words}
             return schema
         needs_tag = not request or any(_may_be_absent(field, request) for field in choices)
-        schemas = {field: self._choice(message, field, request, needs_tag) for field in choices}
+        needs_tag = needs_tag or message.flat
+        untagged = message.untagged if request else None
+        schemas = {
+            field: self._choice(message, field, request, needs_tag and field is not untagged)
+            for field in choices
+        }
         if len(schemas) == 1 and (shorthand is None or (not request and word is None)):
             return schemas[choices[0]]
         forms = {
@@ -201,8 +206,8 @@ class Schemas:
             for field, schema in schemas.items()
         }
         if shorthand is not None and (request or word is not None):
-            return {"oneOf": [self._form(shorthand, request), *forms.values()]}
-        if not needs_tag:
+            return {"oneOf": [self._string_form(shorthand, request), *forms.values()]}
+        if not needs_tag or untagged is not None:
             return {"oneOf": list(forms.values())}
         mapping = {member: form["$ref"] for member, form in forms.items()}
         discriminator = {"propertyName": message.tag, "mapping": mapping}
@@ -214,6 +219,9 @@ class Schemas:
         """The schema of a message whose oneof has the field `chosen`, which the tag names."""
         (oneof,) = message.oneofs
         fields = [field for field in message.fields if field is chosen or field not in oneof]
+        if chosen.name in message.flat_members:
+            fields = [field for field in fields if field is not chosen]
+            fields += json_fields(message_spelling(chosen.nested))
         schema = self._object(fields, request, frozenset(), chosen)
         tag = {"type": "string", "const": chosen.member}
         schema["properties"] = {message.tag: tag, **schema["properties"]}
@@ -238,6 +246,12 @@ class Schemas:
         self.components[name] = self._described(described, schema)
         return _reference(name)
 
+    def _string_form(self, shorthand: FieldSpelling, request: bool) -> Json:
+        """The schema of a string that stands for the whole message."""
+        if shorthand.field.message_type is None and not shorthand.field.is_repeated:
+            return self._form(shorthand, request)
+        return self._described(shorthand.field.full_name, {"type": "string"})
+
     def _form(self, field: FieldSpelling, request: bool) -> Json:
         """The schema of a field's value that stands for the whole message."""
         return self._described(field.field.full_name, self._value(field, request))
@@ -253,6 +267,8 @@ class Schemas:
         properties: Json = {}
         required: list[str] = []
         for field in fields:
+            if field.input_only and not request:
+                continue
             if field is chosen:
                 needed = not _may_be_absent(field, request)
             else:
@@ -369,7 +385,8 @@ def _is_always_present(field: FieldSpelling) -> bool:
     """Whether every response has the field's member."""
     if field.field.has_presence or field.raw:
         # A field that all messages of a stream repeat is set in the first one.
-        return field.null_when_unset or field.required or field.first_only
+        is_set = field.required or field.first_only or bool(field.default_value)
+        return (is_set and not field.input_only) or field.null_when_unset
     return not field.omit_when_empty
 
 

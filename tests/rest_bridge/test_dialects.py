@@ -12,7 +12,9 @@ import openai
 import pytest
 import pytest_asyncio
 from google.protobuf.message_factory import GetMessageClass
+from jsonschema import Draft202012Validator
 
+from inferd.rest_bridge import openapi
 from inferd.rest_bridge.bridge import Bridge
 from inferd.services.calls.chain import Chain, call_links
 from inferd.services.calls.methods import Methods
@@ -334,6 +336,25 @@ async def test_openais_sdk(rest: Rest) -> None:
         stream = await client.responses.create(model="m", instructions="break", stream=True)
         last = [event async for event in stream][-1]
         assert (last.type, last.message, last.code) == ("error", "gone", "runtime_aborted")
+
+
+async def test_openapi() -> None:
+    """Bodies and events follow their schemas. Words of enums are those of the default dialect."""
+    schemas = openapi.document(SERVICES)["components"]["schemas"]
+
+    def valid(name: str, document: Any) -> bool:
+        schema = {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}}
+        return not list(Draft202012Validator(schema).iter_errors(document))
+
+    for item in ("Hi", {"role": "user", "content": "Hi"}, {"type": "message", "role": "user"}):
+        assert valid("InputItem", item)
+    for item in (5, {"content": "Hi"}, {"type": "function_call", "name": 5}):
+        assert not valid("InputItem", item)
+    assert valid("CreateMessageRequest", {"model": "m", "max_tokens": 5, "messages": [{"content": "Hi"}]})
+    assert valid("MessageEvent", {"type": "content_block_delta", "index": 0})
+    assert not valid("MessageEvent", {"index": 0})
+    assert "input" not in schemas["Response"]["properties"]
+    assert "temperature" in schemas["Response"]["required"]
 
 
 # --- like Messages
