@@ -369,7 +369,7 @@ def _with_unknown(
         document = convert(message)
         for member, text in getattr(message, name).items():
             if text and member not in known:
-                document[member] = orjson.Fragment(text)
+                document[member] = _raw_document(text)
         return document
 
     return convert_all
@@ -476,5 +476,10 @@ def _base64(value: bytes) -> str:
 
 
 def _raw_document(text: str) -> orjson.Fragment | None:
-    """The JSON document whose text a raw field holds; None if the text is empty."""
+    """The JSON document whose text a raw field holds; None if the text is empty.
+
+    The document is one line, because the data of a server-sent event is. In JSON, line ends are only spaces.
+    """
+    if "\n" in text or "\r" in text:
+        text = text.replace("\n", " ").replace("\r", " ")
     return orjson.Fragment(text) if text else None

@@ -8,11 +8,14 @@ from google.protobuf.message_factory import GetMessageClass
 
 from inferd.rest_bridge.decode import Decoder
 from inferd.rest_bridge.encode import Encoder
+from inferd.rest_bridge.event_writer import EventWriter
 from inferd.rest_bridge.events import event_encoders
 from inferd.rest_bridge.field_spelling import field_speller
 from inferd.rest_bridge.json_spelling import SpellingError, enum_spelling
 from inferd.rest_bridge.router import Router
+from inferd.services.net.timeouts import SharedTimeout
 from tests.rest_bridge.faults import fault
+from tests.rest_bridge.written_response import WrittenResponse
 from tests.support.proto_source import compile_messages, compile_services
 
 FLAT = "message M { option $message = {tag: 't' flat: true}; "
@@ -253,6 +256,11 @@ class TestUnknown:
             "x": 1,
         }
 
+    def test_one_line(self) -> None:
+        event = event_encoders(SHAPES["Kept"])()
+        made = GetMessageClass(SHAPES["Kept"])(rest={"x": '{\r\n "a": "\\n"\n}'})
+        assert event(made) == b'data: {"n":0,"x":{   "a": "\\n" }}\n\n'
+
     def test_depth(self) -> None:
         deep: Any = []
         for _ in range(300):
@@ -279,3 +287,15 @@ def test_events_by_an_enum() -> None:
     event, new = event_encoders(SHAPES["Kinds"], "d")(), GetMessageClass(SHAPES["Kinds"])
     assert event(new(kind=1)) == b'event: other\ndata: {"text":"","kind":"other"}\n\n'
     assert event(new(text="t")) == b'data: {"text":"t"}\n\n'
+
+
+async def test_text_sinks_keep_the_names_of_events() -> None:
+    response: Any = WrittenResponse()
+    message = GetMessageClass(SHAPES["Kinds"])(kind=2)
+    encode = event_encoders(SHAPES["Kinds"])()
+    with EventWriter(None, response, encode, SharedTimeout(5)) as writer:
+        texts = writer.text_sink(message, message, "text")
+        for text in ("a", "\n"):
+            texts.push(text)
+    event = b'event: b\ndata: {"text":"%b","kind":"b"}\n\n'
+    assert response.data == event % b"a" + event % b"\\n"

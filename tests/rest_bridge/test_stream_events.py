@@ -16,6 +16,7 @@ from inferd.rest_bridge.events import event_encoders
 from inferd.rest_bridge.json_spelling import SpellingError
 from inferd.services.net.timeouts import SharedTimeout
 from inferd.v1 import chat_pb2, completion_pb2, message_pb2, queue_pb2, sampling_pb2
+from tests.rest_bridge.written_response import WrittenResponse
 from tests.support.proto_source import compile_messages
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -169,22 +170,8 @@ def test_unary_messages_remember_nothing() -> None:
     )
 
 
-class _Written:
-    """A response that keeps what is written."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def start_events_now(self, headers: Any) -> bool:
-        return True
-
-    def write_now(self, frames: bytes) -> bool:
-        self.data += frames
-        return True
-
-
 async def test_text_sinks() -> None:
-    response: Any = _Written()
+    response: Any = WrittenResponse()
     new = chat_pb2.ChatCompletionChunk
     begin = event_encoders(new.DESCRIPTOR)
     with EventWriter(None, response, begin(), SharedTimeout(5)) as writer:
