@@ -124,8 +124,8 @@ class Responses:
         """The schema of a stream of events, with a component for the data of one event.
 
         The schema is a string, because that is the type of a response that is not JSON, for generators and in
-        OpenAPI 3.1. OpenAPI 3.2 describes a stream by `itemSchema`, but openapi-generator 7.25,
-        openapi-python-client 0.29 and Swagger UI 5 refuse a document of version 3.2.
+        OpenAPI 3.1. OpenAPI 3.2 describes a stream by `itemSchema`, but openapi-generator 7.25 and
+        openapi-python-client 0.29 refuse documents of that version.
         """
         message = streaming.method.output_type
         not_data = {*comment_fields(message), *error_fields(message)}

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import functools
 import json
-from collections.abc import AsyncIterator, Callable
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,33 @@ def scripted(tmp_path_factory) -> ScriptedModel:
     document = json.loads(config_file.read_text())
     config_file.write_text(json.dumps({**document, "max_position_embeddings": _CONTEXT}))
     return ScriptedModel(path, ModelText.load(path))
+
+
+@pytest.fixture(scope="module")
+def scripted_url(scripted, tmp_path_factory) -> Iterator[str]:
+    """The URL of an inferd over the scripted model, which runs in a thread of its own."""
+    urls: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    is_done = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            async with scripted.served(tmp_path_factory.mktemp("queue"), bridge_alone=False) as (url, _):
+                urls.put(url)
+                await is_done.wait()
+        finally:
+            urls.put(None)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        url = urls.get()
+        assert url is not None, "the server did not start"
+        yield url
+    finally:
+        loop.call_soon_threadsafe(is_done.set)
+        thread.join()
+        loop.close()
 
 
 @pytest.fixture(scope="session")
