@@ -7,5 +7,5 @@ Knows nothing of messages, chunks or protocols.
 FACE = {
     "delta_sink": ("DeltaSink", "TextDelta"),
     "generation": ("Generation",),
-    "sampling": ("sampling_params",),
+    "sampling": ("ignored_metadata", "sampling_params"),
 }

@@ -12,10 +12,11 @@ from inferd.services.errors import ServiceError
 from inferd.services.fleet.catalog import ServedModel
 from inferd.services.generation.continuation_failures import ContinuationFailures
 from inferd.services.generation.delta_sink import Collector, DeltaSink, TextDelta
-from inferd.services.generation.sampling import ignored_fields
+from inferd.services.generation.sampling import ignored_fields, ignored_metadata
 from inferd.services.generation.text_deltas import TextDeltas
 from inferd.services.generation.token_usage import TokenUsage
 from inferd.services.net.flow import Flow
+from inferd.services.net.message_writer import Metadata
 from inferd.services.runtimes.base import GenerateRequest, Medium, SamplingParams
 from inferd.v1 import sampling_pb2
 
@@ -53,10 +54,9 @@ class Generation:
         """The number of continuations."""
         return len(self.prompts) * self.n
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """Initial metadata of the answer: the names of fields of the request that have no effect."""
-        ignored = [*self.ignored, *ignored_fields(self.sampling, self.model)]
-        return (("x-inferd-ignored", ",".join(sorted(ignored))),) if ignored else ()
+        return ignored_metadata([*self.ignored, *ignored_fields(self.sampling, self.model)])
 
     async def run(self, sinks: Sequence[DeltaSink], flow: Flow) -> None:
         """Generate all continuations, and push each one's text deltas to the sink of its index.

@@ -3,12 +3,13 @@
 Checks only limits that depend on the model, such as its context and its vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import ServedModel
+from inferd.services.net.message_writer import Metadata
 from inferd.services.runtimes.base import Constraint, SamplingParams
 from inferd.services.text.model_text import ModelText, check_token_ids
 from inferd.services.text.stop_regex import compile_stop_regex
@@ -77,6 +78,12 @@ def ignored_fields(params: SamplingParams, model: ServedModel) -> list[str]:
     """Names of best-effort fields that the request sets, and that this model's runtimes ignore."""
     names = model.replicas.unsupported & _BEST_EFFORT
     return [name for name in sorted(names) if getattr(params, name) is not None]
+
+
+def ignored_metadata(names: Iterable[str]) -> Metadata:
+    """The initial metadata that tells which fields of a request had no effect. Empty if there are none."""
+    given = ",".join(sorted(names))
+    return (("x-inferd-ignored", given),) if given else ()
 
 
 def _room(

@@ -3,7 +3,7 @@
 import pytest
 
 from inferd.rest_bridge.decode import Decoder
-from inferd.v1 import chat_pb2_grpc, completion_pb2_grpc
+from inferd.v1 import chat_pb2_grpc, completion_pb2_grpc, tokenize_pb2, tokenize_pb2_grpc
 from inferd.v1.chat_pb2 import CreateChatCompletionRequest
 from inferd.v1.completion_pb2 import CreateCompletionRequest
 from tests.api.test_answers import ASK, SEARCH, WEATHER
@@ -138,3 +138,19 @@ async def test_a_queued_job_says_it_too(start_inferd):
         body = {"model": "small", "messages": HI, "prompt": "Paris", "max_tokens": 1}
         answer = await http.post("/queue/chat/completions", json=body)
     assert answer.headers["x-inferd-ignored"] == "prompt"
+
+
+async def test_the_token_counter_says_it_too(start_inferd):
+    inferd = await start_inferd()
+    both = {"model": "small", "messages": HI, "prompt": "Paris"}
+    async with inferd.http() as http:
+        for path in ("/utils/token_counter", "/v1/tokenize"):
+            answer = await http.post(path, json=both)
+            assert answer.headers["x-inferd-ignored"] == "prompt"
+            assert "x-inferd-ignored" not in (await http.post(path, json={**both, "prompt": None})).headers
+    async with inferd.channel() as channel:
+        stub = tokenize_pb2_grpc.TokenizeServiceStub(channel)
+        completion = DECODERS["completions"].decode(both)
+        call = stub.CountTokens(tokenize_pb2.CountTokensRequest(completion=completion))
+        assert dict(await call.initial_metadata())["x-inferd-ignored"] == "messages"
+        await call
