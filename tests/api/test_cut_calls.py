@@ -104,3 +104,17 @@ async def test_the_beginning_of_a_marker_is_content_if_the_model_ends_with_it(
         assert said.but_ids() == ("<tool", "", [], "stop"), way
     for way, said in (await every_way(inferd, {**ASK, "max_tokens": len(ids)})).items():
         assert said.but_ids() == ("", "", [], "length"), way
+
+
+async def test_the_beginning_of_reasoning_is_no_content_if_the_answer_is_cut(
+    start_inferd, small_text, long_model
+):
+    inferd = await start_inferd(model={"path": long_model, "reasoning_parser": "qwen3"})
+    ids = small_text.tokenizer.encode('<think>Hm</think>{"a": 1}', add_special_tokens=False)
+    inferd.runtime.script = fixed([*ids, 2])
+    body = {"model": "small", "messages": ASK["messages"], "response_format": {"type": "json_object"}}
+    begin = len(small_text.tokenizer.encode("<think>", add_special_tokens=False))
+    for count in range(1, begin + 2):
+        for way, said in (await every_way(inferd, {**body, "max_tokens": count})).items():
+            reasoning = "" if count <= begin else "H"
+            assert said.but_ids() == ("", reasoning, [], "length"), (way, count)

@@ -75,10 +75,11 @@ class OutputParser:
         """End the text, and return the events of the text that was held back.
 
         `cut`: the model did not end the text itself. Then the beginning of a call is no content, if all the
-        content since the start or since the last call is that beginning.
+        content since the start or since the last call is that beginning. The same holds for the marker of
+        reasoning at the start.
         """
         blank = self._writer.blank
-        self._buffer.ended = True
+        self._buffer.ended, self._buffer.cut = True, cut
         for _ in self._steps:
             pass
         self._writer.finish()
@@ -148,6 +149,8 @@ class _MarkedTextReader:
             self._inside = True
         if mark:
             self._write_reasoning_marker(self._buffer.held_text)
+        elif self._buffer.cut and self._buffer.hit_end:
+            self._buffer.discard_rest()
         else:
             self._buffer.rewind()
         if not self._inside:

@@ -30,7 +30,7 @@ class Malformed(Exception):
 class TextBuffer:
     """A text that grows at its end, and the position up to which it is read."""
 
-    __slots__ = ("_dropped", "_held", "_markers", "ended", "hit_end", "position", "text")
+    __slots__ = ("_dropped", "_held", "_markers", "cut", "ended", "hit_end", "position", "text")
 
     def __init__(self, markers: frozenset[str]) -> None:
         """`markers` are texts of the format that may be special tokens of the tokenizer."""
@@ -38,6 +38,8 @@ class TextBuffer:
         self.text = ""
         self.position = 0
         self.ended = False
+        self.cut = False
+        """The text has ended, and not because the model ended it."""
         self.hit_end = False
         """The last read stopped because the text has ended."""
         self._held: int | None = None
