@@ -147,7 +147,7 @@ class QueueServiceServicer:
         """Streams the events of a job until it has ended: the job whenever its state or its queue position changes,
         and the chunks of its answer as they are generated. A job that does not succeed ends with an error event.
         The chunks always begin with the answer's first one; an answer that is already complete may come as one
-        chunk for each choice.
+        chunk for each choice, and one for the usage if the request asks for it.
 
         The stream ends with ABORTED (409, ATTEMPT_LOST) if chunks were sent and the attempt that generated them
         was lost. Call WatchJob again to get the chunks of the next attempt.
@@ -161,7 +161,7 @@ class QueueServiceServicer:
 
     def WaitJob(self, request, context):
         """Waits for the end of a job, and returns the job. The job is returned before its end if the timeout, or all
-        but 0.2 seconds of the call's deadline, has passed. Not served over HTTP.
+        but 0.2 seconds of the call's deadline or of the server's request_timeout, has passed. Not served over HTTP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

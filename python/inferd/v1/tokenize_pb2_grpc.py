@@ -68,14 +68,15 @@ class TokenizeServiceServicer:
 
     def CountTokens(self, request, context):
         """Counts the prompt tokens of a completion request. The number equals the usage.prompt_tokens of that
-        completion.
+        completion. The initial metadata (over HTTP, a header) x-inferd-ignored has the names of the fields that
+        the prompt ignores.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Returns the prompt tokens of a completion request.
+        """Returns the prompt tokens of a completion request. A text completion may have only one prompt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
