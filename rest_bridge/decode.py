@@ -79,8 +79,7 @@ class _Compiler:
     def __init__(self, dialect: str) -> None:
         self._dialect = dialect
         self._messages: dict[Descriptor, Convert] = {}
-        #: By message: the conversion of a bare string that sets a message within the message, or several
-        #: fields.
+        #: By message: the conversion of a bare string that sets more than one string or enum field.
         self._shorthands: dict[Descriptor, Convert] = {}
 
     def message(self, message: Descriptor) -> Convert:

@@ -38,7 +38,11 @@ def with_function_calls(messages: Sequence[message_pb2.Message]) -> Sequence[mes
 
     The given messages are not changed.
     """
-    if not any(_has_custom_call(message) for message in messages[:]):
+    for message in messages[:]:
+        # The cheapest test comes first, because most messages have no calls.
+        if message.role == message_pb2.ROLE_ASSISTANT and message.tool_calls and _has_custom_call(message):
+            break
+    else:
         return messages
     converted = []
     for message in messages:

@@ -66,17 +66,18 @@ async def chat_prompt(
     if media is None:
         refuse_media(messages)
     found = media.check(messages) if media else []
+    variables = template_variables(request)
     conversation = Conversation(
         messages=with_function_calls(messages),
         functions=tools.shown,
-        variables=template_variables(request),
+        variables=variables,
         continue_final=request.continue_final_message,
         generation_prompt=_generation_prompt(request),
     )
     rendered, ids = await text.encode_chat(conversation)
     if not ids:
         raise invalid("messages", "the messages render to a prompt without tokens", "EMPTY_PROMPT")
-    ignored = ignored_variables(request, text.template)
+    ignored = ignored_variables(request, text.template) if variables else []
     if request.messages and request.prompt:
         ignored.append("prompt")
     # The engine enforces a call that must be made, whether the model was shown the function or not.

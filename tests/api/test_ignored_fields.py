@@ -43,13 +43,15 @@ async def ignored(inferd, body: dict, path: str = "chat/completions") -> str | N
     async with inferd.channel() as channel:
         if path == "completions":
             stub = completion_pb2_grpc.CompletionServiceStub(channel)
-            calls = stub.CreateCompletion(request), stub.StreamCompletion(request)
+            whole, stream = stub.CreateCompletion(request), stub.StreamCompletion(request)
         else:
             stub = chat_pb2_grpc.ChatServiceStub(channel)
-            calls = stub.CreateChatCompletion(request), stub.StreamChatCompletion(request)
-        for call in calls:
+            whole, stream = stub.CreateChatCompletion(request), stub.StreamChatCompletion(request)
+        for call in (whole, stream):
             seen.append(dict(await call.initial_metadata()).get("x-inferd-ignored"))
-            call.cancel()
+        await whole
+        async for _ in stream:
+            pass
     assert all(answer.status_code == 200 for answer in answers), answers[0].text
     assert len(set(seen)) == 1, seen
     return seen[0]
