@@ -114,16 +114,32 @@ class _Compiler:
             return self._bare_stream(spelling)
         if not spelling.is_first_only:
             return None
-        members, blank = self._members[message], self._empty_document(spelling)
-        first_only = [(field.field, field.member) for field in spelling.fields if field.first_only]
+        fields, convert_first = self._members[message].fields, self._messages[message]
+        first_only = {field.member for field in spelling.fields if field.first_only}
+        # A member of a field that is set in the first message only has its place among the others.
+        blank = {
+            member: value
+            for member, value in self._empty_document(spelling).items()
+            if value is not _ABSENT or member in first_only
+        }
 
         def begin() -> Callable[[Any], Any]:
-            empty = blank.copy()
-            in_stream = _Members(members.fields.copy(), members.inlines)
-            for field, member in first_only:
-                convert = members.fields[field][1]
-                in_stream.fields[field] = (member, _remember(member, empty, convert))
-            return _object(spelling, empty, in_stream)
+            empty: dict[str, Any] = {}
+            convert_later = _plain_object(empty, fields)
+
+            def convert(message: Any) -> dict[str, Any]:
+                if empty:
+                    return convert_later(message)
+                document: dict[str, Any] = convert_first(message)
+                empty.update(blank)
+                for member in first_only:
+                    if member in document:
+                        empty[member] = document[member]
+                    else:
+                        del empty[member]
+                return document
+
+            return convert
 
         return begin
 
@@ -269,24 +285,11 @@ def _set_field(fields: Mapping[FieldDescriptor, _Convert], unset: Any) -> Callab
 
 
 def _object(spelling: MessageSpelling, empty: dict[str, Any], members: _Members) -> Callable[[Any], Any]:
-    """The conversion of a message to an object: a copy of `empty`, with the members of the fields that are
-    set.
+    """The conversion of a message to an object. `empty` is the object of a message in which no field is set.
 
-    `empty` may change between calls, and `members` may be filled after this call.
+    `members` may be filled after this call.
     """
-    fields = members.fields
-
-    def convert(message: Any) -> dict[str, Any]:
-        document = empty.copy()
-        for field, value in message.ListFields():
-            member, convert_value = fields[field]
-            if convert_value is not None:
-                value = convert_value(value)
-                if value is None:  # The value has no JSON form: the field is as if unset.
-                    continue
-            document[member] = value
-        return document
-
+    convert = _plain_object(empty, members.fields)
     if spelling.tag:
         return _tagged(spelling, convert)
     whole: Callable[[Any], dict[str, Any]] = convert
@@ -299,6 +302,28 @@ def _object(spelling: MessageSpelling, empty: dict[str, Any], members: _Members)
         whole = _with_seconds(further, whole)
     absent = [member for member, value in empty.items() if value is _ABSENT]
     return _without(absent, whole) if absent else whole
+
+
+def _plain_object(
+    empty: dict[str, Any], fields: Mapping[FieldDescriptor, tuple[str, _Convert]]
+) -> Callable[[Any], dict[str, Any]]:
+    """The conversion of a message to a copy of `empty`, with the members of the fields that are set.
+
+    `empty` may change between calls, and `fields` may be filled after this call.
+    """
+
+    def convert(message: Any) -> dict[str, Any]:
+        document = empty.copy()
+        for field, value in message.ListFields():
+            member, convert_value = fields[field]
+            if convert_value is not None:
+                value = convert_value(value)
+                if value is None:  # The value has no JSON form: the field is as if unset.
+                    continue
+            document[member] = value
+        return document
+
+    return convert
 
 
 def _inlined(convert: Callable[[Any], dict[str, Any]], members: _Members) -> Callable[[Any], dict[str, Any]]:
@@ -403,18 +428,6 @@ def _without(
         return document
 
     return convert_all
-
-
-def _remember(member: str, empty: dict[str, Any], convert: _Convert) -> Callable[[Any], Any]:
-    """`convert`, which also puts the value into `empty`, from which later messages are made."""
-
-    def remember(value: Any) -> Any:
-        if convert is not None:
-            value = convert(value)
-        empty[member] = value
-        return value
-
-    return remember
 
 
 def _default(field: FieldSpelling) -> Any:

@@ -384,8 +384,9 @@ def _check_message(message: MessageSpelling) -> None:
         raise SpellingError(f"{name}: a bare or tagged message has no inline field")
     if not message.inlines and any(field.hides_inline for field in message.fields):
         raise SpellingError(f"{name}: json.hides_inline needs an inline field beside it")
-    if (message.bare or message.tag) and message.is_first_only:
-        raise SpellingError(f"{name}: json.first_only needs a message that is neither bare nor tagged")
+    further = message.inlines or message.unknown or any(field.also_seconds for field in message.fields)
+    if (message.bare or message.tag or further) and message.is_first_only:
+        raise SpellingError(f"{name}: json.first_only needs a message whose fields are its only members")
     if not message.bare and any(field.comment for field in message.fields):
         raise SpellingError(f"{name}: json.comment needs a field of a bare message")
     if message.bare:

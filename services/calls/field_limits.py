@@ -47,13 +47,12 @@ def check_limits(message: Message) -> None:
 @cache
 def _message_check(descriptor: Descriptor) -> Check:
     """The check of a message. The path that it takes is empty, or ends with a dot."""
-    required = {field.number: field.name for field in descriptor.fields if _is_required(field)}
+    required = [(field.number, field.name) for field in descriptor.fields if _is_required(field)]
     checks: dict[int, tuple[str, Check]] = {}
     for field in descriptor.fields:
         if check := _field_check(field, field.GetOptions().Extensions[_LIMITS]):
             checks[field.number] = (field.name, check)
-    oneofs = [[field.name for field in oneof.fields] for oneof in _oneofs(descriptor)]
-    oneof_names = [oneof.name for oneof in _oneofs(descriptor)]
+    oneofs = [(oneof.name, [field.name for field in oneof.fields]) for oneof in _oneofs(descriptor)]
 
     def run(message: Message, path: str) -> None:
         present = []
@@ -64,10 +63,10 @@ def _message_check(descriptor: Descriptor) -> Check:
             if entry is not None:
                 name, check = entry
                 check(value, path + name)
-        for number, name in required.items():
+        for number, name in required:
             if number not in present:
                 raise _missing(path + name)
-        for oneof, names in zip(oneof_names, oneofs, strict=True):
+        for oneof, names in oneofs:
             if message.WhichOneof(oneof) is None:
                 raise _without_kind(path, names)
 
@@ -182,13 +181,16 @@ def _string_check(limits: options_pb2.Limits) -> Check | None:
     if not longest and not limits.pattern:
         return None
 
-    def run(value: str, path: str) -> None:
+    def check_length(value: str, path: str) -> None:
         if longest and len(value) > longest:
             raise _broken(path, f"at most {longest} characters", f"{len(value)} characters")
-        if limits.pattern and pattern.fullmatch(value) is None:
+
+    def check_both(value: str, path: str) -> None:
+        check_length(value, path)
+        if pattern.fullmatch(value) is None:
             raise _broken(path, f"a match of {limits.pattern}", repr(value[:_SHOWN]))
 
-    return run
+    return check_both if limits.pattern else check_length
 
 
 def _enum_check(enum: EnumDescriptor) -> Check:
