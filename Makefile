@@ -46,11 +46,11 @@ check: ## Check format, lint, types, protos and generated code; no tests
 	@$(MAKE) --no-print-directory breaking
 	@if [ -f .cache/coverage ]; then $(SHOW_COVERAGE); else echo "coverage: not measured here yet (make coverage)"; fi
 
-breaking: ## Check that the protos do not break clients of the branch main (AGAINST: another commit)
+breaking: ## Check that the protos break no clients: the first ones, and those of the branch main (AGAINST: a commit)
 	@if git rev-parse --verify --quiet $(or $(AGAINST),main) >/dev/null && \
 	    git cat-file -e $(or $(AGAINST),main):buf.yaml 2>/dev/null; then \
 	  scripts/breaking $(or $(AGAINST),main); \
-	else echo "buf breaking: there is no branch $(or $(AGAINST),main) to compare with"; fi
+	else scripts/breaking; echo "buf breaking: there is no branch $(or $(AGAINST),main) to compare with"; fi
 
 format: ## Format Python and protos
 	@scripts/install dev

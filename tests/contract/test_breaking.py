@@ -124,3 +124,9 @@ def test_an_addition_passes(workspace, tmp_path, kind):
     name, *change = ADDITIONS[kind]
     found = compared(workspace, tmp_path, name, (change[0], change[1]))
     assert found.returncode == 0, found
+
+
+def test_the_protos_do_not_break_the_first_clients(workspace):
+    baseline = ROOT / "tests/contract/baseline/v1.binpb"
+    found = buf(workspace, "breaking", "protos", "--against", str(baseline))
+    assert found.returncode == 0, found.stdout
