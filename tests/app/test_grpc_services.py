@@ -52,6 +52,7 @@ async def fails(call) -> tuple[grpc.aio.AioRpcError, list]:
         error_details_pb2.ErrorInfo,
         error_details_pb2.BadRequest,
         error_details_pb2.RetryInfo,
+        error_details_pb2.ResourceInfo,
         error_details_pb2.RequestInfo,
     )
     details = []
