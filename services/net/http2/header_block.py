@@ -20,9 +20,12 @@ _VALUE = re.compile(rb"[\x20-\x7e]*")
 
 def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The block of these headers. Names must be in lower case."""
-    return b"".join(
-        b"\0" + _length(len(name)) + name + _length(len(value)) + value for name, value in headers
-    )
+    return b"".join([header(name, value) for name, value in headers])
+
+
+def header(name: bytes, value: bytes) -> bytes:
+    """The part of a block for one header. The name must be in lower case."""
+    return b"\0" + _length(len(name)) + name + _length(len(value)) + value
 
 
 def metadata_block(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:

@@ -64,15 +64,11 @@ class RequestHead:
 
 def read_request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
     """The id of a call: the last one in its headers, or a random one."""
-    given = None
-    for name, value in headers:
-        if name == _REQUEST_ID:
-            given = value
-    return request_id_of(given)
+    return request_id_of(dict(headers).get(_REQUEST_ID))
 
 
-def parse_head(headers: Sequence[tuple[bytes, bytes]], request_id: str) -> RequestHead:
-    """Parse the headers of a call, whose id is `request_id`. Raises NotGrpc and BadRequest."""
+def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
+    """Parse the headers of a call. Raises NotGrpc and BadRequest."""
     fields = dict(headers)
     if fields.get(b":method") != b"POST":
         raise NotGrpc(405)
@@ -92,6 +88,7 @@ def parse_head(headers: Sequence[tuple[bytes, bytes]], request_id: str) -> Reque
         metadata = decode_metadata([header for header in headers if header[0] not in _OTHER_HEADERS])
     except ValueError as error:
         raise BadRequest(malformed_header(str(error))) from error
+    request_id = request_id_of(fields.get(_REQUEST_ID))
     metadata.append((REQUEST_ID, request_id))
     return RequestHead(
         path=fields.get(b":path", b"").decode("latin-1"),

@@ -23,7 +23,7 @@ from inferd.services.net.http2.call_errors import (
 from inferd.services.net.http2.compression import decompress
 from inferd.services.net.http2.connection import ConnectionLost
 from inferd.services.net.http2.framing import FramingError, MessageSplitter, encode_message, frame
-from inferd.services.net.http2.header_block import header_block, metadata_block
+from inferd.services.net.http2.header_block import header, header_block, metadata_block
 from inferd.services.net.http2.method import Method
 from inferd.services.net.http2.request_head import RequestHead
 from inferd.services.net.http2.request_stream import RequestStream, TooManyUnread
@@ -37,7 +37,7 @@ _OK = header_block([(b"grpc-status", b"0")])
 
 def response_headers(request_id: str) -> bytes:
     """The headers of every response, before the handler's initial metadata."""
-    return _RESPONSE_HEADERS + header_block([(b"x-request-id", request_id.encode())])
+    return _RESPONSE_HEADERS + header(b"x-request-id", request_id.encode())
 
 
 def status_block(code: grpc.StatusCode, details: str) -> bytes:

@@ -299,16 +299,17 @@ class ServerConnection(Connection):
         if self._is_draining or len(self._calls) >= MAX_STREAMS:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
             return
-        request_id = read_request_id(event.headers)
+        head = None
         try:
-            head = parse_head(event.headers, request_id)
+            head = parse_head(event.headers)
             method = self._find_method(head)
         except NotGrpc as error:
-            status = str(error.http_status).encode()
+            status, request_id = str(error.http_status).encode(), read_request_id(event.headers)
             block = header_block([(b":status", status), (b"x-request-id", request_id.encode())])
             self.send_headers(stream_id, block, end_stream=True)
             return
         except BadRequest as error:
+            request_id = read_request_id(event.headers) if head is None else head.request_id
             block = response_headers(request_id) + error_block(error.error, request_id)
             block += metadata_block(error.trailers)
             self.send_headers(stream_id, block, end_stream=True)
