@@ -170,6 +170,8 @@ class _Document:
             name += f"_{route.verb.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', _path(route)).strip('_')}"
         if route.stream is not None and route.body:
             texts.append(f"The member `{route.stream.selector}` has no effect here.")
+        if method.GetOptions().idempotency_level:
+            texts.append("A request can be repeated safely.")
         example = _example(route.stream.unary if route.stream is not None else method)
         parameters = [
             *self._path_parameters(route, example),

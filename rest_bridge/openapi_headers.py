@@ -39,7 +39,7 @@ _IDEMPOTENCY_KEY: Json = {
     "in": "header",
     "description": "Sets `request_id`, if the body does not. After a lost answer, the same request with the"
     " same key returns the first request's result.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 ALL_PARAMETERS: Mapping[str, Json] = {**PARAMETERS, IDEMPOTENCY_KEY: _IDEMPOTENCY_KEY}
 

@@ -66,14 +66,18 @@ async def test_both_protocols_say_the_same(start_inferd, group):
     assert not failures, "\n".join(failures)
 
 
-async def rest_outcome(http: httpx.AsyncClient, case: Case, request_id: str) -> Outcome:
+async def send(http: httpx.AsyncClient, case: Case, request_id: str) -> httpx.Response:
+    """The answer to a case by REST."""
     headers = {"x-request-id": request_id}
     if case.path:
-        response = await http.request(case.verb, case.path, headers=headers)
-    else:
-        rule = METHODS[case.method].GetOptions().Extensions[annotations_pb2.http]
-        body = {**case.body, **({"stream": True} if case.streamed else {})}
-        response = await http.post(rule.post, json=body, headers=headers)
+        return await http.request(case.verb, case.path, headers=headers)
+    rule = METHODS[case.method].GetOptions().Extensions[annotations_pb2.http]
+    body = {**case.body, **({"stream": True} if case.streamed else {})}
+    return await http.post(rule.post, json=body, headers=headers)
+
+
+async def rest_outcome(http: httpx.AsyncClient, case: Case, request_id: str) -> Outcome:
+    response = await send(http, case, request_id)
     outcome = Outcome(
         status=response.status_code,
         request_id=response.headers["x-request-id"],

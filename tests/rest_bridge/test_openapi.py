@@ -297,6 +297,17 @@ def test_further_paths_are_told_at_the_first_one() -> None:
     assert DOCUMENT["tags"][-1]["name"] == "Aliases"
 
 
+def test_an_operation_that_can_be_repeated_says_so() -> None:
+    paths = DOCUMENT["paths"]
+    for operation, is_safe in (
+        (paths["/v1/models"]["get"], True),
+        (paths["/queue/chat/completions/{id}"]["delete"], True),
+        (paths["/queue/chat/completions"]["post"], False),
+        (paths["/v1/chat/completions"]["post"], False),
+    ):
+        assert ("A request can be repeated safely." in operation["description"]) == is_safe
+
+
 def test_constants_of_enums_are_unique() -> None:
     """In Go, the constants of all enums share one namespace."""
     enums = [schema for schema in DOCUMENT["components"]["schemas"].values() if "x-enum-varnames" in schema]
