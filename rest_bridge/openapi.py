@@ -98,6 +98,8 @@ class _Document:
         self._schemas = Schemas(comments)
         self._schemas.components["Health"] = _HEALTH_SCHEMA
         self._responses = Responses(self._schemas, self._comment)
+        #: The routes of each method, by its full name. The first one has the method's operation.
+        self._routes: dict[str, list[Route]] = {}
 
     def build(self, services: Sequence[ServiceDescriptor]) -> Json:
         routes = compile_routes(services)
@@ -106,17 +108,11 @@ class _Document:
         for route in routes:
             if route.body:
                 self._body(route)
-        mains: dict[str, Route] = {}
-        aliases: dict[str, list[Route]] = {}
-        for route in routes:
-            main = mains.setdefault(route.method.full_name, route)
-            if route is not main:
-                aliases.setdefault(route.method.full_name, []).append(route)
+            self._routes.setdefault(route.method.full_name, []).append(route)
         paths: dict[str, Json] = {}
         names: set[str] = set()
         for route in routes:
-            name = route.method.full_name
-            operation = self._operation(route, mains[name], aliases.get(name, ()))
+            operation = self._operation(route)
             operations, verb = paths.setdefault(_path(route), {}), route.verb.lower()
             if verb in operations or operation["operationId"] in names:
                 raise ValueError(f"{route.method.full_name}: {verb} {_path(route)} is described already")
@@ -125,7 +121,7 @@ class _Document:
         paths.setdefault("/health", {})["get"] = _HEALTH
         tags = [{"name": service.name, "description": self._comment(service)} for service in services]
         tags.append({"name": "health", "description": "Whether the server is ready."})
-        if aliases:
+        if len(routes) > len(self._routes):
             text = "Further paths of the operations above, for clients that expect them."
             tags.append({"name": _ALIASES, "description": text})
         return {
@@ -153,25 +149,15 @@ class _Document:
         """The comment of a descriptor, else its name."""
         return self._comments.get(descriptor.full_name, descriptor.name)
 
-    def _operation(self, route: Route, main: Route, aliases: Sequence[Route]) -> Json:
-        """The operation of one route. `main` is the method's first route, `aliases` are its other routes."""
+    def _operation(self, route: Route) -> Json:
         method = route.method
         service = method.containing_service
+        main = self._routes[method.full_name][0]
         name = f"{service.name}_{method.name}"
-        comment = self._comment(method)
-        texts = [comment]
-        if route.streaming is not None:
-            sibling = self._comment(route.streaming.method)
-            texts.append(f"With {selection(route)}: {sibling}")
-        if route is main and aliases:
-            texts.append(f"Also served at {', '.join(f'`{_path(alias)}`' for alias in aliases)}.")
+        description = self._description(route)
         if route is not main:
-            texts.insert(0, f"The same as `{main.verb} {_path(main)}`.")
             name += f"_{route.verb.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', _path(route)).strip('_')}"
-        if route.stream is not None and route.body:
-            texts.append(f"The member `{route.stream.selector}` has no effect here.")
-        if method.GetOptions().idempotency_level:
-            texts.append("A request can be repeated safely.")
+            description = f"The same as `{main.verb} {_path(main)}`."
         example = _example(route.stream.unary if route.stream is not None else method)
         parameters = [
             *self._path_parameters(route, example),
@@ -181,12 +167,30 @@ class _Document:
         return {
             "operationId": name,
             "tags": [service.name if route is main else _ALIASES],
-            "summary": re.split(r"(?<=\.)\s", comment)[0].removesuffix("."),
-            "description": "\n\n".join(texts),
+            "summary": re.split(r"(?<=\.)\s", self._comment(method))[0].removesuffix("."),
+            "description": description,
             **({"parameters": parameters} if parameters else {}),
             **({"requestBody": self._request_body(route, example)} if route.body else {}),
             "responses": self._responses.of(route),
         }
+
+    def _description(self, route: Route) -> str:
+        """The description of a method's first route."""
+        method, streaming = route.method, route.streaming
+        texts = [self._comment(method)]
+        if streaming is not None:
+            texts.append(f"With {selection(route)}: {self._comment(streaming.method)}")
+            texts += [
+                f"`{always.verb} {_path(always)}` always streams."
+                for always in self._routes.get(streaming.method.full_name, ())
+            ]
+        if aliases := self._routes[method.full_name][1:]:
+            texts.append(f"Also served at {', '.join(f'`{_path(alias)}`' for alias in aliases)}.")
+        if route.stream is not None and route.body:
+            texts.append(f"The member `{route.stream.selector}` has no effect here.")
+        if method.GetOptions().idempotency_level:
+            texts.append("A request can be repeated safely.")
+        return "\n\n".join(texts)
 
     def _path_parameters(self, route: Route, example: Json) -> Iterator[Json]:
         for variable, path in zip(route.template.variables, route.path_fields, strict=True):

@@ -193,6 +193,7 @@ def test_a_path_that_always_streams_takes_the_same_body() -> None:
     assert body == other
     event_of(stream["responses"]["200"]).validate({"error": as_json(full_job())["error"]})
     assert "data: [DONE]" in stream["responses"]["200"]["description"]
+    assert "`POST /v1/chat/completions:stream` always streams." in main["description"]
 
 
 def test_a_stream_of_news_is_of_chunks() -> None:
@@ -293,6 +294,7 @@ def test_further_paths_are_told_at_the_first_one() -> None:
         assert f"`{path}`" in main["description"]
         alias = DOCUMENT["paths"][path]["post"]
         assert alias["tags"] == ["Aliases"] and alias["responses"] == main["responses"]
+        assert alias["description"] == "The same as `POST /v1/chat/completions`."
     assert main["tags"] == ["ChatService"]
     assert DOCUMENT["tags"][-1]["name"] == "Aliases"
 
