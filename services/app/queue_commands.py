@@ -137,7 +137,7 @@ def submit(
     ] = None,
     wait: Annotated[
         int | None,
-        typer.Option(metavar="SECONDS", help="Wait so long for its end, and show it as `get` does."),
+        typer.Option(min=0, metavar="SECONDS", help="Wait so long for its end, and show it as `get` does."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show its answer as it is generated.")] = False,
     target: _Target = _DEFAULT_TARGET,
@@ -249,7 +249,7 @@ def list_jobs(
 def get(
     job_id: _Id,
     wait: Annotated[
-        int | None, typer.Option(metavar="SECONDS", help="Wait so long for its end, up to 3600.")
+        int | None, typer.Option(min=0, metavar="SECONDS", help="Wait so long for its end, up to 3600.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print inferd.v1.Job in proto3 JSON.")] = False,
     target: _Target = _DEFAULT_TARGET,

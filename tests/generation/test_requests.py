@@ -133,7 +133,7 @@ def test_every_sampling_field_of_a_request(small_text, request_type):
         skip_special_tokens=False,
         logit_bias={5: -1},
         seed=0,
-        priority=0,
+        runtime_priority=0,
         cache_salt="salt",
         extra_key="key",
     )
@@ -169,4 +169,5 @@ def test_every_sampling_field_of_a_request(small_text, request_type):
         model.replicas.unsupported = frozenset({"seed", name})
         with pytest.raises(ServiceError) as raised:
             sampling_params(request, model, [[3]], 9)
-        assert (raised.value.field, raised.value.reason) == (name, "UNSUPPORTED_PARAMETER")
+        field = "runtime_priority" if name == "priority" else name
+        assert (raised.value.field, raised.value.reason) == (field, "UNSUPPORTED_PARAMETER")

@@ -5,11 +5,12 @@ import contextlib
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import h2.events
+import orjson
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
@@ -36,7 +37,7 @@ class Api:
     def __init__(self, path: str, messages: Any, request: str, chunk: str, stub: Any, method: str) -> None:
         self.path = path
         self.decode = Decoder(getattr(messages, request).DESCRIPTOR).decode
-        self._chunk = Encoder(getattr(messages, chunk).DESCRIPTOR).encode
+        self._chunks = Encoder(getattr(messages, chunk).DESCRIPTOR)
         self._stub = stub
         self._method = method
 
@@ -64,17 +65,19 @@ class Api:
         return getattr(self._stub(channel), self._method)(self.decode(body), **settings)
 
     async def grpc(self, inferd, body: dict) -> tuple[list[dict], object]:
-        chunks = []
+        chunks, document = [], self.documents()
         async with inferd.channel() as channel:
             try:
                 async for chunk in self.call(channel, body):
-                    chunks.append(self.document(chunk))
+                    chunks.append(document(chunk))
             except grpc.aio.AioRpcError as error:
                 return chunks, (error.code(), error.details())
         return chunks, None
 
-    def document(self, chunk: Any) -> dict:
-        return json.loads(self._chunk(chunk))
+    def documents(self) -> Callable[[Any], dict]:
+        """Makes the documents of one stream's chunks."""
+        convert = self._chunks.begin_stream()
+        return lambda chunk: json.loads(orjson.dumps(convert(chunk)))
 
 
 APIS = {
@@ -346,11 +349,11 @@ async def until(found) -> None:
 async def test_a_clients_deadline_ends_a_runtime_that_hangs(start_inferd, small_text, api):
     ids = ids_of(small_text, TEXT)
     inferd = await start_inferd(fixed(ids, fault=Fault("hang", after=9)))
-    got = []
+    got, document = [], APIS[api].documents()
     async with inferd.channel() as channel:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             async for chunk in APIS[api].call(channel, {**BODIES[api], "return_token_ids": True}, timeout=1):
-                got.append(APIS[api].document(chunk))
+                got.append(document(chunk))
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     tokens = merged(got)["choices"][0]["token_ids"] if got else []
     assert tokens == ids[: len(tokens)] and len(tokens) <= 9
@@ -539,7 +542,8 @@ async def test_a_slow_reader_by_grpc_gets_all_in_order(start_inferd, small_text,
             assert inferd.runtime.running == 1
         content = await read_on(client, stream)
     messages = MessageSplitter(64 << 20).feed(content)
-    chunks = [api.document(completion_pb2.CompletionChunk.FromString(message)) for _, message in messages]
+    document = api.documents()
+    chunks = [document(completion_pb2.CompletionChunk.FromString(message)) for _, message in messages]
     check_slow_answer(merged(chunks), is_scored, small_text, texts)
 
 

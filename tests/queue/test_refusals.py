@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -72,24 +73,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({"webhook": {"url": url, "secret": WEBHOOK_SECRET}}, "webhook.url") for url in PRIVATE + NO_URLS),
     *(({"webhook": {"url": WEBHOOK_URL, "secret": secret}}, "webhook.secret") for secret in SECRETS),
     # The conversation's own fields are named as in a chat completion.
-    ({"model": ""}, "model"),
-    ({"model": LONG}, "model"),
-    ({"messages": []}, "messages"),
-    ({"messages": [{}]}, "messages[0].role"),
-    ({"temperature": 9}, "temperature"),
-    ({"temperature": float("nan")}, "temperature"),
-    ({"temperature": -0.1}, "temperature"),
-    ({"top_p": 0}, "top_p"),
-    ({"n": 0}, "n"),
-    ({"n": 129}, "n"),
-    ({"max_tokens": 0}, "max_tokens"),
-    ({"stop": ["x"] * 33}, "stop"),
-    ({"stop": ["x" * 1025]}, "stop[0]"),
-    ({"top_logprobs": 5}, "top_logprobs"),
-    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-    ({"logit_bias": {5: 101}}, 'logit_bias["5"]'),
-    ({"tool_choice": {"mode": "TOOL_CHOICE_MODE_REQUIRED"}}, "tool_choice"),
-    ({"regex": "a", "ebnf": "b"}, "ebnf"),
+    ({"model": ""}, "request.model"),
+    ({"model": LONG}, "request.model"),
+    ({"messages": []}, "request.messages"),
+    ({"messages": [{}]}, "request.messages[0].role"),
+    ({"temperature": 9}, "request.temperature"),
+    ({"temperature": float("nan")}, "request.temperature"),
+    ({"temperature": -0.1}, "request.temperature"),
+    ({"top_p": 0}, "request.top_p"),
+    ({"n": 0}, "request.n"),
+    ({"n": 129}, "request.n"),
+    ({"max_tokens": 0}, "request.max_tokens"),
+    ({"stop": ["x"] * 33}, "request.stop"),
+    ({"stop": ["x" * 1025]}, "request.stop[0]"),
+    ({"top_logprobs": 5}, "request.top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "request.top_logprobs"),
+    ({"logit_bias": {5: 101}}, 'request.logit_bias["5"]'),
+    ({"tool_choice": {"mode": "TOOL_CHOICE_MODE_REQUIRED"}}, "request.tool_choice"),
+    ({"regex": "a", "ebnf": "b"}, "request.ebnf"),
 ]
 
 
@@ -98,7 +99,10 @@ async def test_bad_jobs_are_refused_and_nothing_is_queued(fronts):
     for fields, field in REFUSED:
         failed = await failure(front.enqueue(**fields))
         assert failed.code is Code.INVALID_ARGUMENT, (fields, failed)
-        assert failed.field is not None and (failed.field == field or field == "ebnf"), (fields, failed)
+        assert failed.field is not None and (failed.field == field or field == "request.ebnf"), (
+            fields,
+            failed,
+        )
         secret = fields.get("webhook", {}).get("secret")
         if secret and len(secret) > 6:
             assert secret not in str(failed)
@@ -107,16 +111,16 @@ async def test_bad_jobs_are_refused_and_nothing_is_queued(fronts):
     failed = await failure(front.queue.Enqueue(queue_pb2.EnqueueRequest(), timeout=PATIENCE))
     assert (failed.code, failed.field, failed.reason) == (
         Code.INVALID_ARGUMENT,
-        "model",
+        "request",
         "REQUIRED_FIELD_MISSING",
     )
     unknown = await failure(front.enqueue(model="unknown"))
-    assert (unknown.code, unknown.field) == (Code.NOT_FOUND, "model")
+    assert (unknown.code, unknown.field) == (Code.NOT_FOUND, "request.model")
     # As chat itself says it.
     too_long = chat("x " * 2000)
     expected = await failure(front.chat.CreateChatCompletion(too_long, timeout=PATIENCE))
     failed = await failure(front.queue.Enqueue(queue_pb2.EnqueueRequest(request=too_long), timeout=PATIENCE))
-    assert failed == expected
+    assert failed == replace(expected, field=f"request.{expected.field}")
     assert failed.code is Code.INVALID_ARGUMENT
     assert (await front.list()).jobs == []
     assert len(front.runtime.requests) == 0
@@ -221,18 +225,18 @@ async def test_bad_lists_and_waits_are_refused(fronts):
     front = await fronts.start()
     job = await front.ended(await front.enqueue())
     for fields, field in (
-        ({"page_size": 0}, "limit"),
-        ({"page_size": 101}, "limit"),
-        ({"page_size": 2**32 - 1}, "limit"),
+        ({"page_size": 0}, "page_size"),
+        ({"page_size": 101}, "page_size"),
+        ({"page_size": 2**32 - 1}, "page_size"),
         ({"page_token": "x" * 513}, "page_token"),
         ({"page_token": "x", "after": job.id}, "page_token"),
         ({"after": "x" * 129}, "after"),
         ({"after": "garbage"}, "after"),
         ({"after": "\0"}, "after"),
         ({"after": "chatcmpl-" + "f" * 32}, "after"),
-        ({"states": [0]}, "status[0]"),
-        ({"states": [1, 99]}, "status[1]"),
-        ({"states": [1] * 17}, "status"),
+        ({"states": [0]}, "states[0]"),
+        ({"states": [1, 99]}, "states[1]"),
+        ({"states": [1] * 17}, "states"),
         ({"model": "x" * 513}, "model"),
     ):
         failed = await failure(front.list(**fields))

@@ -33,7 +33,8 @@ class ChatServiceStub:
     OUT_OF_RANGE, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA,
     MEDIA_NOT_FETCHED, TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404,
     MODEL_NOT_FOUND): no model or adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or
-    RUNTIME_OVERLOADED): the server or the runtime is at its limit of requests. UNAVAILABLE (503,
+    RUNTIME_OVERLOADED; 413, BODY_TOO_LARGE): the server or the runtime is at its limit of requests, or the
+    request is larger than the server takes. UNAVAILABLE (503,
     MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or ADAPTER_NOT_LOADED): no runtime of the model can
     answer now. DEADLINE_EXCEEDED (504): the deadline of the call, or the server's request_timeout, passed.
     INTERNAL (500): the server or the runtime failed.
@@ -67,7 +68,8 @@ class ChatServiceServicer:
     OUT_OF_RANGE, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA,
     MEDIA_NOT_FETCHED, TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404,
     MODEL_NOT_FOUND): no model or adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or
-    RUNTIME_OVERLOADED): the server or the runtime is at its limit of requests. UNAVAILABLE (503,
+    RUNTIME_OVERLOADED; 413, BODY_TOO_LARGE): the server or the runtime is at its limit of requests, or the
+    request is larger than the server takes. UNAVAILABLE (503,
     MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or ADAPTER_NOT_LOADED): no runtime of the model can
     answer now. DEADLINE_EXCEEDED (504): the deadline of the call, or the server's request_timeout, passed.
     INTERNAL (500): the server or the runtime failed.
@@ -124,7 +126,8 @@ class ChatService:
     OUT_OF_RANGE, UNSUPPORTED_PARAMETER, UNSUPPORTED_CONTENT, INVALID_CONSTRAINT, INVALID_MEDIA,
     MEDIA_NOT_FETCHED, TEMPLATE_REFUSED, CONTEXT_LENGTH_EXCEEDED or another one. NOT_FOUND (404,
     MODEL_NOT_FOUND): no model or adapter has this name. RESOURCE_EXHAUSTED (429, OVERLOADED or
-    RUNTIME_OVERLOADED): the server or the runtime is at its limit of requests. UNAVAILABLE (503,
+    RUNTIME_OVERLOADED; 413, BODY_TOO_LARGE): the server or the runtime is at its limit of requests, or the
+    request is larger than the server takes. UNAVAILABLE (503,
     MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, RUNTIME_ABORTED or ADAPTER_NOT_LOADED): no runtime of the model can
     answer now. DEADLINE_EXCEEDED (504): the deadline of the call, or the server's request_timeout, passed.
     INTERNAL (500): the server or the runtime failed.
