@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import (
     DESCRIPTOR,
@@ -156,7 +157,13 @@ def served_files() -> list[FileDescriptorProto]:
     """All of inferd's protos, those of the standard services, and all that these import."""
     data = resources.files("inferd").joinpath("descriptors.binpb").read_bytes()
     reflection = _from_pool(DESCRIPTOR.name)
-    standard = [reflection, _reflection_v1(reflection), _from_pool(health_pb2.DESCRIPTOR.name)]
+    standard = [
+        reflection,
+        _reflection_v1(reflection),
+        _from_pool(health_pb2.DESCRIPTOR.name),
+        # Clients such as grpcurl look up the types of an error's details.
+        _from_pool(error_details_pb2.DESCRIPTOR.name),
+    ]
     found = {file.name: file for file in (*FileDescriptorSet.FromString(data).file, *standard)}
     missing = [name for file in found.values() for name in file.dependency if name not in found]
     while missing:

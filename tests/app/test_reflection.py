@@ -48,12 +48,12 @@ def asking(channel: Any, version: str) -> Any:
     )
 
 
-async def run(program: str, *arguments: str) -> str:
+async def run(program: str, *arguments: str, code: int = 0) -> str:
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name(program), *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     output, _ = await process.communicate()
-    assert process.returncode == 0, output
+    assert process.returncode == code, output
     return output.decode()
 
 
@@ -74,6 +74,16 @@ async def test_grpcurl_shows_the_comments(start_inferd):
     assert "// " in await describe("inferd.v1.ErrorReason")
     for symbol in (*NAMES, "google.rpc.Status", "google.protobuf.Timestamp", "google.api.HttpRule"):
         assert symbol in await describe(symbol)
+
+
+async def test_grpcurl_shows_the_details_of_an_error(start_inferd):
+    inferd = await start_inferd()
+    address, method = f"127.0.0.1:{inferd.grpc_port}", "inferd.v1.ModelService/GetModel"
+    # grpcurl's exit code is 64 and the gRPC code.
+    shown = await run("grpcurl", "-plaintext", "-d", '{"model": "other"}', address, method, code=64 + 5)
+    assert "google.rpc.ErrorInfo" in shown
+    assert "MODEL_NOT_FOUND" in shown
+    assert "not recognized" not in shown
 
 
 @pytest.mark.parametrize("version", VERSIONS)
