@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, EnumValueDescriptor, FieldDescriptor
-from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from inferd.options.v1 import options_pb2
 from inferd.rest_bridge.refused_members import REFUSED
+from inferd.services.net.declared_oneofs import declared_oneofs
 
 _TIMESTAMP = "google.protobuf.Timestamp"
 #: Well-known types that are a JSON string, or a number of seconds; see `well_known_types`.
@@ -352,12 +352,7 @@ def _field_spelling(field: FieldDescriptor) -> FieldSpelling:
 
 
 def _oneofs(message: Descriptor, by_name: dict[str, FieldSpelling]) -> tuple[tuple[FieldSpelling, ...], ...]:
-    proto = DescriptorProto()
-    message.CopyToProto(proto)
-    # In the descriptor, an optional field is a oneof with one field.
-    optional = {field.name for field in proto.field if field.proto3_optional}
-    oneofs = [[field.name for field in oneof.fields] for oneof in message.oneofs]
-    return tuple(tuple(by_name[n] for n in names) for names in oneofs if not optional.issuperset(names))
+    return tuple(tuple(by_name[field.name] for field in oneof.fields) for oneof in declared_oneofs(message))
 
 
 def _check_message(message: MessageSpelling) -> None:

@@ -6,7 +6,6 @@ Knows nothing of a chunk's contents.
 from collections.abc import Callable
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from inferd.services.calls.context import CallContext
 from inferd.services.generation.delta_sink import DeltaSink, TextDelta
@@ -67,11 +66,6 @@ def matched_stop(delta: TextDelta) -> sampling_pb2.MatchedStop | None:
     if isinstance(delta.matched, str):
         return sampling_pb2.MatchedStop(text=delta.matched)
     return sampling_pb2.MatchedStop(token_id=delta.matched)
-
-
-def unix_time(seconds: int) -> Timestamp:
-    """A time in Unix seconds, as a message."""
-    return Timestamp(seconds=seconds)
 
 
 def new_id(prefix: str) -> str:

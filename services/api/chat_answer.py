@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from inferd.services.api.answers import ChunkSink, TextChunk, matched_stop, new_id, unix_time
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from inferd.services.api.answers import ChunkSink, TextChunk, matched_stop, new_id
 from inferd.services.api.chat_logprobs import chat_logprobs
 from inferd.services.api.choice_reader import ChoiceOptions, ChoiceReader
 from inferd.services.generation.delta_sink import TextDelta
@@ -61,8 +63,6 @@ class ChatAnswer:
         self._kept: list[list[tuple[TextDelta, Sequence[Event]]]] = [[] for _ in self._readers]
         #: Choices of which a chunk was sent.
         self._begun: set[int] = set()
-        #: Whether a chunk of any choice was made.
-        self._is_begun = False
         # Read once, because reading a field with every token takes time.
         self._with_token_ids = self.request.return_token_ids
         self._with_usage = self.request.stream_options.continuous_usage_stats
@@ -88,7 +88,7 @@ class ChatAnswer:
     def completion(self) -> pb.ChatCompletion:
         """The whole answer, after it was generated. After `stream`, `keep_deltas` must be set."""
         completion = pb.ChatCompletion(
-            id=self.id, create_time=unix_time(self.generation.created), model=self.request.model
+            id=self.id, create_time=Timestamp(seconds=self.generation.created), model=self.request.model
         )
         # Filled in in place, because a message that is assigned to a field is copied.
         for index in range(self.generation.n):
@@ -128,8 +128,8 @@ class ChatAnswer:
             logprobs = chat_logprobs([delta.logprobs], self.generation.model.text.tokenizer)
         if not (events or is_first or logprobs or delta.finish or self._with_token_ids):
             return None
-        self._begun.add(index)
         chunk = self._new_chunk()
+        self._begun.add(index)
         choice = chunk.choices.add(index=index, logprobs=logprobs)
         self._write_delta(choice.delta, index, delta, events, is_first=is_first)
         self._write_end(choice, index, delta)
@@ -144,11 +144,10 @@ class ChatAnswer:
 
     def _new_chunk(self) -> pb.ChatCompletionChunk:
         """A chunk without choices. The first one of the stream says which completion it is of."""
-        if self._is_begun:
+        if self._begun:
             return pb.ChatCompletionChunk()
-        self._is_begun = True
         return pb.ChatCompletionChunk(
-            id=self.id, create_time=unix_time(self.generation.created), model=self.request.model
+            id=self.id, create_time=Timestamp(seconds=self.generation.created), model=self.request.model
         )
 
     def _write_usage(self, usage: sampling_pb2.Usage) -> None:

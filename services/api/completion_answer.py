@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from inferd.services.api.answers import ChunkSink, TextChunk, new_id, unix_time
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from inferd.services.api.answers import ChunkSink, TextChunk, new_id
 from inferd.services.api.best_of import best_continuations
 from inferd.services.api.completion_choice import ChoiceWriter
 from inferd.services.api.completion_logprobs import LogprobsWriter
@@ -29,7 +31,9 @@ class CompletionAnswer:
         n = request.n or 1
         if generation.n > n:
             collected = best_continuations(collected, generation.n, n)
-        completion = pb.Completion(id=self.id, create_time=unix_time(generation.created), model=request.model)
+        completion = pb.Completion(
+            id=self.id, create_time=Timestamp(seconds=generation.created), model=request.model
+        )
         # Filled in in place, because a message that is assigned to a field is copied.
         for index, (writer, deltas) in enumerate(zip(self._writers(), collected, strict=True)):
             writer.write(completion.choices.add(), index, deltas)
@@ -69,7 +73,7 @@ class CompletionAnswer:
             return pb.CompletionChunk()
         self._is_begun = True
         return pb.CompletionChunk(
-            id=self.id, create_time=unix_time(self.generation.created), model=self.request.model
+            id=self.id, create_time=Timestamp(seconds=self.generation.created), model=self.request.model
         )
 
     def _writers(self) -> list[ChoiceWriter]:

@@ -6,7 +6,7 @@ from inferd.services.errors import invalid
 from inferd.services.fleet.catalog import Catalog
 from inferd.services.generation.generation import Generation
 from inferd.services.generation.sampling import sampling_params
-from inferd.services.prompt.prompt_tokens import completion_tokens
+from inferd.services.prompt.prompt_tokens import completion_tokens, ignored_by_completion
 from inferd.v1 import completion_pb2 as pb
 
 _DEFAULT_MAX_TOKENS = 16
@@ -40,7 +40,7 @@ async def prepare_completion(
         logprobs=logprobs or count > (request.n or 1),
         top_logprobs=request.logprobs,
         prompt_logprobs=logprobs and request.echo,
-        ignored=("messages",) if request.prompt and request.messages else (),
+        ignored=ignored_by_completion(request),
     )
     return CompletionAnswer(request, generation)
 

@@ -7,7 +7,7 @@ from inferd.services.calls.context import CallContext
 from inferd.services.errors import errors_within, invalid
 from inferd.services.fleet.catalog import Catalog, ServedModel
 from inferd.services.generation.sampling import ignored_metadata
-from inferd.services.prompt.prompt_tokens import chat_prompt, completion_tokens
+from inferd.services.prompt.prompt_tokens import chat_prompt, completion_tokens, ignored_by_completion
 from inferd.services.prompt.tools import tools_of
 from inferd.services.text.model_text import check_token_ids
 from inferd.v1 import chat_pb2, completion_pb2, tokenize_pb2_grpc
@@ -63,7 +63,7 @@ class TokenizeServicer(tokenize_pb2_grpc.TokenizeServiceServicer):
             prompts = await completion_tokens(
                 model.text, given.prompt, given.messages, add_special_tokens=add_special_tokens
             )
-            await _send_ignored(("messages",) if given.prompt and given.messages else (), context)
+            await _send_ignored(ignored_by_completion(given), context)
             return model, list(prompts)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Any) -> pb.DetokenizeResponse:

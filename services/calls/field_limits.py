@@ -10,14 +10,14 @@ from functools import cache
 from typing import Any
 
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
-from google.protobuf.descriptor_pb2 import DescriptorProto
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from inferd.options.v1 import options_pb2
 from inferd.services.calls.call import Call
 from inferd.services.errors import ServiceError, invalid
+from inferd.services.net.declared_oneofs import declared_oneofs
 
 Check = Callable[[Any, str], None]
 
@@ -52,7 +52,7 @@ def _message_check(descriptor: Descriptor) -> Check:
     for field in descriptor.fields:
         if check := _field_check(field, field.GetOptions().Extensions[_LIMITS]):
             checks[field.number] = (field.name, check)
-    oneofs = [(oneof.name, [field.name for field in oneof.fields]) for oneof in _oneofs(descriptor)]
+    oneofs = [(oneof.name, [field.name for field in oneof.fields]) for oneof in declared_oneofs(descriptor)]
 
     def run(message: Message, path: str) -> None:
         present = []
@@ -75,14 +75,6 @@ def _message_check(descriptor: Descriptor) -> Check:
 
 def _is_required(field: FieldDescriptor) -> bool:
     return field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[_BEHAVIOR]
-
-
-def _oneofs(descriptor: Descriptor) -> list[OneofDescriptor]:
-    """The oneofs of a message, without those that protobuf makes of optional fields."""
-    proto = DescriptorProto()
-    descriptor.CopyToProto(proto)
-    optional = {field.name for field in proto.field if field.proto3_optional}
-    return [oneof for oneof in descriptor.oneofs if not optional.issuperset(f.name for f in oneof.fields)]
 
 
 def _missing(path: str) -> ServiceError:
@@ -137,9 +129,9 @@ def _element_check(field: FieldDescriptor, limits: options_pb2.Limits) -> Check 
         return _number_check(limits)
     if field.message_type is not None:
         message = field.message_type
-        # Compiled at first use, because messages may be recursive.
         if message.full_name == Duration.DESCRIPTOR.full_name:
             return _duration_check(limits)
+        # Compiled at first use, because messages may be recursive.
         return (lambda value, path: _message_check(message)(value, path + ".")) if message.fields else None
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return _string_check(limits)

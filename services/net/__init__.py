@@ -1,4 +1,4 @@
-"""Sockets, time, addresses and ids: small modules that any other package may use.
+"""Sockets, time, addresses, ids and descriptors: small modules that any other package may use.
 
 This package knows nothing of models, prompts, jobs or the contract, and imports nothing else of inferd. The
 package `http2` inside has a face of its own.
@@ -8,6 +8,7 @@ package `http2` inside has a face of its own.
 FACE = {
     "batched_writes": ("BatchedTransport", "batched_transport", "write_batch_of"),
     "checked_request": ("checked_request", "describe_failure"),
+    "declared_oneofs": ("declared_oneofs",),
     "flow": ("Flow",),
     "message_writer": ("MessageWriter", "Metadata"),
     "public_address": ("AddressNotAllowed", "check_url", "parse_url"),

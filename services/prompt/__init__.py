@@ -9,6 +9,6 @@ FACE = {
     "custom_tools": ("InputReader",),
     "media": ("MediaReader",),
     "media_fetch": ("MediaFetcher",),
-    "prompt_tokens": ("chat_prompt", "completion_tokens"),
+    "prompt_tokens": ("chat_prompt", "completion_tokens", "ignored_by_completion"),
     "tools": ("tools_of",),
 }

@@ -16,7 +16,7 @@ from inferd.services.prompt.tools import NO_TOOLS, Tools
 from inferd.services.runtimes.base import Medium
 from inferd.services.text.model_text import ModelText, check_token_ids
 from inferd.services.text.template import Conversation
-from inferd.v1 import chat_pb2, message_pb2, prompt_pb2
+from inferd.v1 import chat_pb2, completion_pb2, message_pb2, prompt_pb2
 
 #: How many tokens and characters at the end of a prompt of token ids may belong to the answer.
 _END_TOKENS = 200
@@ -111,6 +111,11 @@ async def completion_tokens(
             # Short prompts are encoded on the event loop. Other calls go on between them.
             await asyncio.sleep(0)
     return tokens
+
+
+def ignored_by_completion(request: completion_pb2.CreateCompletionRequest) -> tuple[str, ...]:
+    """Names of the fields that the prompts of a text completion leave out, although the request sets them."""
+    return ("messages",) if request.prompt and request.messages else ()
 
 
 async def _tokens(
